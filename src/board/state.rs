@@ -1,0 +1,296 @@
+//! [`Board`]: the state of one board, and each change as the event that tells of it.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::{LISTS_MAX, List, Refusal, TASKS_MAX, Task, Title};
+use crate::entry::{Data, Event, EventType};
+use crate::frame::json;
+use crate::topic::Topic;
+
+/// The state of one board.
+///
+/// Invariant: every task is in exactly one list, the one its record names.
+#[derive(Debug, Clone)]
+pub struct Board {
+    id: Topic,
+    name: Title,
+    lists: Vec<(Topic, Title, Vec<Topic>)>,
+    tasks: HashMap<Topic, Record>,
+}
+
+/// What a board knows of a task apart from its place in the list.
+#[derive(Debug, Clone)]
+struct Record {
+    title: Title,
+    list: Topic,
+    created_at: String,
+    updated_at: String,
+}
+
+/// A change that happened: the event to log, and the thing to answer with.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// What subscribers are told.
+    pub event: Event,
+    /// The changed task or list as JSON; empty for a deletion.
+    pub answer: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ListView<'a> {
+    id: &'a Topic,
+    title: &'a Title,
+    board_id: &'a Topic,
+    tasks: Vec<Task>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BoardView<'a> {
+    id: &'a Topic,
+    name: &'a Title,
+    lists: Vec<ListView<'a>>,
+    last_event_id: &'a str,
+}
+
+impl Board {
+    /// A board without lists.
+    pub fn new(id: Topic, name: Title) -> Board {
+        Board { id, name, lists: Vec::new(), tasks: HashMap::new() }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Title {
+        &self.name
+    }
+
+    /// Adds a list at the right.
+    pub fn create_list(&mut self, id: Topic, title: Title) -> Result<Change, Refusal> {
+        if self.lists.iter().any(|(list, ..)| *list == id) {
+            return Err(Refusal::ListExists);
+        }
+        if self.lists.len() >= LISTS_MAX {
+            return Err(Refusal::BoardFull);
+        }
+        self.lists.push((id.clone(), title.clone(), Vec::new()));
+        let list = json(&List { id, title, board_id: self.id.clone() });
+        Ok(change("list_created", format!(r#"{{"list":{list}}}"#), list))
+    }
+
+    /// Adds a task at the end of `list`.
+    pub fn create_task(
+        &mut self,
+        id: Topic,
+        title: Title,
+        list: Topic,
+        now: &str,
+    ) -> Result<Change, Refusal> {
+        if self.tasks.len() >= TASKS_MAX {
+            return Err(Refusal::BoardFull);
+        }
+        self.order(&list)?.push(id.clone());
+        let record = Record { title, list, created_at: now.to_owned(), updated_at: now.to_owned() };
+        self.tasks.insert(id.clone(), record);
+        self.tell("task_created", &id)
+    }
+
+    /// Gives a task another title.
+    pub fn rename_task(&mut self, id: &Topic, title: Title, now: &str) -> Result<Change, Refusal> {
+        let record = self.tasks.get_mut(id).ok_or(Refusal::NoSuchTask)?;
+        record.title = title;
+        record.updated_at = now.to_owned();
+        self.tell("task_updated", id)
+    }
+
+    /// Puts a task at `index` of `list`, or at its end.
+    pub fn move_task(
+        &mut self,
+        id: &Topic,
+        list: Topic,
+        index: Option<usize>,
+        now: &str,
+    ) -> Result<Change, Refusal> {
+        let from = self.tasks.get(id).ok_or(Refusal::NoSuchTask)?.list.clone();
+        self.order(&list)?;
+        self.order(&from)?.retain(|task| task != id);
+        let order = self.order(&list)?;
+        let index = index.unwrap_or(order.len()).min(order.len());
+        order.insert(index, id.clone());
+        if let Some(record) = self.tasks.get_mut(id) {
+            record.list = list;
+            record.updated_at = now.to_owned();
+        }
+        let task = self.view(id).map(|task| json(&task)).ok_or(Refusal::NoSuchTask)?;
+        let data = format!(r#"{{"task":{task},"fromListId":{}}}"#, json(&from));
+        Ok(change("task_moved", data, task))
+    }
+
+    /// Removes a task.
+    pub fn delete_task(&mut self, id: &Topic) -> Result<Change, Refusal> {
+        let record = self.tasks.remove(id).ok_or(Refusal::NoSuchTask)?;
+        self.order(&record.list)?.retain(|task| task != id);
+        let data = format!(r#"{{"taskId":{},"boardId":{}}}"#, json(id), json(&self.id));
+        Ok(change("task_deleted", data, String::new()))
+    }
+
+    /// The whole board as JSON, exact at `last_event_id`.
+    pub fn to_json(&self, last_event_id: &str) -> String {
+        let lists = self
+            .lists
+            .iter()
+            .map(|(id, title, order)| ListView {
+                id,
+                title,
+                board_id: &self.id,
+                tasks: order
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(index, task)| self.view_at(task, index))
+                    .collect(),
+            })
+            .collect();
+        json(&BoardView { id: &self.id, name: &self.name, lists, last_event_id })
+    }
+
+    fn order(&mut self, list: &Topic) -> Result<&mut Vec<Topic>, Refusal> {
+        let found = self.lists.iter_mut().find(|(id, ..)| id == list);
+        found.map(|(.., order)| order).ok_or(Refusal::NoSuchList)
+    }
+
+    fn view(&self, id: &Topic) -> Option<Task> {
+        let list = &self.tasks.get(id)?.list;
+        let (.., order) = self.lists.iter().find(|(id, ..)| id == list)?;
+        // Tasks are mostly made, and looked at, at the end.
+        let index = order.iter().rposition(|task| task == id)?;
+        self.view_at(id, index)
+    }
+
+    fn view_at(&self, id: &Topic, index: usize) -> Option<Task> {
+        let record = self.tasks.get(id)?;
+        Some(Task {
+            id: id.to_string(),
+            title: record.title.clone(),
+            list_id: record.list.clone(),
+            board_id: self.id.clone(),
+            index,
+            created_at: record.created_at.clone(),
+            updated_at: record.updated_at.clone(),
+        })
+    }
+
+    fn tell(&self, event_type: &str, id: &Topic) -> Result<Change, Refusal> {
+        let task = self.view(id).map(|task| json(&task)).ok_or(Refusal::NoSuchTask)?;
+        Ok(change(event_type, format!(r#"{{"task":{task}}}"#), task))
+    }
+}
+
+fn change(event_type: &str, data: String, answer: String) -> Change {
+    let event = Event { event_type: EventType::new(event_type).ok(), data: Data::Json(data) };
+    Change { event, answer }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
+    }
+
+    fn title(text: &str) -> Title {
+        Title::new(text).unwrap()
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Create(usize),
+        Move(usize, usize, Option<usize>),
+        Delete(usize),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..3_usize).prop_map(Step::Create),
+            (0..12_usize, 0..3_usize, proptest::option::of(0..6_usize))
+                .prop_map(|(task, list, index)| Step::Move(task, list, index)),
+            (0..12_usize).prop_map(Step::Delete),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_applies_the_events_has_the_board(
+            steps in proptest::collection::vec(any_step(), 0..40)
+        ) {
+            let mut board = Board::new(topic("b"), title("B"));
+            let lists = ["l0", "l1", "l2"].map(topic);
+            // A subscriber's view: lists of task ids, changed by events alone.
+            let mut view = vec![Vec::<String>::new(); 3];
+            for list in &lists {
+                board.create_list(list.clone(), title("L")).unwrap();
+            }
+            for (n, step) in steps.into_iter().enumerate() {
+                let task = |n: usize| topic(&format!("task-{n}"));
+                let change = match step {
+                    Step::Create(list) => {
+                        board.create_task(task(n % 12), title("T"), lists[list].clone(), "now")
+                    }
+                    Step::Move(id, list, index) => {
+                        board.move_task(&task(id), lists[list].clone(), index, "now")
+                    }
+                    Step::Delete(id) => board.delete_task(&task(id)),
+                };
+                let Ok(change) = change else { continue };
+                let data: serde_json::Value =
+                    serde_json::from_str(change.event.data.text()).unwrap();
+                let id = data["task"]["id"].as_str().or(data["taskId"].as_str()).unwrap();
+                for order in &mut view {
+                    order.retain(|task| task != id);
+                }
+                if let Some(list) = data["task"]["listId"].as_str() {
+                    let list: usize = list[1..].parse().unwrap();
+                    let index = data["task"]["index"].as_u64().unwrap() as usize;
+                    view[list].insert(index, id.to_owned());
+                }
+                let whole: serde_json::Value =
+                    serde_json::from_str(&board.to_json("1-aaaa")).unwrap();
+                for (n, order) in view.iter().enumerate() {
+                    let tasks = whole["lists"][n]["tasks"].as_array().unwrap();
+                    let ids: Vec<&str> =
+                        tasks.iter().map(|task| task["id"].as_str().unwrap()).collect();
+                    prop_assert_eq!(&ids, order);
+                    for (index, task) in tasks.iter().enumerate() {
+                        prop_assert_eq!(task["index"].as_u64(), Some(index as u64));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_and_changes_nothing() {
+        let mut board = Board::new(topic("b"), title("B"));
+        board.create_list(topic("l"), title("L")).unwrap();
+        board.create_task(topic("task-1"), title("T"), topic("l"), "now").unwrap();
+        let before = board.to_json("");
+        let refusals = [
+            board.create_list(topic("l"), title("L")).unwrap_err(),
+            board.create_task(topic("task-2"), title("T"), topic("?"), "now").unwrap_err(),
+            board.move_task(&topic("task-1"), topic("?"), None, "now").unwrap_err(),
+            board.move_task(&topic("task-9"), topic("l"), None, "now").unwrap_err(),
+            board.rename_task(&topic("task-9"), title("T"), "now").unwrap_err(),
+            board.delete_task(&topic("task-9")).unwrap_err(),
+        ];
+        use Refusal::*;
+        assert_eq!(
+            refusals,
+            [ListExists, NoSuchList, NoSuchList, NoSuchTask, NoSuchTask, NoSuchTask]
+        );
+        assert_eq!(board.to_json(""), before);
+    }
+}

@@ -1,0 +1,116 @@
+//! [`Canary`]: whether this node can deliver, found out by delivering (promise 8).
+//!
+//! Every second a canary goes the way of an announcement: publish, log, this node's own
+//! subscription. Readiness is when it was last heard. An outage shorter than [`GRACE`] only
+//! degrades: if every replica left the load balancer at once, nobody would be served.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::log::EventLog;
+use crate::telemetry::metric;
+
+/// How often a canary is sent.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How long one may take.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+
+/// Heard within this time: ready.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// Heard within this time: degraded, but not taken out of service.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Sends canaries and remembers when one was heard.
+pub struct Canary {
+    log: Arc<dyn EventLog>,
+    last: Mutex<Last>,
+}
+
+#[derive(Default)]
+struct Last {
+    heard_at: Option<Instant>,
+    error: Option<String>,
+}
+
+/// Whether the node can deliver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// It did so a moment ago.
+    Ready,
+    /// It could, until some seconds ago.
+    Degraded,
+    /// It never could, or could not for long.
+    NotReady,
+}
+
+/// What is known of the canary.
+#[derive(Debug, Clone)]
+pub struct CanaryState {
+    /// What follows from it.
+    pub level: Level,
+    /// Since one was last heard; `None` if none ever was.
+    pub age: Option<Duration>,
+    /// Why the last one was not heard, if it was not.
+    pub reason: Option<String>,
+}
+
+impl Canary {
+    /// A canary for `log`.
+    pub fn new(log: Arc<dyn EventLog>) -> Arc<Canary> {
+        Arc::new(Canary { log, last: Mutex::default() })
+    }
+
+    /// Sends canaries for ever.
+    pub async fn run(&self) {
+        let mut every = tokio::time::interval(EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            let heard = tokio::time::timeout(PATIENCE, self.log.canary()).await;
+            let error = match heard {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("the canary was published and not heard".to_owned()),
+            };
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            match (&error, &last.error) {
+                (Some(error), None) => tracing::warn!(%error, "this node cannot deliver"),
+                (None, Some(_)) => tracing::info!("this node can deliver again"),
+                _ => {}
+            }
+            if error.is_none() {
+                last.heard_at = Some(Instant::now());
+            }
+            last.error = error;
+            drop(last);
+            let state = self.state();
+            let level = match state.level {
+                Level::Ready => 2.0,
+                Level::Degraded => 1.0,
+                Level::NotReady => 0.0,
+            };
+            metric::ready(level, state.age.unwrap_or(Duration::MAX));
+        }
+    }
+
+    /// What is known now.
+    pub fn state(&self) -> CanaryState {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = last.heard_at.map(|heard_at| heard_at.elapsed());
+        let level = match age {
+            Some(age) if age <= FRESH => Level::Ready,
+            Some(age) if age <= GRACE => Level::Degraded,
+            _ => Level::NotReady,
+        };
+        let reason = if age.is_none() && last.error.is_none() {
+            Some("the first canary has not come back yet".to_owned())
+        } else {
+            last.error.clone()
+        };
+        CanaryState { level, age, reason }
+    }
+}

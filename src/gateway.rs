@@ -1,0 +1,186 @@
+//! [`Gateway`]: puts the rooms together; start and drain, in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::admission::Admission;
+use crate::canary::Canary;
+use crate::config::Config;
+use crate::connection::{Drain, Node};
+use crate::http::serve::{self, Limits};
+use crate::http::{self, App};
+use crate::hub::Hub;
+use crate::log::memory::MemoryLog;
+use crate::log::redis::RedisLog;
+use crate::log::{Connected, Health, Retention};
+use crate::relay::Relay;
+use crate::replay::Replays;
+
+/// File descriptors kept back for Redis, files and accepting.
+const DESCRIPTORS_RESERVED: usize = 64;
+
+/// How often a node tells the others what it serves.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// After the drain window, the time in which the last bytes may still leave.
+const LAST_BYTES: Duration = Duration::from_secs(3);
+
+/// A running node.
+pub struct Gateway {
+    address: SocketAddr,
+    node: Arc<Node>,
+    admission: Arc<Admission>,
+    drain: watch::Sender<Option<Drain>>,
+    stop_accepting: watch::Sender<bool>,
+    server: JoinHandle<()>,
+    /// Relay, canary, reports, upkeep: ended with the gateway.
+    background: Vec<JoinHandle<()>>,
+}
+
+/// How a drain went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Streams that were open when it began.
+    pub streams: usize,
+    /// Streams that had not ended when the time was up.
+    pub cut: usize,
+}
+
+impl Gateway {
+    /// Starts a node: it listens when this returns, whether or not Redis can be reached.
+    /// `descriptors_max` is the limit of open file descriptors of the process.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn start(
+        config: &Config,
+        descriptors_max: usize,
+        metrics: Option<PrometheusHandle>,
+    ) -> std::io::Result<Gateway> {
+        let listener = serve::bind(config.listen)?;
+        let address = listener.local_addr()?;
+        let retention =
+            Retention { history_entries_max: config.history_size, history_ttl: config.history_ttl };
+        let (log, heard): Connected = match &config.redis_url {
+            None => {
+                let (log, heard) = MemoryLog::new(retention);
+                (Arc::new(log), heard)
+            }
+            Some(url) => {
+                let started =
+                    RedisLog::start(url, &config.redis_prefix, &config.node_id, retention);
+                let (log, heard) = started.map_err(std::io::Error::other)?;
+                (log, heard)
+            }
+        };
+        // The first request must find the first board; Redis gets it when it can be reached.
+        if config.redis_url.is_none() {
+            let _ = log.ensure_first_board().await;
+        }
+
+        let sockets_max = descriptors_max.saturating_sub(DESCRIPTORS_RESERVED);
+        let streams_max =
+            config.max_connections.min(sockets_max.saturating_sub(DESCRIPTORS_RESERVED));
+        let admission = Admission::new(streams_max, config.max_connections_per_address);
+        let hub = Hub::new();
+        let relay = Relay::new(log.clone(), hub.clone(), config.history_ttl);
+        let canary = Canary::new(log.clone());
+        let (drain, draining) = watch::channel(None);
+        let (stop_accepting, stopped) = watch::channel(false);
+        let node = Arc::new(Node {
+            id: config.node_id.clone(),
+            heartbeat: config.heartbeat,
+            retry: config.retry,
+            replays: Replays::new(log.clone()),
+            log,
+            hub,
+            relay: relay.clone(),
+            drain: draining,
+        });
+        let app = App {
+            node: node.clone(),
+            admission: admission.clone(),
+            canary: canary.clone(),
+            metrics: metrics.clone(),
+        };
+        let router = http::router(app, config.max_body, &config.cors_origins);
+        let limits = Limits { sockets_max, write_timeout: config.write_timeout };
+        let server = tokio::spawn(serve::serve(listener, router, limits, stopped));
+        let background = vec![
+            tokio::spawn(relay.run(heard)),
+            tokio::spawn(async move { canary.run().await }),
+            tokio::spawn(report(node.clone(), admission.clone())),
+            tokio::spawn(upkeep(node.clone(), metrics)),
+        ];
+        Ok(Gateway { address, node, admission, drain, stop_accepting, server, background })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until the log turns out to be one this node can never work with, and says why.
+    pub async fn unusable(&self) -> String {
+        loop {
+            if let Health::Unusable(why) = self.node.log.health() {
+                return why;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Stops accepting, ends the streams spread evenly over `window`, and waits for them
+    /// (promise 7).
+    pub async fn drain(mut self, window: Duration) -> Drained {
+        let streams = self.admission.streams();
+        self.stop_accepting.send_replace(true);
+        self.drain.send_replace(Some(Drain {
+            began_at: Instant::now(),
+            window,
+            streams,
+            turns: Arc::new(AtomicUsize::new(0)),
+        }));
+        let over = tokio::time::timeout(window + LAST_BYTES, &mut self.server).await;
+        let cut = if over.is_ok() { 0 } else { self.admission.streams() };
+        self.server.abort();
+        for task in &self.background {
+            task.abort();
+        }
+        self.node.log.withdraw(&self.node.id).await;
+        Drained { streams, cut }
+    }
+}
+
+/// Tells the other nodes what this one serves.
+async fn report(node: Arc<Node>, admission: Arc<Admission>) {
+    let mut every = tokio::time::interval(REPORT_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let census = node.hub.census(admission.streams());
+        if let Err(error) = node.log.report(&node.id, &crate::frame::json(&census)).await {
+            tracing::debug!(%error, "cannot report");
+        }
+    }
+}
+
+/// Small regular work that nobody waits for.
+async fn upkeep(node: Arc<Node>, metrics: Option<PrometheusHandle>) {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        every.tick().await;
+        node.replays.sweep();
+        if let Some(metrics) = &metrics {
+            // Histograms keep every sample until somebody folds them into buckets.
+            metrics.run_upkeep();
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The API: all routes on one screen. Only this room knows axum.
+//!
+//! A request is read by [`request`], answered by the resource's own file, and whatever goes wrong
+//! becomes a [`problem`]. [`serve`] brings the sockets.
+
+mod admin;
+mod boards;
+mod page;
+pub(crate) mod problem;
+mod request;
+pub(crate) mod serve;
+mod streams;
+mod tasks;
+mod topics;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, patch, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use crate::admission::Admission;
+use crate::board::Title;
+use crate::canary::Canary;
+use crate::config::CorsOrigins;
+use crate::connection::Node;
+use crate::log::Changed;
+use crate::position::Position;
+use crate::telemetry::metric;
+use problem::Problem;
+use streams::LAST_EVENT_ID;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) node: Arc<Node>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) canary: Arc<Canary>,
+    pub(crate) metrics: Option<PrometheusHandle>,
+}
+
+/// All routes.
+pub(crate) fn router(app: App, body_bytes_max: usize, origins: &CorsOrigins) -> Router {
+    Router::new()
+        // Streams
+        .route("/boards/{board}/events", get(streams::board_events))
+        .route("/events", get(streams::events))
+        .route("/topics/{topic}/events", get(streams::topic_events).post(topics::publish))
+        // Tasks and boards
+        .route("/tasks", post(tasks::create))
+        .route("/tasks/{task}", patch(tasks::rename).delete(tasks::delete))
+        .route("/tasks/{task}/move", patch(tasks::place))
+        .route("/boards", get(boards::all).post(boards::create))
+        .route("/boards/{board}", get(boards::show))
+        .route("/boards/{board}/lists", post(boards::create_list))
+        // Topics
+        .route("/topics/{topic}/history", get(topics::history))
+        // Operations
+        .route("/admin/connections", get(admin::connections))
+        .route("/metrics", get(admin::metrics))
+        .route("/healthz", get(admin::healthz))
+        .route("/readyz", get(admin::readyz))
+        // The page
+        .route("/", get(page::index))
+        .route("/app.js", get(page::script))
+        .route("/style.css", get(page::style))
+        .route("/favicon.svg", get(page::icon))
+        .fallback(async || Problem::not_found("nothing answers to this path"))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(middleware::from_fn(count))
+        .layer(cors(origins))
+        .with_state(app)
+}
+
+/// Lets pages of other origins in; preflights are answered here.
+fn cors(origins: &CorsOrigins) -> CorsLayer {
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([LAST_EVENT_ID, header::LOCATION, header::RETRY_AFTER])
+        .max_age(Duration::from_secs(3600));
+    match origins {
+        CorsOrigins::Any => layer.allow_origin(AllowOrigin::any()),
+        CorsOrigins::Only(origins) => {
+            let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+            layer.allow_origin(AllowOrigin::list(origins)).allow_credentials(true)
+        }
+    }
+}
+
+/// Counts requests by route, method and status.
+async fn count(request: Request, next: Next) -> Response {
+    let matched = request.extensions().get::<MatchedPath>();
+    let route = matched.map_or("none", MatchedPath::as_str).to_owned();
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PUT => "PUT",
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    metric::request(route, method, response.status().as_u16());
+    response
+}
+
+/// The answer to a write: the changed thing, and the position of the event it caused, so that a
+/// page can open its stream exactly there.
+fn changed(status: StatusCode, changed: Changed) -> Response {
+    metric::published(1);
+    let mut response = if changed.answer.is_empty() {
+        status.into_response()
+    } else {
+        let json = HeaderValue::from_static("application/json");
+        (status, [(header::CONTENT_TYPE, json)], changed.answer).into_response()
+    };
+    tell_position(&mut response, changed.position);
+    response
+}
+
+/// Puts a position into the `Last-Event-ID` header of a response.
+fn tell_position(response: &mut Response, position: Position) {
+    if let Ok(id) = HeaderValue::from_str(&position.to_string()) {
+        response.headers_mut().insert(LAST_EVENT_ID, id);
+    }
+}
+
+/// A title from a request.
+fn title(text: &str) -> Result<Title, Problem> {
+    Title::new(text).map_err(|error| Problem::bad_request(error.to_string()))
+}

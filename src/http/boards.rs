@@ -1,0 +1,76 @@
+//! `GET /boards`, `POST /boards`, `GET /boards/{board}`, `POST /boards/{board}/lists`.
+
+use axum::Json;
+use axum::body::Body as HttpBody;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use super::problem::Problem;
+use super::request::{Body, IdPath, topic};
+use super::{App, changed, tell_position, title};
+use crate::board::{BoardSummary, Command, LISTS_MAX, NewList};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewBoard {
+    id: Option<String>,
+    name: String,
+    #[serde(default)]
+    lists: Vec<NewListBody>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewListBody {
+    id: Option<String>,
+    title: String,
+}
+
+impl NewListBody {
+    fn into_list(self) -> Result<NewList, Problem> {
+        let id = self.id.as_deref().map(topic).transpose()?;
+        Ok(NewList { id, title: title(&self.title)? })
+    }
+}
+
+pub(super) async fn all(State(app): State<App>) -> Result<Json<Vec<BoardSummary>>, Problem> {
+    Ok(Json(app.node.log.boards().await?))
+}
+
+pub(super) async fn create(
+    State(app): State<App>,
+    Body(board): Body<NewBoard>,
+) -> Result<Response, Problem> {
+    if board.lists.len() > LISTS_MAX {
+        return Err(Problem::bad_request(format!("at most {LISTS_MAX} lists a board")));
+    }
+    let id = board.id.as_deref().map(topic).transpose()?;
+    let lists: Result<Vec<NewList>, Problem> =
+        board.lists.into_iter().map(NewListBody::into_list).collect();
+    let command = Command::CreateBoard { id, name: title(&board.name)?, lists: lists? };
+    Ok(changed(StatusCode::CREATED, app.node.log.change(command).await?))
+}
+
+pub(super) async fn show(
+    State(app): State<App>,
+    IdPath(board): IdPath,
+) -> Result<Response, Problem> {
+    let snapshot = app.node.replays.board(&board).await?;
+    let mut response = HttpBody::from(snapshot.json.clone()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    tell_position(&mut response, snapshot.position);
+    Ok(response)
+}
+
+pub(super) async fn create_list(
+    State(app): State<App>,
+    IdPath(board): IdPath,
+    Body(list): Body<NewListBody>,
+) -> Result<Response, Problem> {
+    let command = Command::CreateList { board, list: list.into_list()? };
+    Ok(changed(StatusCode::CREATED, app.node.log.change(command).await?))
+}

@@ -1,0 +1,39 @@
+//! The task board page at `/`: plain HTML, CSS and JavaScript, part of the binary.
+//!
+//! It uses nothing but `fetch` and `EventSource`, as any user's page would.
+
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+
+pub(super) async fn index() -> Response {
+    file("text/html; charset=utf-8", include_str!("../page/index.html"))
+}
+
+pub(super) async fn script() -> Response {
+    file("text/javascript; charset=utf-8", include_str!("../page/app.js"))
+}
+
+pub(super) async fn style() -> Response {
+    file("text/css; charset=utf-8", include_str!("../page/style.css"))
+}
+
+pub(super) async fn icon() -> Response {
+    file("image/svg+xml", include_str!("../page/favicon.svg"))
+}
+
+fn file(content_type: &'static str, text: &'static str) -> Response {
+    let mut response = text.into_response();
+    for (name, value) in [
+        (header::CONTENT_TYPE, content_type),
+        // A node of a newer version must not meet the script of an older one.
+        (header::CACHE_CONTROL, "no-cache"),
+        (
+            HeaderName::from_static("content-security-policy"),
+            "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+        ),
+        (HeaderName::from_static("x-content-type-options"), "nosniff"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

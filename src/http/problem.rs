@@ -1,0 +1,179 @@
+//! [`Problem`]: every error the API answers with, as RFC 9457 `application/problem+json`. The one
+//! place that maps errors to statuses.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::admission::NotAdmitted;
+use crate::board::Refusal;
+use crate::log::LogError;
+
+/// An error as a client sees it.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    /// The last part of the `type` URN.
+    kind: &'static str,
+    title: &'static str,
+    detail: String,
+    retry_after_seconds: Option<u32>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: String) -> Problem {
+        Problem { status, kind, title, detail, retry_after_seconds: None }
+    }
+
+    /// 400: what was sent can never be accepted.
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, "bad-request", "Bad request", detail.into())
+    }
+
+    /// 404 for an id that cannot exist, or a path that nothing answers to.
+    pub(crate) fn not_found(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail.into())
+    }
+
+    pub(crate) fn method_not_allowed() -> Problem {
+        Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "Method not allowed",
+            "the Allow header lists the methods of this path".to_owned(),
+        )
+    }
+
+    /// 503 with a jittered `Retry-After`: another node, or a later moment, will do.
+    fn try_later(kind: &'static str, title: &'static str, detail: String) -> Problem {
+        let mut problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, detail);
+        problem.retry_after_seconds = Some(fastrand::u32(1..=5));
+        problem
+    }
+
+    /// 503: the node is about to stop.
+    pub(crate) fn draining() -> Problem {
+        Problem::try_later("draining", "Draining", "this node is about to stop".to_owned())
+    }
+
+    /// For errors that the framework found first, with its status and its words.
+    pub(crate) fn from_framework(status: StatusCode, detail: String) -> Problem {
+        let (kind, title) = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => ("body-too-large", "Body too large"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => ("not-json", "Unsupported media type"),
+            StatusCode::INTERNAL_SERVER_ERROR => ("internal", "Internal error"),
+            // Among them 422, with which the framework says that JSON has the wrong shape.
+            _ => return Problem::bad_request(detail),
+        };
+        Problem::new(status, kind, title, detail)
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        let (status, kind, title, detail) = match refusal {
+            Refusal::NoSuchBoard => {
+                (StatusCode::NOT_FOUND, "no-such-board", "No such board", "no board has this id")
+            }
+            Refusal::NoSuchList => {
+                (StatusCode::NOT_FOUND, "no-such-list", "No such list", "no list has this id")
+            }
+            Refusal::NoSuchTask => {
+                (StatusCode::NOT_FOUND, "no-such-task", "No such task", "no task has this id")
+            }
+            Refusal::BoardExists => (
+                StatusCode::CONFLICT,
+                "board-exists",
+                "Board exists",
+                "a board has this id already",
+            ),
+            Refusal::ListExists => (
+                StatusCode::CONFLICT,
+                "list-exists",
+                "List exists",
+                "a list has this id already, on this board or another",
+            ),
+            Refusal::ListElsewhere => (
+                StatusCode::CONFLICT,
+                "list-elsewhere",
+                "List on another board",
+                "a task cannot move to a list of another board",
+            ),
+            Refusal::BoardFull => (
+                StatusCode::CONFLICT,
+                "board-full",
+                "Board full",
+                "the board has as many tasks or lists as a board may have",
+            ),
+            Refusal::TooManyBoards => (
+                StatusCode::CONFLICT,
+                "too-many-boards",
+                "Too many boards",
+                "there are as many boards as there may be",
+            ),
+            Refusal::EventTypeOfBoard => (
+                StatusCode::CONFLICT,
+                "event-type-of-board",
+                "Event type of the board",
+                "this topic belongs to a board, and events of this type come from changes of the \
+                 board alone",
+            ),
+        };
+        Problem::new(status, kind, title, detail.to_owned())
+    }
+}
+
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Problem {
+        match error {
+            LogError::Refused(refusal) => refusal.into(),
+            LogError::Unavailable(reason) => Problem::try_later(
+                "log-unavailable",
+                "Log unavailable",
+                format!("nothing was changed: {reason}"),
+            ),
+            LogError::Unanswered(reason) => Problem::try_later(
+                "outcome-unknown",
+                "Outcome unknown",
+                format!("the change may or may not have happened: {reason}"),
+            ),
+        }
+    }
+}
+
+impl From<NotAdmitted> for Problem {
+    fn from(why: NotAdmitted) -> Problem {
+        let detail = match why {
+            NotAdmitted::Full => "this node carries as many streams as it may",
+            NotAdmitted::AddressFull => "this client address has as many streams as it may",
+        };
+        Problem::try_later("full", "Full", detail.to_owned())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            r#type: String,
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
+        }
+        let body = crate::frame::json(&Document {
+            r#type: format!("urn:fantail:problem:{}", self.kind),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        });
+        let content_type = HeaderValue::from_static("application/problem+json");
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, content_type);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}

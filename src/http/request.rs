@@ -1,0 +1,91 @@
+//! What requests carry, read strictly: JSON bodies, names in paths, queries. Everything that
+//! cannot be read becomes a [`Problem`].
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use crate::topic::Topic;
+
+/// A JSON body of a known shape; fields it does not know are an error, so that a misspelt one is
+/// not taken for absent.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        match Json::<T>::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Body(body)),
+            Err(rejection) => Err(of_json(&rejection)),
+        }
+    }
+}
+
+fn of_json(rejection: &JsonRejection) -> Problem {
+    let detail = match rejection {
+        JsonRejection::MissingJsonContentType(_) => {
+            "send the body as Content-Type: application/json".to_owned()
+        }
+        rejection if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            "the body is larger than this gateway accepts".to_owned()
+        }
+        rejection => rejection.body_text(),
+    };
+    Problem::from_framework(rejection.status(), detail)
+}
+
+/// The one parameter of a path, as the name of a topic that may be new.
+pub(super) struct TopicPath(pub(super) Topic);
+
+impl<S: Send + Sync> FromRequestParts<S> for TopicPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let name = path(parts, state).await?;
+        topic(&name).map(TopicPath)
+    }
+}
+
+/// The one parameter of a path, as the id of something that must exist already. What cannot be
+/// an id is not found, as any other id that nothing has.
+pub(super) struct IdPath(pub(super) Topic);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let id = path(parts, state).await?;
+        let id = Topic::new(&id).map_err(|_| Problem::not_found("nothing can have this id"))?;
+        Ok(IdPath(id))
+    }
+}
+
+async fn path<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
+    let path: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
+    path.map(|Path(text)| text).map_err(|rejection| Problem::bad_request(rejection.body_text()))
+}
+
+/// The query of a known shape; parameters it does not know are ignored, since caches and
+/// polyfills like to add their own.
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
+        query
+            .map(|Query(query)| Parameters(query))
+            .map_err(|rejection| Problem::bad_request(rejection.body_text()))
+    }
+}
+
+/// A topic's name from a request.
+pub(super) fn topic(name: &str) -> Result<Topic, Problem> {
+    Topic::new(name).map_err(|error| Problem::bad_request(error.to_string()))
+}

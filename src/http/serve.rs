@@ -1,0 +1,267 @@
+//! Sockets: accept, HTTP/1.1 and HTTP/2 on one port, deadlines for stuck peers, and the end.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use futures_util::FutureExt;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+use tower::ServiceExt;
+
+use super::streams::Peer;
+
+/// Time to send the first request head: guards against peers that open sockets and say nothing.
+const FIRST_HEAD_WITHIN: Duration = Duration::from_secs(10);
+
+/// Time to send any later request head on the same connection, idle time included. Longer than the
+/// 60 s for which nginx keeps upstream connections, so that the proxy closes first and no request
+/// meets a closing socket.
+const NEXT_HEAD_WITHIN: Duration = Duration::from_secs(75);
+
+/// What one HTTP/1.1 connection buffers, in bytes: the largest request head, and what is written
+/// ahead of a slow socket.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+
+/// Streams on one HTTP/2 connection, and what each buffers ahead of a slow peer, in bytes.
+const HTTP2_STREAMS_MAX: u32 = 250;
+const HTTP2_BUFFER_BYTES_MAX: usize = 64 << 10;
+
+/// How often an HTTP/2 peer must answer a ping, and how fast.
+const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
+
+/// Connections waiting to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// What sockets are held to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Sockets open at the same time; more are closed at once.
+    pub(crate) sockets_max: usize,
+    /// A peer that takes no bytes for this long is given up.
+    pub(crate) write_timeout: Duration,
+}
+
+/// Binds a listening socket with room for a stampede.
+pub(crate) fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts connections until `stop` is set, then waits until all of them are over.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+) {
+    let server = Arc::new(server());
+    let graceful = GracefulShutdown::new();
+    let sockets = Arc::new(AtomicUsize::new(0));
+    let mut stopping = false;
+    loop {
+        let accepted = if stopping {
+            // What the kernel has accepted already is answered, not reset.
+            match listener.accept().now_or_never() {
+                Some(accepted) => accepted,
+                None => break,
+            }
+        } else {
+            tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => {
+                    stopping = true;
+                    continue;
+                }
+            }
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, mostly. They come back when streams end; do not spin.
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let counted = Counted::new(&sockets);
+        if counted.number > limits.sockets_max {
+            continue;
+        }
+        if let Err(error) = prepare(&stream, limits.write_timeout) {
+            tracing::debug!(%error, "a socket was gone before it was served");
+            continue;
+        }
+        let peer = Peer { address: address.ip(), stalled: Arc::default() };
+        let socket = Socket::new(stream, limits.write_timeout, peer.stalled.clone());
+        let began = Arc::new(AtomicBool::new(false));
+        let service = {
+            let (router, began) = (router.clone(), began.clone());
+            hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+                began.store(true, Ordering::Relaxed);
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(peer.clone());
+                router.clone().oneshot(request)
+            })
+        };
+        let connection = server.serve_connection(TokioIo::new(socket), service).into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            let _counted = counted;
+            let mut connection = std::pin::pin!(connection);
+            let first = tokio::time::timeout(FIRST_HEAD_WITHIN, connection.as_mut()).await;
+            // A connection that has not brought a request by now is dropped, whatever it sent.
+            if first.is_err() && began.load(Ordering::Relaxed) {
+                let _ = connection.await;
+            }
+        });
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+fn server() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(NEXT_HEAD_WITHIN)
+        .max_buf_size(BUFFER_BYTES_MAX);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_send_buf_size(HTTP2_BUFFER_BYTES_MAX)
+        .max_header_list_size(BUFFER_BYTES_MAX as u32)
+        .keep_alive_interval(HTTP2_PING_EVERY)
+        .keep_alive_timeout(HTTP2_PING_EVERY);
+    server
+}
+
+/// Small frames leave at once; a peer that is gone without a word is noticed by the kernel.
+fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(write_timeout))?;
+    Ok(())
+}
+
+/// Counts an open socket.
+struct Counted {
+    sockets: Arc<AtomicUsize>,
+    number: usize,
+}
+
+impl Counted {
+    fn new(sockets: &Arc<AtomicUsize>) -> Counted {
+        let number = sockets.fetch_add(1, Ordering::Relaxed) + 1;
+        Counted { sockets: sockets.clone(), number }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.sockets.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A socket that is given up when its peer takes no bytes for too long (a client that stopped
+/// reading for good, a proxy that hangs).
+struct Socket {
+    stream: TcpStream,
+    write_timeout: Duration,
+    stalled: Arc<AtomicBool>,
+    /// Runs while the peer takes nothing.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Socket {
+    fn new(stream: TcpStream, write_timeout: Duration, stalled: Arc<AtomicBool>) -> Socket {
+        Socket { stream, write_timeout, stalled, deadline: None }
+    }
+
+    /// Watches the result of a write for progress.
+    fn watch<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.deadline = None;
+            return written;
+        }
+        let at = Instant::now() + self.write_timeout;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        match deadline.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => {
+                self.stalled.store(true, Ordering::Relaxed);
+                // Unread bytes are of no use to anybody: reset instead of lingering.
+                let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.watch(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

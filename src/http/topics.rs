@@ -1,0 +1,175 @@
+//! `POST /topics/{topic}/events`, `GET /topics/{topic}/history`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::problem::Problem;
+use super::request::{Body, Parameters, TopicPath};
+use super::{App, tell_position};
+use crate::entry::{Data, Entry, Event, EventType};
+use crate::frame::{Reset, ResetReason, decode_rest, json, minify_json};
+use crate::log::READ_ENTRIES_MAX;
+use crate::position::{Claim, Cursor, Lineage};
+use crate::telemetry::metric;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewEvent {
+    event: Option<String>,
+    /// Kept as it was written: numbers keep their digits and objects their order.
+    data: Box<RawValue>,
+}
+
+pub(super) async fn publish(
+    State(app): State<App>,
+    TopicPath(topic): TopicPath,
+    Body(new): Body<NewEvent>,
+) -> Result<Response, Problem> {
+    let event_type = new.event.as_deref().map(EventType::new).transpose();
+    let event_type = event_type.map_err(|error| Problem::bad_request(error.to_string()))?;
+    let event = Event { event_type, data: data(&new.data)? };
+    let position = app.node.log.append(&topic, event).await?;
+    metric::published(1);
+    let body = Json(serde_json::json!({ "id": position.to_string() }));
+    let mut response = (StatusCode::CREATED, body).into_response();
+    tell_position(&mut response, position);
+    Ok(response)
+}
+
+/// A JSON string is text; anything else is JSON on one line.
+fn data(raw: &RawValue) -> Result<Data, Problem> {
+    let raw = raw.get();
+    if raw.starts_with('"') {
+        let text: String = serde_json::from_str(raw)
+            .map_err(|error| Problem::bad_request(format!("data: {error}")))?;
+        return Ok(Data::Text(text));
+    }
+    Ok(Data::Json(minify_json(raw)))
+}
+
+#[derive(Deserialize)]
+pub(super) struct HistoryOptions {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// A page of a topic's history.
+#[derive(Serialize)]
+struct History {
+    topic: String,
+    entries: Vec<HistoryEntry>,
+    /// Pass it as `after` for the next page.
+    next: Option<String>,
+    /// Whether the next page has entries already.
+    more: bool,
+    /// The oldest entry that can still be read.
+    oldest: Option<String>,
+    /// The newest entry.
+    head: Option<String>,
+    /// Set when entries after `after` are gone; the page then begins at the oldest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reset: Option<Reset>,
+}
+
+#[derive(Serialize)]
+struct HistoryEntry {
+    id: String,
+    event: Option<String>,
+    data: Box<RawValue>,
+    /// When the log took it, in milliseconds since 1970.
+    milliseconds: u64,
+}
+
+pub(super) async fn history(
+    State(app): State<App>,
+    TopicPath(topic): TopicPath,
+    Parameters(options): Parameters<HistoryOptions>,
+) -> Result<Response, Problem> {
+    let limit = options.limit.unwrap_or(100);
+    if !(1..=READ_ENTRIES_MAX).contains(&limit) {
+        return Err(Problem::bad_request(format!(
+            "limit must be a whole number from 1 to {READ_ENTRIES_MAX}"
+        )));
+    }
+    let after = options.after.as_deref().filter(|after| !after.is_empty());
+    let cursor = after.map(|after| Cursor::read(after, std::slice::from_ref(&topic)));
+    let claim = cursor.as_ref().and_then(|cursor| cursor.claim(&topic));
+    let from = match claim {
+        Some(Claim::Position(position)) => position.seq,
+        Some(Claim::Seq(seq)) => *seq,
+        Some(Claim::Unreadable(_)) => {
+            return Err(Problem::bad_request("after is not a position such as 42-k3f9"));
+        }
+        None => 0,
+    };
+    let page = app.node.log.read(&topic, from, from.saturating_add(limit as u64)).await?;
+    let Some(mut page) = page else {
+        let empty = History {
+            topic: topic.to_string(),
+            entries: Vec::new(),
+            next: None,
+            more: false,
+            oldest: None,
+            head: None,
+            reset: None,
+        };
+        return Ok(Json(empty).into_response());
+    };
+    let reset = claim.and_then(|claim| told(&topic.to_string(), claim, &page.lineage));
+    if reset.is_some() || page.entries.is_empty() {
+        // Begin with the oldest: for who lost the thread, and for who did not say where to begin.
+        let lost = reset.is_some() || claim.is_none();
+        let oldest = page.lineage.oldest - 1;
+        if lost
+            && let Some(again) =
+                app.node.log.read(&topic, oldest, oldest.saturating_add(limit as u64)).await?
+        {
+            page = again;
+        }
+    }
+    page.entries.truncate(limit);
+    let lineage = &page.lineage;
+    let next = match page.entries.last() {
+        Some(entry) => entry.position,
+        None => lineage.at(lineage.head),
+    };
+    let history = History {
+        topic: topic.to_string(),
+        more: next.seq < lineage.head,
+        next: Some(next.to_string()),
+        oldest: (lineage.oldest <= lineage.head).then(|| lineage.at(lineage.oldest).to_string()),
+        head: Some(lineage.at(lineage.head).to_string()),
+        entries: page.entries.iter().map(shown).collect::<Result<_, _>>()?,
+        reset,
+    };
+    Ok(Json(history).into_response())
+}
+
+/// What a stream would say to a client with this claim.
+fn told(topic: &str, claim: &Claim, lineage: &Lineage) -> Option<Reset> {
+    let position = match claim {
+        Claim::Position(position) => *position,
+        Claim::Seq(seq) => lineage.at(*seq),
+        Claim::Unreadable(_) => return None,
+    };
+    let reason = ResetReason::of(lineage.judge(position))?;
+    Some(Reset::new(topic, reason, claim.to_string(), lineage))
+}
+
+fn shown(entry: &Entry) -> Result<HistoryEntry, Problem> {
+    let rest = String::from_utf8_lossy(&entry.rest);
+    let (event_type, data) = decode_rest(&rest);
+    let data = if entry.json { data } else { json(&data) };
+    let data = RawValue::from_string(data)
+        .map_err(|error| Problem::bad_request(format!("an entry is not JSON: {error}")))?;
+    Ok(HistoryEntry {
+        id: entry.position.to_string(),
+        event: event_type.map(ToOwned::to_owned),
+        data,
+        milliseconds: entry.milliseconds,
+    })
+}

@@ -1,0 +1,323 @@
+//! [`Hub`]: the topics of this node that have local connections, with their [tails](tail).
+//!
+//! The [`relay`](crate::relay) feeds it, [connections](crate::connection) join it, are woken by it
+//! and ask it what comes after their position. It never waits on the network.
+
+pub mod tail;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::frame::Frame;
+use crate::position::{Lineage, Position};
+use crate::topic::Topic;
+use tail::{After, Fed, Tail};
+
+/// Bytes that all tails of a node hold at most, roughly: beyond it a tail keeps only its newest
+/// frame, and readers that are behind go to the log.
+pub const TAILS_BYTES_MAX: usize = 256 << 20;
+
+/// How long a topic stays followed after its last connection left, so that a page that reloads
+/// does not cost an unsubscribe and a subscribe.
+pub const LINGER: Duration = Duration::from_secs(5);
+
+/// How many topics one node names in its census; the busiest, if there are more.
+const CENSUS_TOPICS_MAX: usize = 2_000;
+
+/// The topics with local connections.
+#[derive(Default)]
+pub struct Hub {
+    topics: Mutex<HashMap<Topic, Arc<HubTopic>>>,
+    /// Topics that nobody has opened yet; the relay takes them from here.
+    wanted: Mutex<Vec<Arc<HubTopic>>>,
+    want: Notify,
+    tails_bytes: AtomicUsize,
+}
+
+/// One topic of the hub.
+pub struct HubTopic {
+    name: Topic,
+    state: Mutex<TopicState>,
+}
+
+struct TopicState {
+    /// Absent until the log was asked.
+    tail: Option<Tail>,
+    is_board: bool,
+    /// The log could not be asked yet: connections are held open meanwhile.
+    waiting: bool,
+    watchers: Slab<Arc<Notify>>,
+    /// When the last connection left.
+    left_at: Instant,
+}
+
+/// A connection's place among the watchers of a topic; leaves when dropped.
+pub struct Joined {
+    /// The topic.
+    pub topic: Arc<HubTopic>,
+    key: usize,
+}
+
+/// How far a topic has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The log is being asked.
+    Opening,
+    /// The log cannot be asked now; the relay keeps trying.
+    Waiting,
+    /// Followed. `is_board` was true when it was opened.
+    Open {
+        /// Whether a board of this name existed.
+        is_board: bool,
+    },
+}
+
+/// What one node serves, as it tells the others.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Census {
+    /// Open streams.
+    pub total: usize,
+    /// Streams per board; a stream of several counts for each.
+    pub boards: BTreeMap<String, usize>,
+    /// Streams per topic that is no board.
+    pub topics: BTreeMap<String, usize>,
+    /// Topics left out because there were too many.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub omitted: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl Hub {
+    /// A hub without topics.
+    pub fn new() -> Arc<Hub> {
+        Arc::new(Hub::default())
+    }
+
+    /// Watches a topic: `signal` is notified whenever it has news. The first to join has it
+    /// opened by the relay.
+    pub fn join(&self, name: &Topic, signal: Arc<Notify>) -> Joined {
+        // The topic's own lock is taken under the hub's, here and in `sweep`: a topic is never
+        // swept away between being found and being joined.
+        let mut topics = lock(&self.topics);
+        let topic = match topics.get(name) {
+            Some(topic) => topic.clone(),
+            None => {
+                let topic = Arc::new(HubTopic::new(name.clone()));
+                topics.insert(name.clone(), topic.clone());
+                self.want(topic.clone());
+                topic
+            }
+        };
+        let key = topic.state().watchers.insert(signal);
+        Joined { topic, key }
+    }
+
+    /// Asks the relay to open a topic (again).
+    pub fn want(&self, topic: Arc<HubTopic>) {
+        lock(&self.wanted).push(topic);
+        self.want.notify_one();
+    }
+
+    /// Waits until topics are wanted and takes them.
+    pub async fn wanted(&self) -> Vec<Arc<HubTopic>> {
+        loop {
+            let wanted = std::mem::take(&mut *lock(&self.wanted));
+            if !wanted.is_empty() {
+                return wanted;
+            }
+            self.want.notified().await;
+        }
+    }
+
+    /// The topic, if it has connections here (or had some a moment ago).
+    pub fn get(&self, name: &Topic) -> Option<Arc<HubTopic>> {
+        lock(&self.topics).get(name).cloned()
+    }
+
+    /// All topics of this node.
+    pub fn all(&self) -> Vec<Arc<HubTopic>> {
+        lock(&self.topics).values().cloned().collect()
+    }
+
+    /// How many topics this node follows.
+    pub fn count(&self) -> usize {
+        lock(&self.topics).len()
+    }
+
+    /// Removes and returns the topics that nobody has watched for [`LINGER`].
+    pub fn sweep(&self) -> Vec<Topic> {
+        let mut left = Vec::new();
+        lock(&self.topics).retain(|name, topic| {
+            let state = topic.state();
+            let stay = !state.watchers.is_empty() || state.left_at.elapsed() < LINGER;
+            if !stay {
+                left.push(name.clone());
+                let bytes = state.tail.as_ref().map_or(0, Tail::bytes);
+                self.tails_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            }
+            stay
+        });
+        left
+    }
+
+    /// Gives a topic an announced frame and wakes its watchers if it was the next one. `None`
+    /// while the topic is not open.
+    pub fn feed(&self, topic: &HubTopic, frame: Frame) -> Option<Fed> {
+        let mut state = topic.state();
+        let fed = self.account(state.tail.as_mut()?, |tail| tail.feed(frame));
+        if fed == Fed::Appended {
+            state.wake();
+        }
+        Some(fed)
+    }
+
+    /// Opens a topic, or renews one whose log was made anew, and wakes its watchers.
+    pub fn open(&self, topic: &HubTopic, lineage: Lineage, is_board: bool) {
+        let mut state = topic.state();
+        state.is_board = is_board;
+        state.waiting = false;
+        match &mut state.tail {
+            Some(tail) => {
+                self.account(tail, |tail| tail.renew(lineage, Vec::new()));
+            }
+            None => state.tail = Some(Tail::new(lineage)),
+        }
+        state.wake();
+    }
+
+    /// Gives a topic what was read from its log and wakes its watchers. Says whether the log had
+    /// more.
+    pub fn renew(&self, topic: &HubTopic, lineage: Lineage, read: Vec<Frame>) -> bool {
+        let mut state = topic.state();
+        let Some(tail) = &mut state.tail else { return false };
+        let more = self.account(tail, |tail| tail.renew(lineage, read));
+        state.wake();
+        more
+    }
+
+    /// How many topics have connections here, and what this node serves.
+    pub fn census(&self, total: usize) -> Census {
+        let mut counts: Vec<(usize, bool, String)> = Vec::new();
+        for topic in self.all() {
+            let state = topic.state();
+            if !state.watchers.is_empty() {
+                counts.push((state.watchers.len(), state.is_board, topic.name.to_string()));
+            }
+        }
+        let omitted = counts.len().saturating_sub(CENSUS_TOPICS_MAX);
+        if omitted > 0 {
+            counts.sort_unstable_by(|a, b| b.cmp(a));
+            counts.truncate(CENSUS_TOPICS_MAX);
+        }
+        let mut census = Census { total, omitted, ..Census::default() };
+        for (count, is_board, name) in counts {
+            let group = if is_board { &mut census.boards } else { &mut census.topics };
+            group.insert(name, count);
+        }
+        census
+    }
+
+    /// Changes a tail and keeps the node's sum of bytes within its bound.
+    fn account<T>(&self, tail: &mut Tail, change: impl FnOnce(&mut Tail) -> T) -> T {
+        let before = tail.bytes();
+        let result = change(tail);
+        let after = tail.bytes();
+        self.tails_bytes.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        if self.tails_bytes.load(Ordering::Relaxed) > TAILS_BYTES_MAX {
+            tail.shrink();
+            self.tails_bytes.fetch_sub(after - tail.bytes(), Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl HubTopic {
+    fn new(name: Topic) -> HubTopic {
+        let state = TopicState {
+            tail: None,
+            is_board: false,
+            waiting: false,
+            watchers: Slab::new(),
+            left_at: Instant::now(),
+        };
+        HubTopic { name, state: Mutex::new(state) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Topic {
+        &self.name
+    }
+
+    /// How far it has got.
+    pub fn stage(&self) -> Stage {
+        let state = self.state();
+        match &state.tail {
+            Some(_) => Stage::Open { is_board: state.is_board },
+            None if state.waiting => Stage::Waiting,
+            None => Stage::Opening,
+        }
+    }
+
+    /// Where its newest known entry is; `None` until it is open.
+    pub fn head(&self) -> Option<Position> {
+        self.state().tail.as_ref().map(Tail::head)
+    }
+
+    /// What comes after a position; `None` until it is open.
+    pub fn after(&self, position: Position) -> Option<After> {
+        self.state().tail.as_ref().map(|tail| tail.after(position))
+    }
+
+    /// Remembers that the log cannot be asked now, and tells those who wait for it.
+    pub fn set_waiting(&self) {
+        let mut state = self.state();
+        if !std::mem::replace(&mut state.waiting, true) {
+            state.wake();
+        }
+    }
+
+    /// Remembers that a board of this name was made after the topic was opened.
+    pub fn set_board(&self) {
+        self.state().is_board = true;
+    }
+
+    fn state(&self) -> MutexGuard<'_, TopicState> {
+        lock(&self.state)
+    }
+}
+
+impl TopicState {
+    fn wake(&self) {
+        for (_, signal) in &self.watchers {
+            signal.notify_one();
+        }
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        let mut state = self.topic.state();
+        state.watchers.remove(self.key);
+        if state.watchers.is_empty() {
+            // Ten thousand streams that left leave no room behind.
+            state.watchers.shrink_to_fit();
+            state.left_at = Instant::now();
+        }
+    }
+}
+
+/// A panic elsewhere must not take the whole node's fan-out with it; nothing here is left half
+/// changed by one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

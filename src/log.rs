@@ -1,0 +1,237 @@
+//! [`EventLog`]: where entries live, and the promise that both backends keep.
+//!
+//! [`http`](crate::http) appends to it; the [`relay`](crate::relay) listens to its announcements
+//! and reads from it. [`memory`] keeps it in this process, for one node; [`redis`] shares it
+//! between all nodes. Nobody else knows which of the two is running.
+//!
+//! The log is the truth, an announcement is only a hint (design §1): a backend may lose, repeat or
+//! delay announcements, but what it has acknowledged it returns from [`EventLog::read`].
+
+pub mod memory;
+pub mod redis;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::board::{BoardSummary, Command, Refusal};
+use crate::entry::{Entry, Event};
+use crate::frame::Frame;
+use crate::position::{Epoch, Lineage, Position};
+use crate::topic::Topic;
+
+/// How many announcements may wait for the relay. When more do, the rest is dropped and
+/// [`Heard::Missed`] tells the relay to compare heads: a bound without a silent loss.
+pub const INBOX_ENTRIES_MAX: usize = 16_384;
+
+/// How many entries one [`EventLog::read`] returns at most.
+pub const READ_ENTRIES_MAX: usize = 256;
+
+/// About how many bytes one [`EventLog::read`] returns at most; a single larger entry is still
+/// returned.
+pub const READ_BYTES_MAX: usize = 1 << 20;
+
+/// What the relay hears from a log.
+#[derive(Debug)]
+pub enum Heard {
+    /// An entry was appended to a topic. May come twice, late, or not at all.
+    Entry(Topic, Frame),
+    /// Announcements may have been lost: compare all heads.
+    Missed,
+}
+
+/// Where and how a change took effect.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// The board that changed.
+    pub board: Topic,
+    /// The position of the event it caused.
+    pub position: Position,
+    /// The changed task, list or board as JSON; empty for a deletion.
+    pub answer: String,
+}
+
+/// A stretch of a log, read in one atomic step.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The log at the moment of reading.
+    pub lineage: Lineage,
+    /// Entries in order, without a hole.
+    pub entries: Vec<Entry>,
+}
+
+/// A topic as a subscriber finds it.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The log at the moment of opening.
+    pub lineage: Lineage,
+    /// Whether a board of this name exists.
+    pub is_board: bool,
+}
+
+/// A whole board, read in one atomic step.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The position it is exact for.
+    pub position: Position,
+    /// The board as JSON on one line.
+    pub json: String,
+}
+
+/// How a log currently does, for readiness and operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Commands and announcements go through.
+    Up,
+    /// They do not, for this reason.
+    Down(String),
+    /// They never will: the node must stop and say so.
+    Unusable(String),
+}
+
+/// Why a log did not do what it was asked.
+#[derive(Debug, Clone)]
+pub enum LogError {
+    /// Not done, and surely not: the log cannot be reached or does not accept writes now.
+    Unavailable(String),
+    /// Perhaps done: the answer did not come in time.
+    Unanswered(String),
+    /// Not done: the rules of the board forbid it.
+    Refused(Refusal),
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogError::Unavailable(reason) => write!(f, "the log is unavailable: {reason}"),
+            LogError::Unanswered(reason) => write!(f, "the log did not answer: {reason}"),
+            LogError::Refused(refusal) => write!(f, "refused: {refusal:?}"),
+        }
+    }
+}
+
+impl std::error::Error for LogError {}
+
+impl From<Refusal> for LogError {
+    fn from(refusal: Refusal) -> LogError {
+        LogError::Refused(refusal)
+    }
+}
+
+/// Named, ordered, append-only logs, and the boards whose changes they tell.
+///
+/// After an `Err` of [`LogError::Unavailable`] or [`LogError::Refused`] nothing has changed.
+#[async_trait]
+pub trait EventLog: Send + Sync + 'static {
+    /// Appends an event and announces it. When it returns `Ok`, the entry is in the log, every
+    /// later [`EventLog::read`] on any node includes it until it is trimmed, and its seq is one
+    /// more than that of the entry before.
+    async fn append(&self, topic: &Topic, event: Event) -> Result<Position, LogError>;
+
+    /// Changes a board and appends the event that tells of it, as one atomic step.
+    async fn change(&self, command: Command) -> Result<Changed, LogError>;
+
+    /// Finds the topic's log, or makes it: afterwards it has an epoch, so that a subscriber of an
+    /// empty topic has a position to resume from.
+    async fn open(&self, topic: &Topic) -> Result<Opened, LogError>;
+
+    /// Reads the entries with a seq in `after + 1 ..= through` that are still retained, at most
+    /// [`READ_ENTRIES_MAX`] and about [`READ_BYTES_MAX`], together with the lineage at the same
+    /// moment. `None` if the topic has no log.
+    async fn read(&self, topic: &Topic, after: u64, through: u64)
+    -> Result<Option<Page>, LogError>;
+
+    /// Epoch and head of each of `topics`, `None` for those without a log. Cheap: meant to be
+    /// asked for all subscribed topics every few seconds.
+    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError>;
+
+    /// Keeps the history of `topics` from expiring while somebody is subscribed to them.
+    async fn keep(&self, topics: &[Topic]) -> Result<(), LogError>;
+
+    /// From its return on, entries appended to `topics` are announced to this node. Read the log
+    /// *after* it to miss nothing in between.
+    async fn subscribe(&self, topics: &[Topic]) -> Result<(), LogError>;
+
+    /// Ends the announcements for `topics`.
+    async fn unsubscribe(&self, topics: &[Topic]);
+
+    /// All boards, in the order of their creation.
+    async fn boards(&self) -> Result<Vec<BoardSummary>, LogError>;
+
+    /// One board with its lists and tasks.
+    async fn board(&self, board: &Topic) -> Result<Snapshot, LogError>;
+
+    /// Makes the first board if there are none: a new installation, or one that lost everything.
+    async fn ensure_first_board(&self) -> Result<(), LogError>;
+
+    /// Sends a canary the way of an announcement; `Ok` when it was heard again by this node's
+    /// own subscription.
+    async fn canary(&self) -> Result<(), LogError>;
+
+    /// Tells the other nodes what this one is serving (JSON of at most some 100 KiB).
+    async fn report(&self, node: &str, report: &str) -> Result<(), LogError>;
+
+    /// What the living nodes last reported, as node and JSON.
+    async fn reports(&self) -> Result<Vec<(String, String)>, LogError>;
+
+    /// Withdraws this node's report: it is going away.
+    async fn withdraw(&self, node: &str);
+
+    /// What it is: `redis` or `embedded`.
+    fn name(&self) -> &'static str;
+
+    /// How the log does.
+    fn health(&self) -> Health;
+
+    /// The log's clock now, in milliseconds since 1970, as far as this node can tell; `None`
+    /// before it could. Entries carry times of this clock, so that a node whose own clock is
+    /// wrong still measures delivery right.
+    fn now_milliseconds(&self) -> Option<u64>;
+}
+
+/// The sending end of a relay's inbox.
+#[derive(Debug)]
+pub(crate) struct Announcer {
+    inbox: mpsc::Sender<Heard>,
+    /// Something was dropped since the relay was last told so.
+    missed: AtomicBool,
+}
+
+impl Announcer {
+    pub(crate) fn new() -> (Announcer, mpsc::Receiver<Heard>) {
+        let (inbox, heard) = mpsc::channel(INBOX_ENTRIES_MAX);
+        (Announcer { inbox, missed: AtomicBool::new(false) }, heard)
+    }
+
+    /// Passes on what was heard, or remembers that it could not. If nothing is announced after
+    /// a drop, the relay's audit of heads finds it.
+    pub(crate) fn announce(&self, topic: Topic, frame: Frame) {
+        if self.missed.load(Ordering::Acquire) {
+            self.missed();
+        }
+        if self.inbox.try_send(Heard::Entry(topic, frame)).is_err() {
+            self.missed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Tells the relay that announcements may have been lost.
+    pub(crate) fn missed(&self) {
+        let told = self.inbox.try_send(Heard::Missed).is_ok();
+        self.missed.store(!told, Ordering::Release);
+    }
+}
+
+/// A log, and where it is heard.
+pub type Connected = (Arc<dyn EventLog>, mpsc::Receiver<Heard>);
+
+/// How much history a log keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Entries kept per topic, at least 1.
+    pub history_entries_max: usize,
+    /// An idle topic expires after this time.
+    pub history_ttl: std::time::Duration,
+}

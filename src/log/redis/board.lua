@@ -1,0 +1,73 @@
+-- What every script on a board begins with, after log.lua.
+--
+-- The state of one board, under the same hash tag as its topic:
+--   board               hash    name (JSON string)
+--   board:lists         list    ids of lists, left to right
+--   board:titles        hash    id of a list -> its title (JSON string)
+--   board:tasks         hash    id of a task -> "<list>\n<created>\n<updated>\n<title as JSON>"
+--   board:order:<list>  list    ids of the tasks of a list, top to bottom
+-- Ids contain no control characters, so a line feed divides them. Order keys are made from
+-- board:order and a list's id, which only the script learns; they are in the same slot.
+--
+-- Task and list events are written here, in the same field order as `board::Task` writes them.
+
+-- A string without control characters as JSON.
+local function json_string(text)
+  return '"' .. string.gsub(text, '[\\"]', '\\%0') .. '"'
+end
+
+-- Milliseconds since 1970 as RFC 3339 in UTC. Days to dates by counting in eras of 400 years that
+-- begin in March, so that the leap day comes last.
+local function rfc3339(time)
+  local seconds = math.floor(time / 1000)
+  local days = math.floor(seconds / 86400) + 719468
+  local era = math.floor(days / 146097)
+  local day_of_era = days - era * 146097
+  local year_of_era = math.floor((day_of_era - math.floor(day_of_era / 1460)
+    + math.floor(day_of_era / 36524) - math.floor(day_of_era / 146096)) / 365)
+  local day_of_year = day_of_era
+    - (365 * year_of_era + math.floor(year_of_era / 4) - math.floor(year_of_era / 100))
+  local month = math.floor((5 * day_of_year + 2) / 153)
+  local day = day_of_year - math.floor((153 * month + 2) / 5) + 1
+  month = month < 10 and month + 3 or month - 9
+  local year = year_of_era + era * 400 + (month <= 2 and 1 or 0)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day,
+    math.floor(seconds / 3600) % 24, math.floor(seconds / 60) % 60, seconds % 60, time % 1000)
+end
+
+local function read_task(tasks_key, task)
+  local record = redis.call('HGET', tasks_key, task)
+  if not record then
+    return nil
+  end
+  local list, created, updated, title = string.match(record, '^([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$')
+  return { id = task, list = list, created = created, updated = updated, title = title }
+end
+
+local function write_task(tasks_key, task)
+  local record = task.list .. '\n' .. task.created .. '\n' .. task.updated .. '\n' .. task.title
+  redis.call('HSET', tasks_key, task.id, record)
+end
+
+local function task_json(board, task, index)
+  return '{"id":' .. json_string(task.id) .. ',"title":' .. task.title
+    .. ',"listId":' .. json_string(task.list) .. ',"boardId":' .. json_string(board)
+    .. ',"index":' .. digits(index) .. ',"createdAt":"' .. task.created
+    .. '","updatedAt":"' .. task.updated .. '"}'
+end
+
+local function list_json(board, list, title)
+  return '{"id":' .. json_string(list) .. ',"title":' .. title
+    .. ',"boardId":' .. json_string(board) .. '}'
+end
+
+-- KEYS 1 seq, 2 log, 3 meta, 4 board, 5 board:lists, 6 board:titles, 7 board:tasks
+-- ARGV 1 channel, 2 epoch to begin if one must, 3 history_entries_max, 4 history_ttl in
+--      milliseconds, 5 prefix of board:order keys, 6 id of the board; the command's own from 7 on
+local ORDER, BOARD = ARGV[5], ARGV[6]
+
+local function tell(event_type, data)
+  local retention = { entries_max = ARGV[3], log_ttl = ARGV[4], ttl = 0 }
+  return append(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], '1',
+    'event: ' .. event_type .. '\ndata: ' .. data .. '\n\n', retention)
+end

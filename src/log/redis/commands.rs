@@ -1,0 +1,184 @@
+//! [`Commands`]: the way of all commands to Redis, over a deadpool-redis pool.
+//!
+//! A few connections carry everything, each many commands at a time: a *lane* takes a connection
+//! from the pool and keeps it while it works. So a command is one round trip (the pool alone would
+//! check a connection with a round trip of its own before each), and a connection that broke is
+//! replaced once, not once per caller.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use deadpool_redis::{Connection, Manager, Pool, Runtime};
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, ConnectionInfo, ErrorKind, FromRedisValue, ProtocolVersion, PushInfo,
+    PushKind, RedisError,
+};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::scripts::Call;
+use crate::log::LogError;
+use crate::telemetry::metric;
+
+/// Connections for commands.
+const LANES: usize = 4;
+
+/// How long to wait for a connection.
+const CONNECT_WITHIN: Duration = Duration::from_millis(1_000);
+
+/// How long to wait for an answer. Then the outcome is unknown.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_millis(2_000);
+
+/// The way of all commands.
+pub(super) struct Commands {
+    pool: Pool,
+    lanes: Vec<Lane>,
+    next: AtomicUsize,
+    /// Counts connections that broke: one that is older than the last break is replaced before
+    /// anything is sent on it.
+    breaks: Arc<AtomicUsize>,
+}
+
+#[derive(Default)]
+struct Lane {
+    state: Mutex<LaneState>,
+}
+
+#[derive(Default)]
+struct LaneState {
+    held: Option<(Connection, usize)>,
+    /// When the last attempt to connect began, and why it failed: shared by all who waited for it.
+    failed: Option<(Instant, LogError)>,
+}
+
+impl Commands {
+    /// Nothing is connected before the first command.
+    pub(super) fn new(info: &ConnectionInfo) -> Result<Commands, RedisError> {
+        let breaks = Arc::new(AtomicUsize::new(0));
+        let on_push = {
+            let breaks = breaks.clone();
+            move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    breaks.fetch_add(1, Ordering::Release);
+                }
+                Ok::<(), ()>(())
+            }
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_WITHIN))
+            .set_response_timeout(Some(ANSWER_WITHIN))
+            .set_push_sender(on_push);
+        let manager = Manager::new_with_config(info.clone(), config)?;
+        let pool = Pool::builder(manager)
+            .max_size(LANES)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(CONNECT_WITHIN))
+            .create_timeout(Some(CONNECT_WITHIN))
+            .recycle_timeout(Some(CONNECT_WITHIN))
+            .build()
+            .map_err(|error| {
+                RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string()))
+            })?;
+        let lanes = std::iter::repeat_with(Lane::default).take(LANES).collect();
+        Ok(Commands { pool, lanes, next: AtomicUsize::new(0), breaks })
+    }
+
+    /// Runs a script; `name` is its name in metrics.
+    pub(super) async fn call<T: FromRedisValue>(&self, call: Call<'_>) -> Result<T, LogError> {
+        let name = call.name();
+        self.send(name, async move |connection| call.invoke(connection).await).await
+    }
+
+    /// Sends commands as one batch.
+    pub(super) async fn pipe<T: FromRedisValue>(
+        &self,
+        name: &'static str,
+        pipe: &redis::Pipeline,
+    ) -> Result<T, LogError> {
+        self.send(name, async |connection| pipe.query_async(connection).await).await
+    }
+
+    async fn send<T>(
+        &self,
+        name: &'static str,
+        send: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, LogError> {
+        let lane = self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len();
+        let mut connection = self.connection(&self.lanes[lane]).await.inspect_err(count_error)?;
+        let began_at = Instant::now();
+        let result = send(&mut connection).await;
+        metric::redis_command(name, began_at.elapsed());
+        result.map_err(|error| {
+            if error.is_unrecoverable_error() || error.is_timeout() {
+                // A connection that does not answer may be cut somewhere on the way.
+                self.breaks.fetch_add(1, Ordering::Release);
+            }
+            let error = explain(&error);
+            count_error(&error);
+            error
+        })
+    }
+
+    /// The lane's connection, made if there is none or if some broke since it was made.
+    async fn connection(&self, lane: &Lane) -> Result<MultiplexedConnection, LogError> {
+        let asked_at = Instant::now();
+        let mut state = lane.state.lock().await;
+        let breaks = self.breaks.load(Ordering::Acquire);
+        if let Some((held, made_at)) = &state.held
+            && *made_at == breaks
+        {
+            return Ok(MultiplexedConnection::clone(held));
+        }
+        if let Some((began_at, error)) = &state.failed
+            && *began_at >= asked_at
+        {
+            return Err(error.clone());
+        }
+        if let Some((held, _)) = state.held.take() {
+            // Out of the pool for good.
+            drop(Connection::take(held));
+        }
+        let began_at = Instant::now();
+        match self.pool.get().await {
+            Ok(held) => {
+                let connection = MultiplexedConnection::clone(&held);
+                state.held = Some((held, breaks));
+                state.failed = None;
+                Ok(connection)
+            }
+            Err(error) => {
+                let error = LogError::Unavailable(format!("cannot connect to Redis: {error}"));
+                state.failed = Some((began_at, error.clone()));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// What an error of Redis means for whoever asked.
+fn explain(error: &RedisError) -> LogError {
+    if error.is_timeout() {
+        LogError::Unanswered(format!("Redis did not answer within {ANSWER_WITHIN:?}"))
+    } else if error.is_io_error() {
+        LogError::Unanswered(format!("the connection to Redis broke: {error}"))
+    } else {
+        // Redis itself says no: READONLY, LOADING, OOM, BUSY … A script refused is a script that
+        // changed nothing.
+        LogError::Unavailable(format!("Redis refused: {error}"))
+    }
+}
+
+fn count_error(error: &LogError) {
+    metric::redis_error(match error {
+        LogError::Unanswered(_) => "unanswered",
+        LogError::Unavailable(_) | LogError::Refused(_) => "unavailable",
+    });
+}
+
+/// Connection settings with RESP3, which tells of broken connections and carries announcements.
+pub(super) fn with_resp3(info: ConnectionInfo) -> ConnectionInfo {
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    info.set_redis_settings(settings)
+}

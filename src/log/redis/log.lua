@@ -1,0 +1,103 @@
+-- What every script on a topic begins with: finding or making its epoch, and appending.
+--
+-- The keys of one topic share the hash tag {<topic>}:
+--   seq    string   how many entries were ever appended
+--   log    stream   the newest entries; entry ids are <seq>-0; fields e (epoch), t (milliseconds
+--                   since 1970), j (1 for JSON data, 0 for text), f (SSE text after the id line)
+--   meta   string   "<epoch> <reign> <floor>[ <past epoch>:<its last seq>]…", newest past first
+--
+-- An epoch is the reign of one Redis process over one log (its replication id). Where the stored
+-- reign differs, a new epoch begins and the old one is noted with the last seq it reached on this
+-- server. `floor` is the seq up to which entries are known to be gone although no trimming took
+-- them (the log key expired or was evicted).
+
+local REIGNS_MAX = 16
+
+-- Sequence numbers are exact up to 2^53, but Lua's own conversion rounds at 14 digits.
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+local function milliseconds()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function reign()
+  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or 'unknown'
+end
+
+-- Finds the topic's epoch, or begins one. ttl: milliseconds after which keys made here expire,
+-- 0 for never. Returns epoch, head, meta.
+local function open(seq_key, log_key, meta_key, new_epoch, ttl)
+  local seq = redis.call('GET', seq_key)
+  local meta = redis.call('GET', meta_key)
+  local has_log = redis.call('EXISTS', log_key) == 1
+  local ruler = reign()
+  local epoch, ruled_by, floor, past
+  if meta then
+    epoch, ruled_by, floor, past = string.match(meta, '^(%w+) (%w+) (%d+)(.*)$')
+  end
+  if seq and epoch and ruled_by == ruler
+    and (has_log or tonumber(seq) <= tonumber(floor)) then
+    return epoch, tonumber(seq), meta
+  end
+
+  -- Something is missing or another process took over: a new epoch.
+  local head = tonumber(seq or '0')
+  if not seq and has_log then
+    -- The log itself knows how far it got, even if entries were trimmed.
+    local info = redis.call('XINFO', 'STREAM', log_key)
+    for i = 1, #info, 2 do
+      if info[i] == 'last-generated-id' then
+        head = tonumber(string.match(info[i + 1], '^(%d+)'))
+      end
+    end
+  end
+  if seq or has_log then
+    floor = has_log and tonumber(floor or '0') or head
+  else
+    -- Nothing is left but perhaps the memory of something: a new log, which has no past.
+    epoch = nil
+    floor = 0
+  end
+  local reigns = ''
+  if epoch then
+    reigns = ' ' .. epoch .. ':' .. digits(head)
+    local count = 1
+    for past_epoch, last in string.gmatch(past, ' (%w+):(%d+)') do
+      if count < REIGNS_MAX then
+        -- A reign cannot have reached further than this server knows: what a deposed or a
+        -- restarted master had beyond it is gone.
+        reigns = reigns .. ' ' .. past_epoch .. ':' .. digits(math.min(tonumber(last), head))
+        count = count + 1
+      end
+    end
+  end
+  meta = new_epoch .. ' ' .. ruler .. ' ' .. digits(floor) .. reigns
+  redis.call('SET', seq_key, digits(head))
+  redis.call('SET', meta_key, meta)
+  if ttl > 0 then
+    redis.call('PEXPIRE', seq_key, ttl)
+    redis.call('PEXPIRE', meta_key, ttl)
+  end
+  return new_epoch, head, meta
+end
+
+-- Appends one entry and announces it. rest: SSE text after the id line. json: '1' or '0'.
+-- retention: {history_entries_max, ttl of the log, ttl of seq and meta}, both in milliseconds, 0
+-- for never. Returns seq, epoch.
+local function append(seq_key, log_key, meta_key, channel, new_epoch, json, rest, retention)
+  local epoch = open(seq_key, log_key, meta_key, new_epoch, retention.ttl)
+  local seq = digits(redis.call('INCR', seq_key))
+  local now = digits(milliseconds())
+  redis.call('XADD', log_key, 'MAXLEN', '=', retention.entries_max, seq .. '-0',
+    'e', epoch, 't', now, 'j', json, 'f', rest)
+  redis.call('PEXPIRE', log_key, retention.log_ttl)
+  if retention.ttl > 0 then
+    redis.call('PEXPIRE', seq_key, retention.ttl)
+    redis.call('PEXPIRE', meta_key, retention.ttl)
+  end
+  redis.call('PUBLISH', channel, now .. '\nid: ' .. seq .. '-' .. epoch .. '\n' .. rest)
+  return seq, epoch
+end

@@ -1,0 +1,11 @@
+-- Finds a topic's log or makes it, so that a subscriber of an empty topic has a position.
+--
+-- KEYS 1 seq, 2 log, 3 meta, 4 board
+-- ARGV 1 epoch to begin if one must, 2 history_ttl in milliseconds
+-- returns {head, meta, id of the oldest entry or '', 1 if a board of this name exists else 0}
+
+local is_board = redis.call('EXISTS', KEYS[4])
+local ttl = is_board == 1 and 0 or tonumber(ARGV[2])
+local _, head, meta = open(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ttl)
+local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
+return { digits(head), meta, oldest[1] and oldest[1][1] or '', is_board }

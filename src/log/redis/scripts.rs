@@ -1,0 +1,67 @@
+//! The Lua scripts, each with what it begins with.
+
+use std::sync::LazyLock;
+
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, RedisError, Script};
+
+macro_rules! scripts {
+    ($($name:ident = $($file:literal)+;)+) => {
+        $(pub(super) static $name: LazyLock<(&'static str, Script)> = LazyLock::new(|| {
+            let text = concat!($(include_str!($file), "\n"),+);
+            let last = [$($file),+].last().copied().unwrap_or_default();
+            (last.trim_end_matches(".lua"), Script::new(text))
+        });)+
+    };
+}
+
+scripts! {
+    APPEND = "log.lua" "append.lua";
+    OPEN = "log.lua" "open.lua";
+    READ = "log.lua" "read.lua";
+    TASK_CREATE = "log.lua" "board.lua" "task_create.lua";
+    TASK_RENAME = "log.lua" "board.lua" "task_rename.lua";
+    TASK_MOVE = "log.lua" "board.lua" "task_move.lua";
+    TASK_DELETE = "log.lua" "board.lua" "task_delete.lua";
+    LIST_CREATE = "log.lua" "board.lua" "list_create.lua";
+    BOARD_CREATE = "log.lua" "board.lua" "board_create.lua";
+    BOARD_READ = "log.lua" "board.lua" "board_read.lua";
+    INDEX_TASK = "index_task.lua";
+    INDEX_BOARD = "index_board.lua";
+    REPORT = "report.lua";
+}
+
+/// One call of a script, with its keys and arguments.
+pub(super) struct Call<'a> {
+    name: &'static str,
+    invocation: redis::ScriptInvocation<'a>,
+}
+
+impl Call<'static> {
+    pub(super) fn new(script: &'static (&'static str, Script), keys: &[String]) -> Call<'static> {
+        let mut invocation = script.1.prepare_invoke();
+        for key in keys {
+            invocation.key(key);
+        }
+        Call { name: script.0, invocation }
+    }
+
+    pub(super) fn arg(mut self, arg: impl redis::ToRedisArgs) -> Call<'static> {
+        self.invocation.arg(arg);
+        self
+    }
+}
+
+impl Call<'_> {
+    /// The script's name, for metrics.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(super) async fn invoke<T: FromRedisValue>(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<T, RedisError> {
+        self.invocation.invoke_async(connection).await
+    }
+}

@@ -1,0 +1,267 @@
+//! [`Subscription`]: the node's one connection for announcements.
+//!
+//! It carries the channels of all topics with local connections, and the canary's. When it breaks
+//! it is made again, everything wanted is subscribed again, and the relay is told that it may have
+//! missed something. What arrives goes into the relay's bounded inbox.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, Value};
+use tokio::sync::{Notify, watch};
+
+use super::keys::Keys;
+use super::version;
+use crate::frame::Frame;
+use crate::log::{Announcer, Health, LogError};
+use crate::telemetry::metric;
+use crate::topic::Topic;
+
+/// How long connecting and each answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_millis(2_000);
+
+/// How often the connection is asked whether it still lives.
+const PING_EVERY: Duration = Duration::from_secs(1);
+
+/// The first and the longest wait between attempts to connect. Short: held streams wait for it.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_millis(500);
+
+/// Channels subscribed in one command.
+const CHANNELS_AT_ONCE: usize = 500;
+
+/// The node's ear.
+pub(super) struct Subscription {
+    client: Client,
+    keys: Keys,
+    canary_channel: String,
+    announcer: Announcer,
+    state: Mutex<State>,
+    health: Mutex<Health>,
+    /// The number of the last canary heard.
+    canary: watch::Sender<u64>,
+    replace: Notify,
+}
+
+struct State {
+    wanted: HashSet<Topic>,
+    current: Option<MultiplexedConnection>,
+}
+
+impl Subscription {
+    pub(super) fn new(client: Client, keys: Keys, node: &str, announcer: Announcer) -> Self {
+        Subscription {
+            client,
+            canary_channel: keys.canary_channel(node),
+            keys,
+            announcer,
+            state: Mutex::new(State { wanted: HashSet::new(), current: None }),
+            health: Mutex::new(Health::Down("not connected yet".to_owned())),
+            canary: watch::Sender::new(0),
+            replace: Notify::new(),
+        }
+    }
+
+    /// Keeps the connection alive for ever; returns only if this Redis can never do.
+    pub(super) async fn run(self: Arc<Subscription>) {
+        let mut wait = RETRY_FIRST;
+        let mut before = false;
+        loop {
+            let why = match self.connect().await {
+                Ok((connection, broken)) => {
+                    tracing::info!("hearing announcements");
+                    if std::mem::replace(&mut before, true) {
+                        metric::redis_reconnected();
+                    }
+                    self.set_health(Health::Up);
+                    metric::redis_up(true);
+                    wait = RETRY_FIRST;
+                    self.watch(connection, &broken).await
+                }
+                Err(error) => error.to_string(),
+            };
+            self.state().current = None;
+            metric::redis_up(false);
+            if matches!(self.health(), Health::Unusable(_)) {
+                return;
+            }
+            if self.health() == Health::Up || !before {
+                tracing::warn!(%why, "not hearing announcements");
+                before = true;
+            }
+            self.set_health(Health::Down(why));
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_LONGEST);
+        }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_health(&self, health: Health) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    }
+
+    /// Connects and subscribes everything that is wanted. The second value is notified when the
+    /// connection breaks.
+    async fn connect(
+        self: &Arc<Subscription>,
+    ) -> Result<(MultiplexedConnection, Arc<Notify>), RedisError> {
+        let broken = Arc::new(Notify::new());
+        let on_push = {
+            let (subscription, broken) = (self.clone(), broken.clone());
+            move |push: PushInfo| {
+                match push.kind {
+                    PushKind::Message => subscription.hear(push.data),
+                    PushKind::Disconnection => broken.notify_one(),
+                    _ => {}
+                }
+                Ok::<(), ()>(())
+            }
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ANSWER_WITHIN))
+            .set_response_timeout(Some(ANSWER_WITHIN))
+            .set_push_sender(on_push);
+        let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let mut connection = match connected {
+            Err(error) if error.kind() == ErrorKind::RESP3NotSupported => {
+                self.set_health(Health::Unusable(version::TOO_OLD.to_owned()));
+                return Err(error);
+            }
+            connected => connected?,
+        };
+        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
+        if let Err(why) = version::check(&info) {
+            self.set_health(Health::Unusable(why));
+            return Err(RedisError::from((ErrorKind::Client, "too old")));
+        }
+        // What is wanted from here on subscribes itself on this connection; what was wanted
+        // before is in `wanted`. Nothing falls between.
+        let wanted: Vec<Topic> = {
+            let mut state = self.state();
+            state.current = Some(connection.clone());
+            state.wanted.iter().cloned().collect()
+        };
+        connection.subscribe(&self.canary_channel).await?;
+        self.subscribe_on(&mut connection, &wanted).await?;
+        // Everything announced before this moment may have been missed.
+        self.announcer.missed();
+        Ok((connection, broken))
+    }
+
+    /// Returns why the connection must be replaced, when it must.
+    async fn watch(&self, mut connection: MultiplexedConnection, broken: &Notify) -> String {
+        let mut every = tokio::time::interval(PING_EVERY);
+        loop {
+            tokio::select! {
+                () = broken.notified() => return "the connection broke".to_owned(),
+                () = self.replace.notified() => return "the canary was not heard".to_owned(),
+                _ = every.tick() => {
+                    let pong: Result<Value, _> =
+                        redis::cmd("PING").query_async(&mut connection).await;
+                    if let Err(error) = pong {
+                        return error.to_string();
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) async fn subscribe(&self, topics: &[Topic]) -> Result<(), LogError> {
+        let current = {
+            let mut state = self.state();
+            state.wanted.extend(topics.iter().cloned());
+            state.current.clone()
+        };
+        let Some(mut connection) = current else {
+            return Err(LogError::Unavailable("not hearing announcements".to_owned()));
+        };
+        self.subscribe_on(&mut connection, topics)
+            .await
+            .map_err(|error| LogError::Unavailable(format!("cannot subscribe: {error}")))
+    }
+
+    async fn subscribe_on(
+        &self,
+        connection: &mut MultiplexedConnection,
+        topics: &[Topic],
+    ) -> Result<(), RedisError> {
+        for batch in topics.chunks(CHANNELS_AT_ONCE) {
+            let channels: Vec<String> =
+                batch.iter().map(|topic| self.keys.channel(topic)).collect();
+            connection.subscribe(channels).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn unsubscribe(&self, topics: &[Topic]) {
+        let current = {
+            let mut state = self.state();
+            for topic in topics {
+                state.wanted.remove(topic);
+            }
+            state.current.clone()
+        };
+        let Some(mut connection) = current else { return };
+        for batch in topics.chunks(CHANNELS_AT_ONCE) {
+            let channels: Vec<String> =
+                batch.iter().map(|topic| self.keys.channel(topic)).collect();
+            // If it fails the connection is broken, and the next one subscribes what is wanted.
+            let _ = connection.unsubscribe(channels).await;
+        }
+    }
+
+    /// The channel on which canaries are heard.
+    pub(super) fn canary_channel(&self) -> &str {
+        &self.canary_channel
+    }
+
+    /// Waits until the canary with this number, or a later one, was heard.
+    pub(super) async fn canary_heard(&self, number: u64) {
+        let _ = self.canary.subscribe().wait_for(|&heard| heard >= number).await;
+    }
+
+    /// A canary was published and not heard: whatever the connection says of itself, it is deaf.
+    pub(super) fn replace(&self) {
+        self.replace.notify_one();
+    }
+
+    /// Takes one message: channel and payload.
+    fn hear(&self, data: Vec<Value>) {
+        let mut data = data.into_iter();
+        let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
+            (data.next(), data.next())
+        else {
+            return;
+        };
+        let Ok(channel) = String::from_utf8(channel) else { return };
+        if channel == self.canary_channel {
+            let number = std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok());
+            if let Some(number) = number {
+                self.canary.send_replace(number);
+            }
+        } else if let Some(topic) = self.keys.topic_of_channel(&channel) {
+            match frame(payload.into()) {
+                Some(frame) => self.announcer.announce(topic, frame),
+                // Somebody else publishes on our channels; the log decides, as always.
+                None => self.announcer.missed(),
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads `<milliseconds>\n<frame>`, without copying the frame.
+fn frame(payload: Bytes) -> Option<Frame> {
+    let line_end = payload.iter().take(20).position(|&b| b == b'\n')?;
+    let milliseconds = std::str::from_utf8(&payload[..line_end]).ok()?.parse().ok()?;
+    Frame::from_announced(milliseconds, payload.slice(line_end + 1..))
+}

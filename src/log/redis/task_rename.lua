@@ -1,0 +1,18 @@
+-- Gives a task another title.
+--
+-- KEYS and ARGV 1-6 as in board.lua
+-- ARGV 7 id of the task, 8 title as JSON
+-- returns {'ok', seq, epoch, task as JSON} or {'no_such_task'}
+
+local task = read_task(KEYS[7], ARGV[7])
+if not task then
+  return { 'no_such_task' }
+end
+task.title = ARGV[8]
+task.updated = rfc3339(milliseconds())
+write_task(KEYS[7], task)
+-- From the end: that is where tasks are made and mostly changed.
+local index = redis.call('LPOS', ORDER .. task.list, task.id, 'RANK', -1)
+local json = task_json(BOARD, task, index)
+local seq, epoch = tell('task_updated', '{"task":' .. json .. '}')
+return { 'ok', seq, epoch, json }

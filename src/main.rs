@@ -1,0 +1,102 @@
+//! The `fantail` program: arguments, telemetry, start, first signal, drain.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use fantail::config::{Config, Stop};
+use fantail::gateway::Gateway;
+use fantail::telemetry;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+fn main() -> ExitCode {
+    let config = match Config::from_environment() {
+        Ok(config) => config,
+        Err(Stop::Print(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(Stop::Wrong(line)) => return fail(&line),
+    };
+    telemetry::start_logging(&config);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start the runtime: {error}")),
+    };
+    match runtime.block_on(run(&config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(line) => fail(&line),
+    }
+}
+
+async fn run(config: &Config) -> Result<(), String> {
+    let metrics = telemetry::start_metrics()?;
+    let [mut terminate, mut interrupt] = [SignalKind::terminate(), SignalKind::interrupt()]
+        .map(|kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}")));
+    let (terminate, interrupt) = (
+        terminate.as_mut().map_err(|error| error.clone())?,
+        interrupt.as_mut().map_err(|error| error.clone())?,
+    );
+
+    match &config.redis_url {
+        None => tracing::info!(
+            "embedded log: entries live in this process's memory, for this node alone; \
+             set FANTAIL_REDIS_URL to run several nodes"
+        ),
+        Some(_) => tracing::info!(prefix = config.redis_prefix, "log in Redis"),
+    }
+    let descriptors_max = raise_descriptor_limit();
+    tracing::info!(descriptors_max, "file-descriptor limit");
+    let gateway =
+        Gateway::start(config, descriptors_max, Some(metrics)).await.map_err(|error| {
+            format!(
+                "--listen (FANTAIL_LISTEN) is \"{}\": cannot listen there: {error}",
+                config.listen
+            )
+        })?;
+    tracing::info!(node = config.node_id, "listening on http://{}", gateway.address());
+
+    tokio::select! {
+        () = either(terminate, interrupt) => {}
+        why = gateway.unusable() => return Err(why),
+    }
+    let window = config.drain;
+    tracing::info!(?window, "draining; a second signal ends at once");
+    let began_at = Instant::now();
+    tokio::select! {
+        drained = gateway.drain(window) => tracing::info!(
+            streams = drained.streams,
+            cut = drained.cut,
+            took = ?began_at.elapsed(),
+            "drained"
+        ),
+        () = either(terminate, interrupt) => tracing::warn!("ended at once by a second signal"),
+    }
+    Ok(())
+}
+
+/// The next SIGTERM or SIGINT.
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Raises the limit of open files to what the system allows this process, and says what it is:
+/// every stream is a descriptor, and the usual soft limit is 1024.
+fn raise_descriptor_limit() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let raised = setrlimit(Resource::Nofile, limit);
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the file-descriptor limit");
+    }
+    let current = getrlimit(Resource::Nofile).current;
+    current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+fn fail(line: &str) -> ExitCode {
+    eprintln!("fantail: {line}");
+    ExitCode::FAILURE
+}

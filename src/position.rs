@@ -1,0 +1,392 @@
+//! [`Position`], [`Epoch`] and [`Cursor`]: where in a log a reader stands, and how it says so.
+//!
+//! A position is what a browser gets as the SSE `id:` and gives back as `Last-Event-ID`, to any
+//! node, after any fault. [`Lineage`] is what the log knows of its own past; together they decide
+//! whether something was lost, with nobody's memory needed (design §5).
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::topic::Topic;
+
+/// The largest sequence number we read: what a Lua number and a JavaScript number hold exactly.
+pub const SEQ_MAX: u64 = (1 << 53) - 1;
+
+/// How many past reigns of one log are remembered; the position of an older one counts as unknown.
+pub const REIGNS_MAX: usize = 16;
+
+/// One incarnation of a log: 4 to 8 characters `0-9a-z`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch {
+    length: u8,
+    characters: [u8; 8],
+}
+
+impl Epoch {
+    /// A new epoch, drawn at random: with six characters, two reigns of one log meet with a
+    /// chance of one in two thousand million.
+    pub fn random() -> Epoch {
+        let text: [u8; 6] =
+            std::array::from_fn(|_| b"0123456789abcdefghijklmnopqrstuvwxyz"[fastrand::usize(..36)]);
+        let mut characters = [0; 8];
+        characters[..6].copy_from_slice(&text);
+        Epoch { length: 6, characters }
+    }
+
+    /// The epoch as it stands in a position.
+    pub fn as_str(&self) -> &str {
+        // Only `from_str` and `random` make epochs, and both take nothing but ASCII.
+        std::str::from_utf8(&self.characters[..usize::from(self.length)]).unwrap_or("")
+    }
+}
+
+impl FromStr for Epoch {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Epoch, PositionError> {
+        let fits = (4..=8).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+        if !fits {
+            return Err(PositionError);
+        }
+        let mut characters = [0; 8];
+        characters[..text.len()].copy_from_slice(text.as_bytes());
+        Ok(Epoch { length: text.len() as u8, characters })
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Epoch({})", self.as_str())
+    }
+}
+
+/// The place after the `seq`-th entry of a log, as seen in one of its epochs. `seq` 0 is the
+/// place before the first entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Position {
+    /// How many entries of the log lie behind.
+    pub seq: u64,
+    /// The incarnation of the log in which that was true.
+    pub epoch: Epoch,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.seq, self.epoch)
+    }
+}
+
+impl FromStr for Position {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Position, PositionError> {
+        let (seq, epoch) = text.split_once('-').ok_or(PositionError)?;
+        Ok(Position { seq: parse_seq(seq)?, epoch: epoch.parse()? })
+    }
+}
+
+/// Reads a decimal sequence number, strictly: digits only, no leading zero, at most [`SEQ_MAX`].
+pub fn parse_seq(text: &str) -> Result<u64, PositionError> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !digits || (text.len() > 1 && text.starts_with('0')) {
+        return Err(PositionError);
+    }
+    text.parse().ok().filter(|&seq| seq <= SEQ_MAX).ok_or(PositionError)
+}
+
+/// A text that is no position, epoch or cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PositionError;
+
+impl fmt::Display for PositionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a position: write it as 42-k3f9")
+    }
+}
+
+impl std::error::Error for PositionError {}
+
+/// Where a client says it stands in one topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// An exact position.
+    Position(Position),
+    /// A bare number: that many entries, in whatever epoch is current.
+    Seq(u64),
+    /// A text that cannot be read as a position (kept short, to be told back).
+    Unreadable(String),
+}
+
+/// How much of an unreadable id is told back in a reset, in characters.
+const UNREADABLE_CHARACTERS_MAX: usize = 64;
+
+impl Claim {
+    fn unreadable(text: &str) -> Claim {
+        Claim::Unreadable(text.chars().take(UNREADABLE_CHARACTERS_MAX).collect())
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Claim::Position(position) => position.fmt(f),
+            Claim::Seq(seq) => seq.fmt(f),
+            Claim::Unreadable(text) => f.write_str(text),
+        }
+    }
+}
+
+/// What a `Last-Event-ID` claims about several topics.
+///
+/// For one topic its text is the position; for several, `board-1:42-k3f9,board-2:17-c01d`.
+/// Reading never fails: what cannot be read becomes a claim that leads to a reset, because a
+/// refused `EventSource` would give up for ever (promise 6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    claims: Vec<(Topic, Claim)>,
+    /// Holds for every requested topic that has no claim of its own.
+    rest: Option<Claim>,
+}
+
+impl Cursor {
+    /// Reads the text of a cursor for a stream of `topics`.
+    pub fn read(text: &str, topics: &[Topic]) -> Cursor {
+        let plain = |claim| Cursor { claims: Vec::new(), rest: Some(claim) };
+        if let [_] = topics {
+            if let Ok(position) = text.parse() {
+                return plain(Claim::Position(position));
+            }
+            if let Ok(seq) = parse_seq(text) {
+                return plain(Claim::Seq(seq));
+            }
+        }
+        let mut claims = Vec::new();
+        for part in text.split(',') {
+            // Names may contain `:`, positions may not: the last one divides.
+            let Some((name, position)) = part.rsplit_once(':') else {
+                return plain(Claim::unreadable(text));
+            };
+            let Ok(topic) = Topic::new(name) else {
+                return plain(Claim::unreadable(text));
+            };
+            if topics.contains(&topic) {
+                let claim = match position.parse() {
+                    Ok(position) => Claim::Position(position),
+                    Err(_) => Claim::unreadable(position),
+                };
+                claims.push((topic, claim));
+            }
+        }
+        Cursor { claims, rest: None }
+    }
+
+    /// The claim for `topic`; `None` where the cursor does not know the topic (a board that was
+    /// added to the page since then starts now).
+    pub fn claim(&self, topic: &Topic) -> Option<&Claim> {
+        let own = self.claims.iter().find(|(name, _)| name == topic).map(|(_, claim)| claim);
+        own.or(self.rest.as_ref())
+    }
+}
+
+/// Writes the cursor of several topics: `board-1:42-k3f9,board-2:17-c01d`.
+pub fn write_cursor<'a, P: fmt::Display>(
+    positions: impl Iterator<Item = (&'a Topic, P)>,
+) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for (topic, position) in positions {
+        let comma = if text.is_empty() { "" } else { "," };
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "{comma}{topic}:{position}");
+    }
+    text
+}
+
+/// What a log knows of itself: its current epoch, how far the earlier ones reached, and what it
+/// still holds. Every judgement about a position needs this and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lineage {
+    /// The current incarnation.
+    pub epoch: Epoch,
+    /// Earlier incarnations, newest first, each with the last seq of it that this log holds.
+    pub past: Vec<(Epoch, u64)>,
+    /// Seq of the newest entry; 0 while the log is empty.
+    pub head: u64,
+    /// Seq of the oldest entry that can still be read; `head + 1` when none can.
+    pub oldest: u64,
+}
+
+/// What a [`Lineage`] says about a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It belongs to this log's past, and everything after it can still be read.
+    Continues,
+    /// It belongs to this log's past, but entries after it are gone.
+    Trimmed,
+    /// What its holder has seen was lost, or belongs to another incarnation of the log.
+    Lost,
+}
+
+impl Lineage {
+    /// The last seq of `epoch` that this log holds; `None` for an epoch it does not know.
+    pub fn end_of(&self, epoch: Epoch) -> Option<u64> {
+        if epoch == self.epoch {
+            return Some(self.head);
+        }
+        self.past.iter().find(|(past, _)| *past == epoch).map(|&(_, end)| end)
+    }
+
+    /// Judges a position (design §5). Final only if this lineage was read after the position was
+    /// handed out: an older one can be behind.
+    pub fn judge(&self, position: Position) -> Verdict {
+        match self.end_of(position.epoch) {
+            Some(end) if position.seq > end => Verdict::Lost,
+            None => Verdict::Lost,
+            Some(_) if position.seq + 1 < self.oldest => Verdict::Trimmed,
+            Some(_) => Verdict::Continues,
+        }
+    }
+
+    /// The place at `seq`, in the current epoch.
+    pub fn at(&self, seq: u64) -> Position {
+        Position { seq, epoch: self.epoch }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn epoch(text: &str) -> Epoch {
+        text.parse().unwrap()
+    }
+
+    fn any_position() -> impl Strategy<Value = Position> {
+        (0..=SEQ_MAX, "[0-9a-z]{4,8}")
+            .prop_map(|(seq, text)| Position { seq, epoch: text.parse().unwrap() })
+    }
+
+    fn any_topic() -> impl Strategy<Value = Topic> {
+        "[^\\p{C}\\s,{}]{1,40}".prop_filter_map("a topic", |name| Topic::new(&name).ok())
+    }
+
+    proptest! {
+        #[test]
+        fn a_position_survives_its_text(position in any_position()) {
+            let text = position.to_string();
+            prop_assert_eq!(text.parse(), Ok(position));
+            // `parseInt` of a browser stops at the dash.
+            let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+            prop_assert_eq!(digits.parse(), Ok(position.seq));
+        }
+
+        #[test]
+        fn a_cursor_survives_its_text(
+            positions in proptest::collection::btree_map(any_topic(), any_position(), 2..20)
+        ) {
+            let topics: Vec<Topic> = positions.keys().cloned().collect();
+            let text = write_cursor(positions.iter().map(|(topic, &position)| (topic, position)));
+            let cursor = Cursor::read(&text, &topics);
+            for (topic, position) in positions {
+                prop_assert_eq!(cursor.claim(&topic), Some(&Claim::Position(position)));
+            }
+        }
+
+        #[test]
+        fn reading_any_text_gives_claims_and_never_a_panic(text in ".{0,300}") {
+            let topics = [Topic::new("a").unwrap(), Topic::new("b").unwrap()];
+            Cursor::read(&text, &topics[..1]);
+            Cursor::read(&text, &topics);
+        }
+
+        #[test]
+        fn a_lineage_judges_as_the_history_it_stands_for(
+            // Reigns as (entries that survived, entries lost at their end), oldest first.
+            reigns in proptest::collection::vec((0..20_u64, 0..5_u64), 1..10),
+            trimmed in 0..30_u64,
+        ) {
+            let name = |n: usize| epoch(&format!("e{n:03}"));
+            let mut head = 0;
+            let mut ends = Vec::new();
+            for (n, &(kept, lost)) in reigns.iter().enumerate() {
+                let last = n + 1 == reigns.len();
+                head += kept;
+                ends.push((name(n), head, if last { 0 } else { lost }));
+            }
+            let oldest = trimmed.min(head) + 1;
+            let past = ends.iter().rev().skip(1).map(|&(epoch, end, _)| (epoch, end)).collect();
+            let lineage = Lineage { epoch: ends[ends.len() - 1].0, past, head, oldest };
+            for (epoch, end, lost) in ends {
+                for seq in 0..=end + lost {
+                    let expected = if seq > end {
+                        Verdict::Lost
+                    } else if seq + 1 < oldest {
+                        Verdict::Trimmed
+                    } else {
+                        Verdict::Continues
+                    };
+                    prop_assert_eq!(lineage.judge(Position { seq, epoch }), expected);
+                }
+            }
+            prop_assert_eq!(
+                lineage.judge(Position { seq: 0, epoch: epoch("zzzz") }), Verdict::Lost
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_position_is_refused() {
+        for text in [
+            "",
+            "-",
+            "42",
+            "42-",
+            "-k3f9",
+            "042-k3f9",
+            "42-K3F9",
+            "42-k3f",
+            "42-k3f9k3f9k",
+            "42-k3f9-",
+            " 42-k3f9",
+            "+42-k3f9",
+            "9007199254740992-k3f9",
+            "٤٢-k3f9",
+        ] {
+            assert_eq!(text.parse::<Position>(), Err(PositionError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bare_number_is_a_claim_for_a_single_topic_only() {
+        let topics = [Topic::new("a").unwrap(), Topic::new("b").unwrap()];
+        assert_eq!(Cursor::read("42", &topics[..1]).claim(&topics[0]), Some(&Claim::Seq(42)));
+        let several = Cursor::read("42", &topics);
+        assert_eq!(several.claim(&topics[0]), Some(&Claim::Unreadable("42".into())));
+        assert_eq!(several.claim(&topics[1]), Some(&Claim::Unreadable("42".into())));
+    }
+
+    #[test]
+    fn a_topic_the_cursor_does_not_know_has_no_claim() {
+        let topics = [Topic::new("a").unwrap(), Topic::new("b").unwrap()];
+        let cursor = Cursor::read("a:42-k3f9,gone:7-k3f9", &topics);
+        assert!(matches!(cursor.claim(&topics[0]), Some(Claim::Position(_))));
+        assert_eq!(cursor.claim(&topics[1]), None);
+    }
+
+    #[test]
+    fn random_epochs_are_epochs() {
+        for _ in 0..1000 {
+            let epoch = Epoch::random();
+            assert_eq!(epoch.as_str().parse(), Ok(epoch));
+        }
+    }
+}

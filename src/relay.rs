@@ -1,0 +1,313 @@
+//! [`Relay`]: follow the log, repair gaps, audit heads, feed the [`Hub`].
+//!
+//! It hears [announcements](crate::log::Heard) and gives each frame to its topic's tail if it is
+//! the next one. Whatever is not so simple is a *repair*: read the log from the tail's head on and
+//! feed that. Opening a topic, a gap, a new epoch, a lost subscription and a flushed log are all
+//! the same repair. While one runs, what is announced for its topic is parked, so that nothing is
+//! delivered before what came earlier.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::frame::Frame;
+use crate::hub::tail::Fed;
+use crate::hub::{Hub, HubTopic};
+use crate::log::{EventLog, Heard, LogError};
+use crate::position::{Epoch, Position};
+use crate::telemetry::metric;
+use crate::topic::Topic;
+
+/// How often the heads of all followed topics are compared with the log: the last event of a
+/// burst has no successor to reveal its loss.
+pub const AUDIT_EVERY: Duration = Duration::from_secs(2);
+
+/// How many heads are asked for at a time.
+const AUDIT_BATCH: usize = 1_000;
+
+/// How many announcements are parked during a repair. Beyond it the oldest are dropped, and the
+/// repair reads them from the log.
+const PARKED_FRAMES_MAX: usize = 256;
+
+/// How many repairs read from the log at the same time.
+const REPAIRS_MAX: usize = 32;
+
+/// The first and the longest wait before asking a log again that did not answer.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(1);
+
+/// The node's one ear on the log.
+pub struct Relay {
+    log: Arc<dyn EventLog>,
+    hub: Arc<Hub>,
+    /// Topics under repair, with what was announced for them meanwhile.
+    repairs: Mutex<HashMap<Topic, VecDeque<Frame>>>,
+    reads: Semaphore,
+    audit_now: Notify,
+    history_ttl: Duration,
+}
+
+impl Relay {
+    /// A relay from `log` to `hub`. `history_ttl` is after what time the log forgets idle topics.
+    pub fn new(log: Arc<dyn EventLog>, hub: Arc<Hub>, history_ttl: Duration) -> Arc<Relay> {
+        Arc::new(Relay {
+            log,
+            hub,
+            repairs: Mutex::default(),
+            reads: Semaphore::new(REPAIRS_MAX),
+            audit_now: Notify::new(),
+            history_ttl,
+        })
+    }
+
+    /// Follows the log until `heard` ends.
+    pub async fn run(self: Arc<Relay>, heard: mpsc::Receiver<Heard>) {
+        tokio::select! {
+            () = self.listen(heard) => {}
+            () = self.open_wanted() => {}
+            () = self.audit() => {}
+        }
+    }
+
+    /// Looks at a topic's log now: somebody knows more of it than its tail does.
+    pub fn look(self: &Arc<Relay>, topic: &Arc<HubTopic>) {
+        self.repair(topic, None);
+    }
+
+    async fn listen(self: &Arc<Relay>, mut heard: mpsc::Receiver<Heard>) {
+        while let Some(heard) = heard.recv().await {
+            match heard {
+                Heard::Entry(topic, frame) => {
+                    if let Some(topic) = self.hub.get(&topic) {
+                        self.hear(&topic, frame);
+                    }
+                }
+                Heard::Missed => self.audit_now.notify_one(),
+            }
+        }
+    }
+
+    fn hear(self: &Arc<Relay>, topic: &Arc<HubTopic>, frame: Frame) {
+        if let Some(parked) = self.repairs().get_mut(topic.name()) {
+            park(parked, frame);
+            return;
+        }
+        // Not open and not under repair: it waits for the log, and will read everything then.
+        if self.hub.feed(topic, frame.clone()) == Some(Fed::Gap) {
+            metric::gap_found();
+            self.repair(topic, Some(frame));
+        }
+    }
+
+    /// Opens topics as connections arrive for them, and leaves those that nobody watches.
+    async fn open_wanted(self: &Arc<Relay>) {
+        let mut sweep = tokio::time::interval(Duration::from_secs(1));
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                wanted = self.hub.wanted() => self.open_batch(wanted).await,
+                _ = sweep.tick() => {
+                    // In the same task as opening: a topic that comes back is subscribed after
+                    // it was unsubscribed, never the other way round.
+                    let left = self.hub.sweep();
+                    if !left.is_empty() {
+                        self.log.unsubscribe(&left).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Subscribes first and reads afterwards, so that nothing falls between the two.
+    async fn open_batch(self: &Arc<Relay>, wanted: Vec<Arc<HubTopic>>) {
+        let names: Vec<Topic> = wanted.iter().map(|topic| topic.name().clone()).collect();
+        match self.log.subscribe(&names).await {
+            Ok(()) => {
+                for topic in wanted {
+                    self.repair(&topic, None);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, topics = names.len(), "cannot subscribe yet");
+                for topic in &wanted {
+                    topic.set_waiting();
+                }
+                let relay = self.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(RETRY_FIRST * 2).await;
+                    for topic in wanted {
+                        if relay.hub.get(topic.name()).is_some_and(|now| Arc::ptr_eq(&now, &topic))
+                        {
+                            relay.hub.want(topic);
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    /// Compares what the tails know with what the log has, again and again.
+    async fn audit(self: &Arc<Relay>) {
+        let mut every = tokio::time::interval(AUDIT_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut kept_at = Instant::now();
+        loop {
+            tokio::select! {
+                _ = every.tick() => {}
+                () = self.audit_now.notified() => every.reset(),
+            }
+            if let Err(error) = self.log.ensure_first_board().await {
+                tracing::debug!(%error, "cannot look for the first board");
+                continue;
+            }
+            let topics = self.hub.all();
+            let keep = kept_at.elapsed() >= self.history_ttl / 4;
+            for batch in topics.chunks(AUDIT_BATCH) {
+                if let Err(error) = self.audit_batch(batch, keep).await {
+                    tracing::debug!(%error, "cannot audit heads");
+                    break;
+                }
+            }
+            if keep {
+                kept_at = Instant::now();
+            }
+        }
+    }
+
+    async fn audit_batch(
+        self: &Arc<Relay>,
+        topics: &[Arc<HubTopic>],
+        keep: bool,
+    ) -> Result<(), LogError> {
+        // Taken before asking: what the log answers is at least as new as this.
+        let known: Vec<Option<Position>> = topics.iter().map(|topic| topic.head()).collect();
+        let names: Vec<Topic> = topics.iter().map(|topic| topic.name().clone()).collect();
+        if keep {
+            self.log.keep(&names).await?;
+        }
+        let heads: Vec<Option<(Epoch, u64)>> = self.log.heads(&names).await?;
+        for ((topic, known), head) in topics.iter().zip(known).zip(heads) {
+            let Some(known) = known else { continue };
+            let Some(now) = topic.head() else { continue };
+            let agrees = head.is_some_and(|(epoch, seq)| {
+                // The tail may have moved on while the log was asked, but the log must have what
+                // the tail had before.
+                epoch == now.epoch && (known.seq..=now.seq).contains(&seq)
+            });
+            if !agrees {
+                metric::audit_found();
+                self.repair(topic, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the topic's repair unless one is running.
+    fn repair(self: &Arc<Relay>, topic: &Arc<HubTopic>, announced: Option<Frame>) {
+        let mut repairs = self.repairs();
+        let running = repairs.contains_key(topic.name());
+        let parked = repairs.entry(topic.name().clone()).or_default();
+        if let Some(frame) = announced {
+            park(parked, frame);
+        }
+        drop(repairs);
+        if !running {
+            let relay = self.clone();
+            let topic = topic.clone();
+            tokio::spawn(async move { relay.run_repair(&topic).await });
+        }
+    }
+
+    async fn run_repair(self: Arc<Relay>, topic: &Arc<HubTopic>) {
+        let mut wait = RETRY_FIRST;
+        loop {
+            // Everybody has left meanwhile, or left and come back to a new entry in the hub.
+            let current = self.hub.get(topic.name());
+            if !current.is_some_and(|current| Arc::ptr_eq(&current, topic)) {
+                self.repairs().remove(topic.name());
+                if let Some(topic) = self.hub.get(topic.name()) {
+                    self.repair(&topic, None);
+                }
+                return;
+            }
+            let announced = self.take_parked(topic);
+            match self.catch_up(topic).await {
+                Ok(()) => {
+                    for frame in announced {
+                        // The log was read after these were announced. One that still does not
+                        // fit belongs to a log that is no more.
+                        self.hub.feed(topic, frame);
+                    }
+                    if self.unpark(topic) {
+                        return;
+                    }
+                    wait = RETRY_FIRST;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, topic = %topic.name(), "cannot read yet");
+                    topic.set_waiting();
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(RETRY_LONGEST);
+                }
+            }
+        }
+    }
+
+    /// Brings the tail to where the log is now.
+    async fn catch_up(&self, topic: &HubTopic) -> Result<(), LogError> {
+        loop {
+            let _permit = self.reads.acquire().await;
+            let page = match topic.head() {
+                None => None,
+                Some(head) => self.log.read(topic.name(), head.seq, u64::MAX).await?,
+            };
+            let Some(page) = page else {
+                let opened = self.log.open(topic.name()).await?;
+                self.hub.open(topic, opened.lineage, opened.is_board);
+                return Ok(());
+            };
+            let read: Vec<Frame> = page.entries.iter().map(Frame::new).collect();
+            let progress = !read.is_empty();
+            metric::repaired(read.len());
+            // Without progress there is nothing more to read: the rest was trimmed meanwhile and
+            // the next round would see the same.
+            if !self.hub.renew(topic, page.lineage, read) || !progress {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take_parked(&self, topic: &HubTopic) -> VecDeque<Frame> {
+        self.repairs().get_mut(topic.name()).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Feeds what was announced during the last read and ends the repair; says no if there is a
+    /// gap again.
+    fn unpark(&self, topic: &HubTopic) -> bool {
+        // The lock is held to the end: nothing can be parked after the last look.
+        let mut repairs = self.repairs();
+        let Some(parked) = repairs.get_mut(topic.name()) else { return true };
+        while let Some(frame) = parked.pop_front() {
+            if self.hub.feed(topic, frame.clone()) == Some(Fed::Gap) {
+                parked.push_front(frame);
+                return false;
+            }
+        }
+        repairs.remove(topic.name());
+        true
+    }
+
+    fn repairs(&self) -> MutexGuard<'_, HashMap<Topic, VecDeque<Frame>>> {
+        self.repairs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn park(parked: &mut VecDeque<Frame>, frame: Frame) {
+    if parked.len() >= PARKED_FRAMES_MAX {
+        parked.pop_front();
+    }
+    parked.push_back(frame);
+}

@@ -1,0 +1,253 @@
+//! [`Replays`]: reading the log for connections that are behind their topic's tail.
+//!
+//! Two thousand browsers that come back after a deploy ask for much the same entries. Reads go by
+//! aligned pages, and whoever wants a page that is being read waits for that read: a stampede
+//! costs one read per topic and page, not one per client.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::time::Instant;
+
+use crate::frame::Frame;
+use crate::log::{EventLog, LogError, READ_ENTRIES_MAX};
+use crate::position::{Lineage, Position};
+use crate::telemetry::metric;
+use crate::topic::Topic;
+
+/// How many reads for replays are in flight to the log at most; a page is about a megabyte.
+const READS_MAX: usize = 16;
+
+/// How long a page that nobody asks for stays in memory.
+const PAGE_STAYS: Duration = Duration::from_secs(3);
+
+/// How many pages stay in memory at most; beyond it all go, and are read again when asked for.
+const PAGES_MAX: usize = 128;
+
+/// Reads of the log, shared by all connections of a node.
+pub struct Replays {
+    log: Arc<dyn EventLog>,
+    pages: Shared<(Topic, u64), Option<Arc<ReplayPage>>>,
+    boards: Shared<Topic, Arc<BoardSnapshot>>,
+    reads: Semaphore,
+}
+
+/// A stretch of a log as frames.
+pub struct ReplayPage {
+    /// The log at the moment of reading.
+    pub lineage: Lineage,
+    /// Frames in order, without a hole.
+    pub frames: Vec<Frame>,
+}
+
+/// A whole board as JSON.
+pub struct BoardSnapshot {
+    /// The position it is exact for.
+    pub position: Position,
+    /// The board as JSON on one line.
+    pub json: Bytes,
+}
+
+impl Replays {
+    /// Shared reads of `log`.
+    pub fn new(log: Arc<dyn EventLog>) -> Replays {
+        Replays {
+            log,
+            pages: Shared::default(),
+            boards: Shared::default(),
+            reads: Semaphore::new(READS_MAX),
+        }
+    }
+
+    /// Some entries after `seq`, from a read that may have begun a moment before this call, but
+    /// then returned something new. An empty page means: nothing follows, or what follows was
+    /// trimmed; its lineage is fresh then. `None` if the topic has no log.
+    pub async fn after(
+        &self,
+        topic: &Topic,
+        seq: u64,
+    ) -> Result<Option<Arc<ReplayPage>>, LogError> {
+        let page_entries = READ_ENTRIES_MAX as u64;
+        let page = seq / page_entries;
+        let follows = |page: &Option<Arc<ReplayPage>>| match page {
+            // Entries do not change: a page that has the next one is good at any age, unless
+            // what came before it was lost, which the position's epoch would tell.
+            Some(page) => page.frames.iter().any(|frame| frame.position.seq == seq + 1),
+            None => false,
+        };
+        self.pages
+            .get((topic.clone(), page), follows, || async {
+                let _permit = self.reads.acquire().await;
+                metric::replay_read();
+                let from = page * page_entries;
+                let read = self.log.read(topic, from, from + page_entries).await?;
+                // A page of large entries may end early: then read on from here.
+                let ends = |entries: &[crate::entry::Entry]| entries.last().map(|e| e.position.seq);
+                let read = match read {
+                    Some(page)
+                        if seq > from && ends(&page.entries).is_some_and(|end| end <= seq) =>
+                    {
+                        self.log.read(topic, seq, from + page_entries).await?
+                    }
+                    read => read,
+                };
+                Ok(read.map(|page| {
+                    let frames = page.entries.iter().map(Frame::new).collect();
+                    Arc::new(ReplayPage { lineage: page.lineage, frames })
+                }))
+            })
+            .await
+    }
+
+    /// The log as it is now: read after this call began.
+    pub async fn lineage(&self, topic: &Topic) -> Result<Option<Lineage>, LogError> {
+        // A page that no entry can be in: nothing but the lineage is read.
+        let key = (topic.clone(), u64::MAX);
+        let page = self
+            .pages
+            .get(
+                key,
+                |_| false,
+                || async {
+                    let _permit = self.reads.acquire().await;
+                    metric::replay_read();
+                    let read = self.log.read(topic, u64::MAX - 1, u64::MAX).await?;
+                    Ok(read.map(|page| {
+                        Arc::new(ReplayPage { lineage: page.lineage, frames: Vec::new() })
+                    }))
+                },
+            )
+            .await?;
+        Ok(page.map(|page| page.lineage.clone()))
+    }
+
+    /// A whole board, read after this call began.
+    pub async fn board(&self, board: &Topic) -> Result<Arc<BoardSnapshot>, LogError> {
+        self.boards
+            .get(
+                board.clone(),
+                |_| false,
+                || async {
+                    let _permit = self.reads.acquire().await;
+                    let snapshot = self.log.board(board).await?;
+                    let json = Bytes::from(snapshot.json);
+                    Ok(Arc::new(BoardSnapshot { position: snapshot.position, json }))
+                },
+            )
+            .await
+    }
+
+    /// Forgets what nobody asked for lately.
+    pub fn sweep(&self) {
+        self.pages.sweep();
+        self.boards.sweep();
+    }
+}
+
+/// Results of reads, shared by those who asked before they began.
+struct Shared<K, V> {
+    slots: Mutex<HashMap<K, Arc<Slot<V>>>>,
+}
+
+struct Slot<V> {
+    asked_at: Mutex<Instant>,
+    /// Held while reading; the next in line finds what was read.
+    last: AsyncMutex<Option<(Instant, Result<V, LogError>)>>,
+}
+
+impl<K, V> Default for Shared<K, V> {
+    fn default() -> Self {
+        Shared { slots: Mutex::default() }
+    }
+}
+
+impl<K: Hash + Eq + Clone, V: Clone> Shared<K, V> {
+    /// The result of a read of `key` that began after this call, or an earlier one that is
+    /// `good` all the same. Failures are shared too, so that a log that does not answer is not
+    /// asked once per client.
+    async fn get<F: Future<Output = Result<V, LogError>>>(
+        &self,
+        key: K,
+        good: impl Fn(&V) -> bool,
+        read: impl FnOnce() -> F,
+    ) -> Result<V, LogError> {
+        let asked_at = Instant::now();
+        let slot = self.slot(key, asked_at);
+        let mut last = slot.last.lock().await;
+        if let Some((began_at, result)) = &*last
+            && (*began_at > asked_at || result.as_ref().is_ok_and(good))
+        {
+            return result.clone();
+        }
+        let began_at = Instant::now();
+        let result = read().await;
+        *last = Some((began_at, result.clone()));
+        result
+    }
+
+    fn slot(&self, key: K, asked_at: Instant) -> Arc<Slot<V>> {
+        let mut slots = self.slots();
+        if slots.len() >= PAGES_MAX && !slots.contains_key(&key) {
+            slots.clear();
+        }
+        let slot = slots.entry(key).or_insert_with(|| {
+            Arc::new(Slot { asked_at: Mutex::new(asked_at), last: AsyncMutex::new(None) })
+        });
+        *slot.asked_at.lock().unwrap_or_else(PoisonError::into_inner) = asked_at;
+        slot.clone()
+    }
+
+    fn sweep(&self) {
+        self.slots().retain(|_, slot| {
+            slot.asked_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < PAGE_STAYS
+        });
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<K, Arc<Slot<V>>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_while_a_read_runs_shares_the_next_one() {
+        let shared = Arc::new(Shared::<u32, usize>::default());
+        let reads = Arc::new(AtomicUsize::new(0));
+        let mut asking = Vec::new();
+        for n in 0..1000_u64 {
+            let (shared, reads) = (shared.clone(), reads.clone());
+            asking.push(tokio::spawn(async move {
+                // Half come while the first read runs.
+                tokio::time::sleep(Duration::from_millis(n % 2)).await;
+                let read = || async {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    Ok(reads.fetch_add(1, Ordering::Relaxed))
+                };
+                shared.get(7, |_| false, read).await.unwrap()
+            }));
+        }
+        for asked in asking {
+            asked.await.unwrap();
+        }
+        assert!(reads.load(Ordering::Relaxed) <= 3, "{reads:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_from_before_the_question_is_no_answer_unless_it_is_good() {
+        let shared = Shared::<u32, usize>::default();
+        let read = |n| move || async move { Ok(n) };
+        assert_eq!(shared.get(1, |_| false, read(1)).await.unwrap(), 1);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(shared.get(1, |_| false, read(2)).await.unwrap(), 2);
+        assert_eq!(shared.get(1, |&n| n == 2, read(3)).await.unwrap(), 2);
+    }
+}

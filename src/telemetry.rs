@@ -1,0 +1,241 @@
+//! What operators see: [`start_logging`] and the names of all [metrics](metric).
+
+use std::io::IsTerminal;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, LogFormat};
+
+/// Buckets of all histograms, in seconds: from a delivery on loopback to a client that is lost.
+const SECONDS_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+/// Sends log lines to standard error, filtered and formatted as configured.
+pub fn start_logging(config: &Config) {
+    let filter = EnvFilter::new(&config.log);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    // An error means that a subscriber is set already, as tests in one process do.
+    let _ = match config.log_format {
+        LogFormat::Text => lines.with_target(false).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+}
+
+/// Collects metrics from here on; the handle renders them for `GET /metrics`.
+///
+/// # Errors
+/// When a recorder is installed already.
+pub fn start_metrics() -> Result<PrometheusHandle, String> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|error| error.to_string())?;
+    metric::describe();
+    Ok(handle)
+}
+
+/// Every metric of the gateway. No metric has a label per topic or client: their number is
+/// bounded by this file.
+pub mod metric {
+    use std::sync::LazyLock;
+    use std::time::Duration;
+
+    use metrics::{
+        Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge,
+        describe_histogram, gauge, histogram,
+    };
+
+    use crate::frame::ResetReason;
+
+    // Taken from the recorder once: looking a metric up costs more than counting.
+    static CONNECTIONS: LazyLock<Gauge> = LazyLock::new(|| gauge!("fantail_connections"));
+    static OPENED: LazyLock<Counter> =
+        LazyLock::new(|| counter!("fantail_connections_opened_total"));
+    static SLOW: LazyLock<Gauge> = LazyLock::new(|| gauge!("fantail_slow_connections"));
+    static DELIVERIES: LazyLock<Counter> = LazyLock::new(|| counter!("fantail_deliveries_total"));
+    static BYTES: LazyLock<Counter> = LazyLock::new(|| counter!("fantail_delivered_bytes_total"));
+    static LAG: LazyLock<Histogram> = LazyLock::new(|| histogram!("fantail_delivery_lag_seconds"));
+    static PUBLISHED: LazyLock<Counter> =
+        LazyLock::new(|| counter!("fantail_events_published_total"));
+
+    pub(super) fn describe() {
+        use Unit::{Bytes, Count, Seconds};
+        describe_gauge!("fantail_connections", Count, "Open streams on this node");
+        describe_counter!("fantail_connections_opened_total", Count, "Streams opened");
+        describe_counter!(
+            "fantail_connections_closed_total",
+            Count,
+            "Streams ended, by reason: client, drain, stalled, no_such_board"
+        );
+        describe_counter!(
+            "fantail_connections_refused_total",
+            Count,
+            "Streams refused with 503, by reason: full, address, draining"
+        );
+        describe_gauge!(
+            "fantail_slow_connections",
+            Count,
+            "Streams that are behind their topic's tail and read from the log"
+        );
+        describe_gauge!("fantail_topics", Count, "Topics this node follows");
+        describe_counter!("fantail_events_published_total", Count, "Events acknowledged here");
+        describe_counter!("fantail_deliveries_total", Count, "Entries handed to streams");
+        describe_counter!("fantail_delivered_bytes_total", Bytes, "Bytes handed to streams");
+        describe_histogram!(
+            "fantail_delivery_lag_seconds",
+            Seconds,
+            "From the log taking an entry to a stream handing it to its socket"
+        );
+        describe_counter!(
+            "fantail_replays_total",
+            Count,
+            "Streams that resumed and had something to catch up with, by source: tail, log"
+        );
+        describe_counter!("fantail_replay_reads_total", Count, "Reads of the log for replays");
+        describe_counter!("fantail_resets_total", Count, "Resets told, by reason");
+        describe_counter!(
+            "fantail_gaps_total",
+            Count,
+            "Losses of announcements found, by what found them: announcement, audit"
+        );
+        describe_counter!(
+            "fantail_gap_entries_repaired_total",
+            Count,
+            "Entries that tails got from the log instead of an announcement"
+        );
+        describe_gauge!("fantail_redis_up", Count, "1 while the canary is heard");
+        describe_counter!(
+            "fantail_redis_reconnects_total",
+            Count,
+            "Subscription connections made after the first"
+        );
+        describe_histogram!(
+            "fantail_redis_command_seconds",
+            Seconds,
+            "Time of commands to Redis, by command"
+        );
+        describe_counter!(
+            "fantail_redis_errors_total",
+            Count,
+            "Failed commands to Redis, by kind: unavailable, unanswered"
+        );
+        describe_gauge!("fantail_ready", Count, "2 ready, 1 degraded, 0 not ready");
+        describe_gauge!("fantail_canary_age_seconds", Seconds, "Since the canary was last heard");
+        describe_counter!(
+            "fantail_requests_total",
+            Count,
+            "Requests answered, by route, method and status"
+        );
+        // Shown from the start, at zero: a missing series and a quiet one look different.
+        for gauge in [&CONNECTIONS, &SLOW] {
+            gauge.set(0.0);
+        }
+        for counter in [&OPENED, &DELIVERIES, &BYTES, &PUBLISHED] {
+            counter.increment(0);
+        }
+        for reason in [ResetReason::Trimmed, ResetReason::Lost, ResetReason::Unreadable] {
+            counter!("fantail_resets_total", "reason" => reason.as_str()).increment(0);
+        }
+        for source in ["tail", "log"] {
+            counter!("fantail_replays_total", "source" => source).increment(0);
+        }
+        for found_by in ["announcement", "audit"] {
+            counter!("fantail_gaps_total", "found_by" => found_by).increment(0);
+        }
+        counter!("fantail_gap_entries_repaired_total").increment(0);
+        counter!("fantail_replay_reads_total").increment(0);
+    }
+
+    pub(crate) fn connection_opened() {
+        OPENED.increment(1);
+        CONNECTIONS.increment(1.0);
+    }
+
+    pub(crate) fn connection_closed(reason: &'static str) {
+        CONNECTIONS.decrement(1.0);
+        counter!("fantail_connections_closed_total", "reason" => reason).increment(1);
+    }
+
+    pub(crate) fn connection_refused(reason: &'static str) {
+        counter!("fantail_connections_refused_total", "reason" => reason).increment(1);
+    }
+
+    pub(crate) fn slow_connections(change: f64) {
+        SLOW.increment(change);
+    }
+
+    pub(crate) fn topics(count: usize) {
+        gauge!("fantail_topics").set(count as f64);
+    }
+
+    pub(crate) fn published(events: u64) {
+        PUBLISHED.increment(events);
+    }
+
+    pub(crate) fn delivered(entries: usize, bytes: usize) {
+        DELIVERIES.increment(entries as u64);
+        BYTES.increment(bytes as u64);
+    }
+
+    pub(crate) fn delivery_lag(lag: Duration) {
+        LAG.record(lag.as_secs_f64());
+    }
+
+    pub(crate) fn replay(source: &'static str) {
+        counter!("fantail_replays_total", "source" => source).increment(1);
+    }
+
+    pub(crate) fn replay_read() {
+        counter!("fantail_replay_reads_total").increment(1);
+    }
+
+    pub(crate) fn reset(reason: ResetReason) {
+        counter!("fantail_resets_total", "reason" => reason.as_str()).increment(1);
+    }
+
+    pub(crate) fn gap_found() {
+        counter!("fantail_gaps_total", "found_by" => "announcement").increment(1);
+    }
+
+    pub(crate) fn audit_found() {
+        counter!("fantail_gaps_total", "found_by" => "audit").increment(1);
+    }
+
+    pub(crate) fn repaired(entries: usize) {
+        counter!("fantail_gap_entries_repaired_total").increment(entries as u64);
+    }
+
+    pub(crate) fn redis_up(up: bool) {
+        gauge!("fantail_redis_up").set(if up { 1.0 } else { 0.0 });
+    }
+
+    pub(crate) fn redis_reconnected() {
+        counter!("fantail_redis_reconnects_total").increment(1);
+    }
+
+    pub(crate) fn redis_command(command: &'static str, took: Duration) {
+        histogram!("fantail_redis_command_seconds", "command" => command)
+            .record(took.as_secs_f64());
+    }
+
+    pub(crate) fn redis_error(kind: &'static str) {
+        counter!("fantail_redis_errors_total", "kind" => kind).increment(1);
+    }
+
+    pub(crate) fn ready(level: f64, canary_age: Duration) {
+        gauge!("fantail_ready").set(level);
+        gauge!("fantail_canary_age_seconds").set(canary_age.as_secs_f64());
+    }
+
+    pub(crate) fn request(route: String, method: &'static str, status: u16) {
+        counter!(
+            "fantail_requests_total",
+            "route" => route, "method" => method, "status" => status.to_string()
+        )
+        .increment(1);
+    }
+}
