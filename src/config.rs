@@ -328,7 +328,7 @@ mod tests {
             assert_eq!(config.max_body, 1 << 20);
             assert_eq!(config.cors_origins, CorsOrigins::Any);
         }
-        assert_ne!(from(&[]).unwrap().node_id, from(&[]).unwrap().node_id);
+        assert_ne!(default_node_id(), default_node_id());
     }
 
     #[test]

@@ -343,8 +343,8 @@ mod tests {
                     data.replace("\r\n", "\n").replace('\r', "\n"),
                     format!("{n}-k3f9"),
                 ));
-                let (decoded_type, decoded_data) =
-                    decode_rest(std::str::from_utf8(&frame.rest()).unwrap()).clone();
+                let rest = frame.rest();
+                let (decoded_type, decoded_data) = decode_rest(std::str::from_utf8(&rest).unwrap());
                 let last = &expected[expected.len() - 1];
                 prop_assert_eq!(decoded_type.unwrap_or("message"), &last.0);
                 prop_assert_eq!(&decoded_data, &last.1);

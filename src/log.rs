@@ -138,6 +138,9 @@ pub trait EventLog: Send + Sync + 'static {
     /// empty topic has a position to resume from.
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError>;
 
+    /// Whether a board of this name exists. Makes nothing.
+    async fn has_board(&self, board: &Topic) -> Result<bool, LogError>;
+
     /// Reads the entries with a seq in `after + 1 ..= through` that are still retained, at most
     /// [`READ_ENTRIES_MAX`] and about [`READ_BYTES_MAX`], together with the lineage at the same
     /// moment. `None` if the topic has no log.

@@ -216,9 +216,9 @@ mod tests {
     fn any_step() -> impl Strategy<Value = Step> {
         prop_oneof![
             (0..3_usize).prop_map(Step::Create),
-            (0..12_usize, 0..3_usize, proptest::option::of(0..6_usize))
+            (0..40_usize, 0..3_usize, proptest::option::of(0..6_usize))
                 .prop_map(|(task, list, index)| Step::Move(task, list, index)),
-            (0..12_usize).prop_map(Step::Delete),
+            (0..40_usize).prop_map(Step::Delete),
         ]
     }
 
@@ -238,7 +238,7 @@ mod tests {
                 let task = |n: usize| topic(&format!("task-{n}"));
                 let change = match step {
                     Step::Create(list) => {
-                        board.create_task(task(n % 12), title("T"), lists[list].clone(), "now")
+                        board.create_task(task(n), title("T"), lists[list].clone(), "now")
                     }
                     Step::Move(id, list, index) => {
                         board.move_task(&task(id), lists[list].clone(), index, "now")

@@ -217,15 +217,26 @@ impl Follower {
     /// Looks at every subscription once.
     async fn follow(&mut self) -> Result<Step, LogError> {
         let count = self.subscriptions.len();
+        let mut failed = None;
         for n in 0..count {
             let at = (self.turn + n) % count;
-            if let Step::Sent = self.look(at).await? {
-                self.turn = (at + 1) % count;
-                return Ok(Step::Sent);
+            match self.look(at).await {
+                Ok(Step::Idle) => {}
+                Ok(step) => {
+                    self.turn = (at + 1) % count;
+                    return Ok(step);
+                }
+                // One topic waits for the log; the others may have something in their tails.
+                Err(error) => failed = Some(error),
             }
         }
-        self.set_slow(false);
-        Ok(Step::Idle)
+        match failed {
+            Some(error) => Err(error),
+            None => {
+                self.set_slow(false);
+                Ok(Step::Idle)
+            }
+        }
     }
 
     async fn look(&mut self, at: usize) -> Result<Step, LogError> {
@@ -419,7 +430,7 @@ impl Subscription {
             return Ok(true);
         }
         // It may have been made since the topic was opened.
-        let exists = node.log.open(topic.name()).await?.is_board;
+        let exists = node.log.has_board(topic.name()).await?;
         if exists {
             topic.set_board();
         }

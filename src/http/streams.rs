@@ -22,6 +22,7 @@ use super::request::{IdPath, Parameters, TopicPath, topic};
 use crate::board::Refusal;
 use crate::connection::{Connection, Request, Start, Wanted};
 use crate::frame::{CURSOR_BYTES_MAX, cursor_bytes};
+use crate::hub::Stage;
 use crate::position::Cursor;
 use crate::telemetry::metric;
 use crate::topic::Topic;
@@ -146,6 +147,9 @@ async fn stream_of(
     let admitted = app.admission.admit(peer.address).inspect_err(|why| {
         metric::connection_refused(why.as_str());
     })?;
+    if !boards_exist(&app, &wanted).await {
+        return Err(Refusal::NoSuchBoard.into());
+    }
     let topics: Vec<Topic> = wanted.iter().map(|wanted| wanted.topic.clone()).collect();
     let request = Request {
         start: start(&options, headers, &topics),
@@ -175,6 +179,22 @@ async fn stream_of(
         headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
     }
     Ok(response)
+}
+
+/// Whether all boards exist, as far as can be told now; a stream whose log cannot be asked is held
+/// open and finds out later. Before the topics are joined, so that asking for boards that are none
+/// leaves nothing behind in the log.
+async fn boards_exist(app: &App, wanted: &[Wanted]) -> bool {
+    for wanted in wanted.iter().filter(|wanted| wanted.board) {
+        let here = app.node.hub.get(&wanted.topic).map(|topic| topic.stage());
+        if here == Some(Stage::Open { is_board: true }) {
+            continue;
+        }
+        if let Ok(false) = app.node.log.has_board(&wanted.topic).await {
+            return false;
+        }
+    }
+    true
 }
 
 /// `Last-Event-ID`, else `?lastEventId=`, else `?from=earliest`, else now (design §4).

@@ -284,6 +284,10 @@ impl EventLog for MemoryLog {
         Ok(Opened { lineage: state.open(topic, &self.retention).lineage(), is_board })
     }
 
+    async fn has_board(&self, board: &Topic) -> Result<bool, LogError> {
+        Ok(self.state().boards.contains_key(board))
+    }
+
     async fn read(
         &self,
         topic: &Topic,

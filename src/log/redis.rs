@@ -241,7 +241,7 @@ impl RedisLog {
         lists: &[NewList],
     ) -> Result<Changed, LogError> {
         if let Some(id) = &id
-            && self.open(id).await?.is_board
+            && self.has_board(id).await?
         {
             return Err(Refusal::BoardExists.into());
         }
@@ -256,7 +256,7 @@ impl RedisLog {
     }
 
     async fn create_list(&self, board: &Topic, list: NewList) -> Result<Changed, LogError> {
-        if !self.open(board).await?.is_board {
+        if !self.has_board(board).await? {
             return Err(Refusal::NoSuchBoard.into());
         }
         let lists = [list];
@@ -315,6 +315,13 @@ impl EventLog for RedisLog {
         let (head, meta, oldest, is_board): (String, String, String, bool) =
             self.commands.call(call).await?;
         Ok(Opened { lineage: lineage(&head, &meta, &oldest)?, is_board })
+    }
+
+    async fn has_board(&self, board: &Topic) -> Result<bool, LogError> {
+        let mut pipe = redis::pipe();
+        pipe.exists(&self.keys.topic(board)[3]);
+        let (exists,): (bool,) = self.commands.pipe("exists", &pipe).await?;
+        Ok(exists)
     }
 
     async fn read(

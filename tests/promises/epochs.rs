@@ -1,0 +1,132 @@
+//! Positions that tell the truth after Redis was replaced, flushed or went back in time.
+
+use serde_json::json;
+
+use crate::harness::{Cluster, Node, Redis, Stream, epoch, seq, until};
+
+#[tokio::test]
+async fn after_a_flush_everybody_is_told_and_a_new_log_begins() {
+    let cluster = Cluster::start(2, &[]).await;
+    let [a, b] = [&cluster.nodes[0], &cluster.nodes[1]];
+    let path = "/boards/board-1/events?snapshot=true";
+    let mut board = Stream::open(a.address, path).await;
+    assert_eq!(board.event().await.kind, "snapshot");
+    let mut topic = Stream::open(b.address, "/topics/t/events").await;
+    for n in 0..5 {
+        a.create(&n.to_string(), "list-todo").await;
+        a.publish("t", n).await;
+    }
+    board.events(5).await;
+    topic.events(5).await;
+    let left_at = topic.last_event_id().to_owned();
+
+    let _: String = cluster.redis.ask(&["FLUSHALL"]).await;
+    // Without anybody writing anything: the audit finds it.
+    let reset = board.event().await;
+    assert_eq!((reset.kind.as_str(), &reset.json()["reason"]), ("reset", &json!("lost")));
+    let snapshot = board.event().await;
+    assert_eq!(snapshot.kind, "snapshot");
+    assert_eq!(snapshot.json()["lists"][0]["tasks"], json!([]));
+    let reset = topic.event().await;
+    assert_eq!((reset.kind.as_str(), &reset.json()["reason"]), ("reset", &json!("lost")));
+    assert_ne!(epoch(&reset.id), epoch(&left_at));
+
+    let id = b.publish("t", "new").await;
+    assert_eq!(seq(&id), 1);
+    assert_eq!(topic.event().await.id, id);
+    let mut returned = Stream::open_from(a.address, "/topics/t/events", &left_at).await;
+    assert_eq!(returned.event().await.kind, "reset");
+    assert_eq!(returned.event().await.id, id);
+}
+
+#[tokio::test]
+async fn a_failover_that_lost_the_last_writes_resets_exactly_those_who_saw_them() {
+    // A replica that stops hearing from its master and then takes over.
+    let mut master = Redis::start().await;
+    let port = master.port().to_string();
+    let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &port]).await;
+    let before = Node::start("before", Some(&master), &[]).await;
+    let mut ids = Vec::new();
+    for n in 0..10 {
+        ids.push(before.publish("t", n).await);
+    }
+    until("the replica has them", async || {
+        let seq: Option<u64> = replica.ask(&["GET", "fantail:{t}:seq"]).await;
+        (seq == Some(10)).then_some(())
+    })
+    .await;
+    let _: String = replica.ask(&["REPLICAOF", "NO", "ONE"]).await;
+    // The deposed master goes on for five more; nobody else will ever know them.
+    for n in 10..15 {
+        ids.push(before.publish("t", n).await);
+    }
+    master.kill();
+
+    let after = Node::start("after", Some(&replica), &[]).await;
+    let path = "/topics/t/events";
+    let mut news = Vec::new();
+    for n in 0..8 {
+        news.push(after.publish("t", json!({ "new": n })).await);
+    }
+    assert_eq!(seq(&news[0]), 11, "numbers go on from what is left");
+    assert_ne!(epoch(&news[0]), epoch(&ids[0]));
+    for (n, id) in ids.iter().enumerate() {
+        let mut stream = Stream::open_from(after.address, path, id).await;
+        let next = stream.event().await;
+        if n < 10 {
+            // Nothing that this client saw was lost.
+            assert_eq!(next.kind, "message", "after {id}: {next:?}");
+            assert_eq!(next.seq(), n as u64 + 2);
+        } else {
+            assert_eq!(next.kind, "reset", "after {id}: {next:?}");
+            assert_eq!(next.json()["reason"], "lost");
+            assert_eq!(next.json()["from"], *id);
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_that_vanish_one_by_one_lose_nothing_in_silence() {
+    let cluster = Cluster::start(1, &[]).await;
+    let node = &cluster.nodes[0];
+    let path = "/topics/t/events";
+    let mut told = Vec::new();
+    for n in 0..5 {
+        told.push(node.publish("t", n).await);
+    }
+    for (key, kind_of_the_current, kind_of_the_old) in [
+        // Numbers can be had from the log, and the log from nowhere.
+        ("fantail:{t}:seq", "message", "message"),
+        ("fantail:{t}:log", "message", "reset"),
+        ("fantail:{t}:meta", "reset", "reset"),
+    ] {
+        let current = told[told.len() - 1].clone();
+        let old = told[told.len() - 2].clone();
+        let _: u64 = cluster.redis.ask(&["DEL", key]).await;
+        let id = node.publish("t", "next").await;
+        assert_eq!(seq(&id), seq(&current) + 1, "after {key} was gone");
+        assert_ne!(epoch(&id), epoch(&current), "after {key} was gone");
+        for (from, kind) in [(&current, kind_of_the_current), (&old, kind_of_the_old)] {
+            let mut stream = Stream::open_from(node.address, path, from).await;
+            let next = stream.event().await;
+            assert_eq!(next.kind, kind, "after {key} was gone, from {from}: {next:?}");
+        }
+        told.push(id);
+        told.push(node.publish("t", "and another").await);
+    }
+}
+
+#[tokio::test]
+async fn a_subscriber_stays_connected_through_every_missing_key() {
+    let cluster = Cluster::start(2, &[]).await;
+    let [a, b] = [&cluster.nodes[0], &cluster.nodes[1]];
+    let mut stream = Stream::open(a.address, "/topics/t/events").await;
+    let first = b.publish("t", 0).await;
+    assert_eq!(stream.event().await.id, first);
+    for key in ["seq", "log"] {
+        let _: u64 = cluster.redis.ask(&["DEL", &format!("fantail:{{t}}:{key}")]).await;
+        let id = b.publish("t", key).await;
+        let event = stream.event().await;
+        assert_eq!((event.kind.as_str(), &event.id), ("message", &id), "{event:?}");
+    }
+}

@@ -1,0 +1,253 @@
+//! Nodes and Redis as processes of their own.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Api, until};
+
+/// A child that is killed when dropped, and can be signalled before.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGKILL, and gone when this returns.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits until it has ended by itself; its exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let child = &mut self.child;
+        until("a process has ended", async || child.try_wait().unwrap()).await.code()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A running `fantail serve`.
+pub struct Node {
+    pub process: Process,
+    pub address: SocketAddr,
+    pub api: Api,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Node {
+    /// Starts a node; it listens when this returns, and with a Redis it is ready.
+    pub async fn start(id: &str, redis: Option<&Redis>, settings: &[(&str, &str)]) -> Node {
+        let url = redis.map(Redis::url);
+        let node = Node::start_at(id, "127.0.0.1:0", url.as_deref(), settings).await;
+        until(&format!("{id} is ready"), async || {
+            let ready = node.api.send("GET", "/readyz", None).await;
+            (ready.status == 200).then_some(())
+        })
+        .await;
+        // The first board comes with the first look at Redis.
+        until("the first board is there", async || {
+            let boards = node.api.send("GET", "/boards/board-1", None).await;
+            (boards.status == 200).then_some(())
+        })
+        .await;
+        node
+    }
+
+    /// Starts a node and waits only until it listens.
+    pub async fn start_at(
+        id: &str,
+        listen: &str,
+        redis_url: Option<&str>,
+        settings: &[(&str, &str)],
+    ) -> Node {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fantail"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FANTAIL_")) {
+            command.env_remove(name);
+        }
+        command.env("FANTAIL_LISTEN", listen).env("FANTAIL_NODE_ID", id);
+        if let Some(url) = redis_url {
+            command.env("FANTAIL_REDIS_URL", url);
+        }
+        command.envs(settings.iter().copied());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (tell, told) = std::sync::mpsc::channel();
+        let kept = log.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some((_, address)) = line.split_once("listening on http://") {
+                    let address = address.split_whitespace().next().unwrap_or_default();
+                    let _ = tell.send(address.trim_matches('"').to_owned());
+                }
+                kept.lock().unwrap().push(line);
+            }
+        });
+        let process = Process { child };
+        let address = tokio::task::spawn_blocking(move || {
+            told.recv_timeout(Duration::from_secs(20)).expect("the node says where it listens")
+        });
+        let address: SocketAddr = address.await.unwrap().parse().unwrap();
+        let api = Api::new(&format!("http://{address}"));
+        Node { process, address, api, log }
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+}
+
+impl std::ops::Deref for Node {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+/// A free port below those that the system gives to outgoing connections, so that ten thousand
+/// streams do not take it while a server is being restarted on it. Another process could take it
+/// before it is used; whoever starts something on it tries again then.
+pub fn free_port() -> u16 {
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| fastrand::u16(10_000..32_000)).find(free).unwrap()
+}
+
+/// A directory that goes away with its owner.
+pub struct TempDir(pub PathBuf);
+
+impl TempDir {
+    pub fn new() -> TempDir {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("fantail-test-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        TempDir(path)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A redis-server of the test's own.
+pub struct Redis {
+    process: Option<Process>,
+    port: u16,
+    dir: TempDir,
+    arguments: Vec<String>,
+}
+
+impl Redis {
+    pub async fn start() -> Redis {
+        Redis::start_with(&[]).await
+    }
+
+    pub async fn start_with(arguments: &[&str]) -> Redis {
+        let arguments = arguments.iter().map(|&a| a.to_owned()).collect();
+        let mut redis = Redis { process: None, port: 0, dir: TempDir::new(), arguments };
+        for _ in 0..10 {
+            redis.port = free_port();
+            if redis.launch().await {
+                return redis;
+            }
+        }
+        panic!("cannot start redis-server: is it installed?");
+    }
+
+    /// Where it is, or will be again.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts it again after [`Redis::kill`], on the same port and with its files.
+    pub async fn restart(&mut self) {
+        assert!(self.launch().await, "redis-server did not start again");
+    }
+
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts the process; no if it ended at once.
+    async fn launch(&mut self) -> bool {
+        let child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--dir", self.dir.0.to_str().unwrap(), "--logfile", "redis.log"])
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        self.process = Some(Process { child });
+        // Until it answers, or ended because somebody else took the port.
+        for _ in 0..1_000 {
+            if self.process.as_mut().is_some_and(Process::has_ended) {
+                return false;
+            }
+            if let Ok(mut connection) = self.connect().await
+                && redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
+            {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
+    }
+
+    async fn connect(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+        redis::Client::open(self.url())?.get_multiplexed_async_connection().await
+    }
+
+    /// Sends one command, given in words.
+    pub async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut connection = self.connect().await.unwrap();
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command.query_async(&mut connection).await.unwrap()
+    }
+
+    /// How often a command was called since the statistics were reset.
+    pub async fn calls(&self, command: &str) -> u64 {
+        let info: String = self.ask(&["INFO", "commandstats"]).await;
+        let start = format!("cmdstat_{command}:calls=");
+        let line = info.lines().find_map(|line| line.strip_prefix(&start));
+        line.and_then(|rest| rest.split(',').next()).map_or(0, |calls| calls.parse().unwrap())
+    }
+}

@@ -1,0 +1,138 @@
+//! Redis away: streams are held, nothing is refused for good (promise 6), and readiness is honest
+//! (promise 8).
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::harness::process::free_port;
+use crate::harness::{Node, Redis, Stream, until, within};
+
+#[tokio::test]
+async fn a_node_without_its_redis_listens_holds_streams_and_says_why_it_is_not_ready() {
+    // Nothing listens there yet.
+    let mut redis = Redis::start().await;
+    redis.kill();
+    let settings = [("FANTAIL_HEARTBEAT", "200ms")];
+    let node = Node::start_at("node-1", "127.0.0.1:0", Some(&redis.url()), &settings).await;
+    assert_eq!(node.send("GET", "/healthz", None).await.status, 200);
+    let ready = node.send("GET", "/readyz", None).await;
+    assert_eq!((ready.status, &ready.body["status"]), (503, &json!("not ready")));
+    until("it says why", async || {
+        let reason = node.send("GET", "/readyz", None).await.body["reason"].clone();
+        reason.as_str().is_some_and(|reason| reason.contains("Redis")).then_some(())
+    })
+    .await;
+
+    let asked_at = Instant::now();
+    let mut board = Stream::request(node.address, "/boards/board-1/events", "").await;
+    let mut topic = Stream::request(node.address, "/topics/t/events", "").await;
+    let mut missing = Stream::request(node.address, "/boards/nope/events", "").await;
+    assert!(asked_at.elapsed() < Duration::from_secs(10), "{:?}", asked_at.elapsed());
+    for stream in [&mut board, &mut topic, &mut missing] {
+        assert_eq!(stream.status, 200);
+        while stream.interpreter.comments.len() < 2 {
+            assert!(within("a heartbeat", stream.more()).await);
+        }
+        assert!(stream.interpreter.events.is_empty());
+    }
+    let write = node.send("POST", "/tasks", Some(json!({ "title": "x", "listId": "list-todo" })));
+    let write = write.await;
+    assert_eq!(write.problem(503), "log-unavailable");
+    assert!(!write.header("retry-after").is_empty());
+    assert_eq!(node.get("/admin/connections").await["complete"], false);
+
+    redis.restart().await;
+    assert!(board.event().await.is_connected());
+    assert!(topic.event().await.is_connected());
+    // Now it is known that there is no such board: the client asks again and is told.
+    missing.end().await;
+    until("it is ready", async || {
+        (node.send("GET", "/readyz", None).await.status == 200).then_some(())
+    })
+    .await;
+    let (_, position) = node.create("task", "list-todo").await;
+    assert_eq!(board.event().await.id, position);
+    let id = node.publish("t", 1).await;
+    assert_eq!(topic.event().await.id, id);
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_back_with_its_disk_has_lost_nothing_and_nobody_is_reset() {
+    let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let node = Node::start("node-1", Some(&redis), &[]).await;
+    let mut stream = Stream::open(node.address, "/boards/board-1/events").await;
+    let (_, before) = node.create("before", "list-todo").await;
+    assert_eq!(stream.event().await.id, before);
+
+    redis.kill();
+    let asked_at = Instant::now();
+    let write = node.send("POST", "/tasks", Some(json!({ "title": "x", "listId": "list-todo" })));
+    assert_eq!(write.await.status, 503);
+    assert!(asked_at.elapsed() < Duration::from_secs(5));
+    // Who comes meanwhile is let in, from the tail that the node still has.
+    let mut late = Stream::request(node.address, "/boards/board-1/events", "").await;
+    assert_eq!(late.status, 200);
+    redis.restart().await;
+    let back_at = Instant::now();
+
+    let position = until("writes work again", async || {
+        let body = json!({ "title": "after", "listId": "list-todo" });
+        let answer = node.send("POST", "/tasks", Some(body)).await;
+        (answer.status == 201).then(|| answer.position())
+    })
+    .await;
+    assert!(back_at.elapsed() < Duration::from_secs(2), "{:?}", back_at.elapsed());
+    let event = stream.event().await;
+    assert_eq!((event.kind.as_str(), event.id.as_str()), ("task_created", position.as_str()));
+    assert_eq!(event.seq(), 2, "numbers go on");
+    assert_ne!(crate::harness::epoch(&position), crate::harness::epoch(&before), "a new reign");
+    assert!(late.event().await.is_connected());
+    assert_eq!(late.event().await.id, position);
+    // A position of the reign before is exact to judge.
+    let mut resumed = Stream::open_from(node.address, "/boards/board-1/events", &before).await;
+    assert_eq!(resumed.event().await.id, position);
+}
+
+#[tokio::test]
+async fn a_cut_subscription_is_mended_and_what_was_said_meanwhile_is_delivered() {
+    let redis = Redis::start().await;
+    let node = Node::start("node-1", Some(&redis), &[]).await;
+    let mut stream = Stream::open(node.address, "/topics/t/events").await;
+    for n in 1..=100 {
+        if n % 20 == 0 {
+            let _: u64 = redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        }
+        let id = node.publish("t", n).await;
+        assert_eq!(stream.event().await.id, id);
+    }
+    assert!(node.metric("fantail_redis_reconnects_total", "").await >= 1.0);
+}
+
+#[tokio::test]
+async fn a_short_outage_degrades_and_does_not_take_the_node_out() {
+    let mut redis = Redis::start().await;
+    let node = Node::start("node-1", Some(&redis), &[]).await;
+    redis.kill();
+    let body = until("it is degraded", async || {
+        let ready = node.send("GET", "/readyz", None).await;
+        assert_eq!(ready.status, 200, "{ready:?}");
+        (ready.body["status"] == "degraded").then_some(ready.body)
+    })
+    .await;
+    assert!(body["canaryAgeSeconds"].as_f64().unwrap() > 3.0);
+    assert!(body["reason"].as_str().is_some());
+    assert!(node.metric("fantail_ready", "").await == 1.0);
+}
+
+#[tokio::test]
+async fn an_address_without_a_redis_is_told_in_the_log_and_drains_all_the_same() {
+    let url = format!("redis://127.0.0.1:{}", free_port());
+    let settings = [("FANTAIL_DRAIN", "200ms")];
+    let mut node = Node::start_at("node-1", "127.0.0.1:0", Some(&url), &settings).await;
+    let mut held = Stream::request(node.address, "/topics/t/events", "").await;
+    node.terminate();
+    within("the end", held.end()).await;
+    assert_eq!(node.process.ended().await, Some(0));
+    assert!(node.log().iter().any(|line| line.contains("not hearing announcements")));
+}

@@ -1,0 +1,23 @@
+//! The promises of the design, checked from outside: real nodes, real Redis, real browsers.
+//!
+//! One program, so that the harness is built once; one file per promise or part of the wire.
+
+#![allow(unreachable_pub, reason = "the harness is a room of its own inside one program")]
+
+mod agreement;
+mod announcements;
+mod bad_input;
+mod browser;
+mod cluster;
+mod crowd;
+mod drain;
+mod epochs;
+mod harness;
+mod held;
+mod http2;
+mod operations;
+mod resume;
+mod slow;
+mod tasks;
+mod topics;
+mod wire;

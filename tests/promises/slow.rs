@@ -1,0 +1,156 @@
+//! Clients that do not read, or are gone without a word (promise 5).
+
+use std::time::Duration;
+
+use tokio::net::TcpSocket;
+
+use crate::harness::{Backend, Node, Stream, on_both_logs, until};
+
+/// A stream whose client takes little into its socket and reads nothing by itself.
+async fn lazy_stream(node: &Node, path: &str) -> Stream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let socket = socket.connect(node.address).await.unwrap();
+    Stream::request_on(socket, node.address, path, "").await.unwrap()
+}
+
+on_both_logs! {
+    async fn a_client_that_stops_reading_costs_the_others_nothing(backend: Backend) {
+        let node = backend.start(&[("FANTAIL_HISTORY_SIZE", "100")]).await;
+        let path = "/topics/t/events";
+        let mut lazy = lazy_stream(&node, path).await;
+        let mut eager = Stream::open(node.address, path).await;
+        let memory = node.memory_kib();
+        // 32 MiB: far more than all socket buffers, the tail and the history hold.
+        let text = "x".repeat(64 << 10);
+        for _ in 0..500 {
+            let id = node.publish("t", text.clone()).await;
+            assert_eq!(eager.event().await.id, id);
+        }
+        let grown = node.memory_kib().saturating_sub(memory);
+        // The history of the embedded log is in the node: 100 entries of 64 KiB.
+        assert!(grown < 24 << 10, "the node grew by {grown} KiB");
+
+        // When it reads again it is told what it lost, and then gets what is left.
+        let mut last = 0;
+        let mut reset = None;
+        while last < 500 {
+            let event = lazy.event().await;
+            if event.is_connected() {
+                continue;
+            }
+            if event.kind == "reset" {
+                assert!(reset.is_none(), "told twice");
+                assert_eq!(event.json()["reason"], "trimmed");
+                reset = Some(last);
+            } else if reset.is_none() || last > reset.unwrap() + 1 {
+                let skipped = reset.is_some_and(|at| last == at);
+                assert!(event.seq() == last + 1 || skipped, "{} after {last}", event.seq());
+            }
+            last = event.seq();
+        }
+        let told_at = reset.expect("it was told");
+        println!("a reset after entry {told_at} of 500");
+    }
+
+    async fn a_client_that_reads_again_in_time_misses_nothing(backend: Backend) {
+        let node = backend.start(&[("FANTAIL_HISTORY_SIZE", "2000")]).await;
+        let mut lazy = lazy_stream(&node, "/topics/t/events").await;
+        let text = "y".repeat(16 << 10);
+        for _ in 0..1_200 {
+            node.publish("t", text.clone()).await;
+        }
+        assert!(lazy.event().await.is_connected());
+        for n in 1..=1_200 {
+            assert_eq!(lazy.event().await.seq(), n);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_again_is_given_up() {
+    let settings = [("FANTAIL_WRITE_TIMEOUT", "1s"), ("FANTAIL_HEARTBEAT", "200ms")];
+    let node = Backend::Embedded.start(&settings).await;
+    let lazy = lazy_stream(&node, "/topics/t/events").await;
+    let mut eager = Stream::open(node.address, "/topics/t/events").await;
+    let text = "z".repeat(64 << 10);
+    for _ in 0..200 {
+        node.publish("t", text.clone()).await;
+        eager.event().await;
+    }
+    node.until_streams(1).await;
+    assert_eq!(node.metric("fantail_connections_closed_total", "stalled").await, 1.0);
+    drop(lazy);
+}
+
+#[tokio::test]
+async fn counts_go_back_to_zero_however_clients_leave() {
+    let settings = [("FANTAIL_WRITE_TIMEOUT", "1s"), ("FANTAIL_HEARTBEAT", "200ms")];
+    let node = Backend::Embedded.start(&settings).await;
+    let path = "/boards/board-1/events";
+    let closed = Stream::open(node.address, path).await;
+    let reset = Stream::open(node.address, path).await;
+    let silent = Stream::open(node.address, path).await;
+    node.until_streams(3).await;
+
+    drop(closed);
+    node.until_streams(2).await;
+
+    socket2::SockRef::from(&reset.socket).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(reset);
+    node.until_streams(1).await;
+
+    // Gone without a word: a filter in the kernel drops whatever arrives for this socket, so
+    // nothing is acknowledged any more, as if the network had been cut.
+    let drop_all = [socket2::SockFilter::new(0x06, 0, 0, 0)];
+    socket2::SockRef::from(&silent.socket).attach_filter(&drop_all).unwrap();
+    node.until_streams(0).await;
+    let counts = node.get("/admin/connections").await;
+    assert_eq!((&counts["total"], counts["boards"].as_object().unwrap().len()), (&0.into(), 0));
+    drop(silent);
+}
+
+#[tokio::test]
+async fn who_opens_a_socket_and_says_nothing_is_shown_out() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let node = Backend::Embedded.start(&[]).await;
+    let mut silent = tokio::net::TcpStream::connect(node.address).await.unwrap();
+    let mut half = tokio::net::TcpStream::connect(node.address).await.unwrap();
+    half.write_all(b"GET /boards/board-1/ev").await.unwrap();
+    let mut preface = tokio::net::TcpStream::connect(node.address).await.unwrap();
+    preface.write_all(b"PRI * HT").await.unwrap();
+    let mut end = Vec::new();
+    for socket in [&mut silent, &mut half, &mut preface] {
+        let read = crate::harness::within("the end", socket.read_to_end(&mut end)).await;
+        assert!(read.is_err() || !end.starts_with(b"HTTP/1.1 2"));
+    }
+}
+
+impl Node {
+    /// Resident memory of the process, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.pid());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_behind_is_counted_as_slow_until_it_is_not() {
+    let node = Backend::Embedded.start(&[("FANTAIL_HISTORY_SIZE", "2000")]).await;
+    let mut lazy = lazy_stream(&node, "/topics/t/events").await;
+    let text = "s".repeat(16 << 10);
+    for _ in 0..600 {
+        node.publish("t", text.clone()).await;
+    }
+    lazy.event().await;
+    for n in 1..=600 {
+        assert_eq!(lazy.event().await.seq(), n);
+    }
+    assert!(node.metric("fantail_replay_reads_total", "").await >= 1.0);
+    until("nobody is slow any more", async || {
+        (node.metric("fantail_slow_connections", "").await == 0.0).then_some(())
+    })
+    .await;
+}

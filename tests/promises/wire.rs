@@ -1,0 +1,200 @@
+//! What stands on the wire of a stream (design §4).
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Backend, Stream, epoch, on_both_logs, seq};
+
+on_both_logs! {
+    async fn a_stream_has_the_headers_that_sse_needs(backend: Backend) {
+        let node = backend.start(&[]).await;
+        let stream = Stream::open(node.address, "/boards/board-1/events").await;
+        for line in [
+            "content-type: text/event-stream; charset=utf-8",
+            "cache-control: no-cache, no-transform",
+            "connection: keep-alive",
+            "x-accel-buffering: no",
+            "access-control-allow-origin: *",
+        ] {
+            assert!(stream.head.lines().any(|l| l == line), "{line} is not in {}", stream.head);
+        }
+    }
+
+    async fn the_first_block_comes_at_once_and_has_retry_id_and_node(backend: Backend) {
+        let node = backend.start(&[("FANTAIL_RETRY", "1234ms")]).await;
+        let mut stream = Stream::request(node.address, "/boards/board-1/events", "").await;
+        let hello = stream.event().await;
+        assert_eq!(hello.kind, "message");
+        assert_eq!(hello.json(), json!({ "type": "connected", "node": "node-1" }));
+        assert_eq!(seq(&hello.id), 0);
+        assert!((4..=8).contains(&epoch(&hello.id).len()));
+        assert_eq!(stream.interpreter.retry, Some(1234));
+    }
+
+    async fn entries_have_ids_that_go_up_by_one_and_the_type_of_their_change(backend: Backend) {
+        let node = backend.start(&[]).await;
+        let mut stream = Stream::open(node.address, "/boards/board-1/events").await;
+        let (task, position) = node.create("A", "list-todo").await;
+        let id = task["id"].as_str().unwrap();
+        let moved = node.move_to(id, "list-done", None).await;
+        let path = format!("/tasks/{id}");
+        let renamed = node.send("PATCH", &path, Some(json!({ "title": "B" }))).await;
+        let deleted = node.send("DELETE", &path, None).await;
+        let list = node.send("POST", "/boards/board-1/lists", Some(json!({ "title": "L" }))).await;
+        let events = stream.events(5).await;
+        let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+        assert_eq!(
+            kinds,
+            ["task_created", "task_moved", "task_updated", "task_deleted", "list_created"]
+        );
+        let positions = [moved.position(), renamed.position(), deleted.position(), list.position()];
+        assert_eq!(events[0].id, position);
+        for (event, position) in events[1..].iter().zip(positions) {
+            assert_eq!(event.id, position);
+        }
+        assert_eq!(events.iter().map(|e| e.seq()).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        assert_eq!(events[0].json(), json!({ "task": task }));
+        assert_eq!(events[1].json(), json!({ "task": moved.body, "fromListId": "list-todo" }));
+        assert_eq!(events[2].json(), json!({ "task": renamed.body }));
+        assert_eq!(events[3].json(), json!({ "taskId": id, "boardId": "board-1" }));
+        assert_eq!(events[4].json(), json!({ "list": list.body }));
+    }
+
+    async fn heartbeats_are_comments_and_come_only_in_silence(backend: Backend) {
+        let node = backend.start(&[("FANTAIL_HEARTBEAT", "400ms")]).await;
+        let mut quiet = Stream::open(node.address, "/topics/quiet/events").await;
+        let mut busy = Stream::open(node.address, "/topics/busy/events").await;
+        let publisher = node.api.clone();
+        // An event every 50 ms for two seconds: no silence of 400 ms on the busy topic unless the
+        // machine stands still, which the events' own times would show.
+        let publishing = tokio::spawn(async move {
+            let mut longest = Duration::ZERO;
+            let mut last = std::time::Instant::now();
+            for n in 0..40 {
+                publisher.publish("busy", n).await;
+                longest = longest.max(last.elapsed());
+                last = std::time::Instant::now();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            longest
+        });
+        busy.events(40).await;
+        let longest = publishing.await.unwrap();
+        if longest < Duration::from_millis(300) {
+            assert_eq!(busy.interpreter.comments, Vec::<String>::new());
+        }
+        while quiet.interpreter.comments.len() < 3 {
+            assert!(quiet.more().await);
+        }
+        assert!(quiet.interpreter.comments.iter().all(|comment| comment == "heartbeat"));
+        // A blank line after a heartbeat would have been an empty event to some clients.
+        let raw = Stream::raw_bytes_of_a_silent_stream(node.address).await;
+        assert!(raw.ends_with(": heartbeat\n: heartbeat\n"), "{raw:?}");
+    }
+
+    async fn a_snapshot_opens_the_board_and_changes_follow_it(backend: Backend) {
+        let node = backend.start(&[]).await;
+        let (task, position) = node.create("A", "list-todo").await;
+        let path = "/boards/board-1/events?snapshot=true";
+        let mut stream = Stream::open(node.address, path).await;
+        assert_eq!(seq(stream.last_event_id()), 0, "a drop before the snapshot brings a new one");
+        let snapshot = stream.event().await;
+        assert_eq!(snapshot.kind, "snapshot");
+        assert_eq!(snapshot.id, position);
+        assert_eq!(snapshot.json(), node.get("/boards/board-1").await);
+        assert_eq!(snapshot.json()["lists"][0]["tasks"][0], task);
+        let (_, position) = node.create("B", "list-todo").await;
+        assert_eq!(stream.event().await.id, position);
+
+        // Who dropped before the snapshot gets one; who has one gets what it missed.
+        let hello = format!("0-{}", epoch(&position));
+        let mut again = Stream::open_from(node.address, path, &hello).await;
+        assert_eq!(again.event().await.kind, "snapshot");
+        let mut resumed = Stream::open_from(node.address, path, &snapshot.id).await;
+        assert_eq!(resumed.event().await.id, position);
+    }
+
+    async fn several_boards_and_topics_come_over_one_connection(backend: Backend) {
+        let node = backend.start(&[]).await;
+        let board = json!({ "id": "b2", "name": "Two", "lists": [{ "id": "l2", "title": "L" }] });
+        assert_eq!(node.send("POST", "/boards", Some(board)).await.status, 201);
+        let path = "/events?boards=board-1,b2&topics=news";
+        let mut stream = Stream::open(node.address, path).await;
+        let (_, first) = node.create("A", "list-todo").await;
+        let one = stream.event().await;
+        let (_, second) = node.create("B", "l2").await;
+        let two = stream.event().await;
+        let third = node.publish("news", "hello").await;
+        let three = stream.event().await;
+        assert_eq!(three.data, "hello");
+        assert_eq!(three.id, format!("board-1:{first},b2:{second},news:{third}"));
+
+        // From the middle, everything after it and nothing else, topic by topic.
+        let mut resumed = Stream::open_from(node.address, path, &one.id).await;
+        assert_eq!(resumed.last_event_id(), one.id);
+        let mut events = resumed.events(2).await;
+        events.sort_by_key(|event| event.kind.clone());
+        assert_eq!(events[0].data, three.data);
+        assert_eq!(events[1].data, two.data);
+        assert_eq!(resumed.last_event_id(), three.id);
+        resumed.silent_for(Duration::from_millis(200)).await;
+    }
+
+    async fn one_topic_named_twice_is_sent_once(backend: Backend) {
+        let node = backend.start(&[]).await;
+        let path = "/events?boards=board-1,board-1&topics=board-1";
+        let mut stream = Stream::open(node.address, path).await;
+        let (_, position) = node.create("A", "list-todo").await;
+        assert_eq!(stream.event().await.id, position);
+        stream.silent_for(Duration::from_millis(200)).await;
+    }
+
+    async fn from_earliest_begins_with_the_oldest_entry(backend: Backend) {
+        let node = backend.start(&[("FANTAIL_HISTORY_SIZE", "5")]).await;
+        for n in 1..=8 {
+            node.publish("t", n).await;
+        }
+        let mut stream = Stream::open(node.address, "/topics/t/events?from=earliest").await;
+        let events = stream.events(5).await;
+        assert_eq!(events.iter().map(|e| e.seq()).collect::<Vec<_>>(), [4, 5, 6, 7, 8]);
+        assert!(events.iter().all(|event| event.kind == "message"), "{events:?}");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_use_it_preflight_included() {
+    let node = Backend::Embedded.start(&[]).await;
+    let client = reqwest::Client::new();
+    let preflight = client
+        .request(reqwest::Method::OPTIONS, format!("{}/tasks/task-1/move", node.base))
+        .header("origin", "https://app.example")
+        .header("access-control-request-method", "PATCH")
+        .header("access-control-request-headers", "content-type,last-event-id")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(preflight.status(), 200);
+    let header = |name: &str| preflight.headers()[name].to_str().unwrap().to_ascii_lowercase();
+    assert_eq!(header("access-control-allow-origin"), "*");
+    assert!(header("access-control-allow-methods").contains("patch"));
+    assert!(header("access-control-allow-headers").contains("last-event-id"));
+    let error = node.send("GET", "/nowhere", None).await;
+    assert_eq!(error.header("access-control-allow-origin"), "*");
+    assert!(error.header("access-control-expose-headers").contains("last-event-id"));
+}
+
+#[tokio::test]
+async fn only_the_configured_origins_are_let_in_and_those_with_credentials() {
+    let origins = "https://app.example,http://localhost:8080";
+    let node = Backend::Embedded.start(&[("FANTAIL_CORS_ORIGINS", origins)]).await;
+    let client = reqwest::Client::new();
+    let ask = async |origin: &str| {
+        let url = format!("{}/boards", node.base);
+        client.get(url).header("origin", origin).send().await.unwrap().headers().clone()
+    };
+    let known = ask("http://localhost:8080").await;
+    assert_eq!(known["access-control-allow-origin"], "http://localhost:8080");
+    assert_eq!(known["access-control-allow-credentials"], "true");
+    assert!(ask("https://evil.example").await.get("access-control-allow-origin").is_none());
+}
