@@ -7,13 +7,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use crate::log::EventLog;
 use crate::telemetry::metric;
 
-/// How often a canary is sent.
+/// How often a canary is sent; sooner after one that was not heard.
 const EVERY: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// How long one may take.
 const PATIENCE: Duration = Duration::from_millis(2_500);
@@ -66,35 +67,46 @@ impl Canary {
 
     /// Sends canaries for ever.
     pub async fn run(&self) {
-        let mut every = tokio::time::interval(EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            every.tick().await;
             let heard = tokio::time::timeout(PATIENCE, self.log.canary()).await;
             let error = match heard {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(_) => Some("the canary was published and not heard".to_owned()),
             };
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            match (&error, &last.error) {
-                (Some(error), None) => tracing::warn!(%error, "this node cannot deliver"),
-                (None, Some(_)) => tracing::info!("this node can deliver again"),
-                _ => {}
-            }
-            if error.is_none() {
-                last.heard_at = Some(Instant::now());
-            }
-            last.error = error;
-            drop(last);
-            let state = self.state();
-            let level = match state.level {
-                Level::Ready => 2.0,
-                Level::Degraded => 1.0,
-                Level::NotReady => 0.0,
-            };
-            metric::ready(level, state.age.unwrap_or(Duration::MAX));
+            let wait = if error.is_some() { AGAIN } else { EVERY };
+            self.note(error);
+            tokio::time::sleep(wait).await;
         }
+    }
+
+    fn note(&self, error: Option<String>) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&error, &last.error) {
+            // Before the first one, nothing that worked has stopped working.
+            (Some(error), None) if last.heard_at.is_some() => {
+                tracing::warn!(%error, "this node cannot deliver")
+            }
+            (None, Some(_)) if last.heard_at.is_some() => {
+                tracing::info!("this node can deliver again")
+            }
+            _ => {}
+        }
+        if error.is_none() {
+            last.heard_at = Some(Instant::now());
+        }
+        last.error = error;
+    }
+
+    /// Puts what is known now into the metrics.
+    pub fn measure(&self) {
+        let state = self.state();
+        let level = match state.level {
+            Level::Ready => 2.0,
+            Level::Degraded => 1.0,
+            Level::NotReady => 0.0,
+        };
+        metric::ready(level, state.age.map_or(f64::NAN, |age| age.as_secs_f64()));
     }
 
     /// What is known now.

@@ -226,9 +226,9 @@ pub mod metric {
         counter!("fantail_redis_errors_total", "kind" => kind).increment(1);
     }
 
-    pub(crate) fn ready(level: f64, canary_age: Duration) {
+    pub(crate) fn ready(level: f64, canary_age_seconds: f64) {
         gauge!("fantail_ready").set(level);
-        gauge!("fantail_canary_age_seconds").set(canary_age.as_secs_f64());
+        gauge!("fantail_canary_age_seconds").set(canary_age_seconds);
     }
 
     pub(crate) fn request(route: String, method: &'static str, status: u16) {

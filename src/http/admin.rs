@@ -51,6 +51,7 @@ pub(super) async fn connections(State(app): State<App>) -> Json<Connections> {
 
 pub(super) async fn metrics(State(app): State<App>) -> Response {
     metric::topics(app.node.hub.count());
+    app.canary.measure();
     let text = app.metrics.as_ref().map(|metrics| metrics.render()).unwrap_or_default();
     let mut response = text.into_response();
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

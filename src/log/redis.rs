@@ -438,19 +438,24 @@ impl EventLog for RedisLog {
 
     async fn canary(&self) -> Result<(), LogError> {
         let number = self.canaries.fetch_add(1, Ordering::Relaxed) + 1;
+        let hearing = self.subscription.hearing();
         let asked_at = Instant::now();
         let mut pipe = redis::pipe();
         pipe.cmd("TIME");
         pipe.publish(self.subscription.canary_channel(), number);
-        let ((seconds, microseconds), _hearers): ((u64, u64), i64) =
+        let ((seconds, microseconds), hearers): ((u64, u64), i64) =
             self.commands.pipe("canary", &pipe).await?;
         // Redis read its clock somewhere between asking and now: take the middle.
         let read_at = asked_at + asked_at.elapsed() / 2;
         let milliseconds = seconds * 1000 + microseconds / 1000;
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((read_at, milliseconds));
+        let Some(hearing) = hearing else {
+            return Err(LogError::Unavailable("not hearing announcements yet".to_owned()));
+        };
+        // With nobody subscribed where the commands go, there is nothing to wait for.
         let heard = self.subscription.canary_heard(number);
-        if tokio::time::timeout(CANARY_WITHIN, heard).await.is_err() {
-            self.subscription.replace();
+        if hearers == 0 || tokio::time::timeout(CANARY_WITHIN, heard).await.is_err() {
+            self.subscription.replace(hearing);
             let why = "a canary was published and not heard by this node's subscription";
             return Err(LogError::Unavailable(why.to_owned()));
         }

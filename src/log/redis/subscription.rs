@@ -43,12 +43,17 @@ pub(super) struct Subscription {
     health: Mutex<Health>,
     /// The number of the last canary heard.
     canary: watch::Sender<u64>,
-    replace: Notify,
+    /// The connection with this number is deaf.
+    deaf: watch::Sender<u64>,
 }
 
 struct State {
     wanted: HashSet<Topic>,
     current: Option<MultiplexedConnection>,
+    /// Counts connections; the current one's number.
+    number: u64,
+    /// The current connection has subscribed all that was wanted when it was made.
+    hearing: bool,
 }
 
 impl Subscription {
@@ -58,10 +63,15 @@ impl Subscription {
             canary_channel: keys.canary_channel(node),
             keys,
             announcer,
-            state: Mutex::new(State { wanted: HashSet::new(), current: None }),
+            state: Mutex::new(State {
+                wanted: HashSet::new(),
+                current: None,
+                number: 0,
+                hearing: false,
+            }),
             health: Mutex::new(Health::Down("not connected yet".to_owned())),
             canary: watch::Sender::new(0),
-            replace: Notify::new(),
+            deaf: watch::Sender::new(0),
         }
     }
 
@@ -83,7 +93,7 @@ impl Subscription {
                 }
                 Err(error) => error.to_string(),
             };
-            self.state().current = None;
+            self.forget();
             metric::redis_up(false);
             if matches!(self.health(), Health::Unusable(_)) {
                 return;
@@ -96,6 +106,12 @@ impl Subscription {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_LONGEST);
         }
+    }
+
+    fn forget(&self) {
+        let mut state = self.state();
+        state.current = None;
+        state.hearing = false;
     }
 
     pub(super) fn health(&self) -> Health {
@@ -145,22 +161,26 @@ impl Subscription {
         let wanted: Vec<Topic> = {
             let mut state = self.state();
             state.current = Some(connection.clone());
+            state.number += 1;
             state.wanted.iter().cloned().collect()
         };
         connection.subscribe(&self.canary_channel).await?;
         self.subscribe_on(&mut connection, &wanted).await?;
         // Everything announced before this moment may have been missed.
         self.announcer.missed();
+        self.state().hearing = true;
         Ok((connection, broken))
     }
 
     /// Returns why the connection must be replaced, when it must.
     async fn watch(&self, mut connection: MultiplexedConnection, broken: &Notify) -> String {
+        let number = self.state().number;
+        let mut deaf = self.deaf.subscribe();
         let mut every = tokio::time::interval(PING_EVERY);
         loop {
             tokio::select! {
                 () = broken.notified() => return "the connection broke".to_owned(),
-                () = self.replace.notified() => return "the canary was not heard".to_owned(),
+                () = told(&mut deaf, number) => return "the canary was not heard".to_owned(),
                 _ = every.tick() => {
                     let pong: Result<Value, _> =
                         redis::cmd("PING").query_async(&mut connection).await;
@@ -226,9 +246,16 @@ impl Subscription {
         let _ = self.canary.subscribe().wait_for(|&heard| heard >= number).await;
     }
 
-    /// A canary was published and not heard: whatever the connection says of itself, it is deaf.
-    pub(super) fn replace(&self) {
-        self.replace.notify_one();
+    /// The number of the connection that hears everything that is wanted, if there is one.
+    pub(super) fn hearing(&self) -> Option<u64> {
+        let state = self.state();
+        state.hearing.then_some(state.number)
+    }
+
+    /// A canary was published while this connection should have heard it, and it did not:
+    /// whatever it says of itself, it is deaf and must be replaced.
+    pub(super) fn replace(&self, number: u64) {
+        self.deaf.send_replace(number);
     }
 
     /// Takes one message: channel and payload.
@@ -256,6 +283,14 @@ impl Subscription {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until `number` is told; for ever if nobody can tell any more.
+async fn told(numbers: &mut watch::Receiver<u64>, number: u64) {
+    let told = numbers.wait_for(|&told| told == number).await.is_ok();
+    if !told {
+        std::future::pending().await
     }
 }
 

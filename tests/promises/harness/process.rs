@@ -15,6 +15,8 @@ use super::{Api, until};
 /// A child that is killed when dropped, and can be signalled before.
 pub struct Process {
     child: Child,
+    /// Printed if the test fails.
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Process {
@@ -46,6 +48,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for line in self.log.lock().unwrap().iter() {
+                println!("{}: {line}", self.pid());
+            }
+        }
         self.kill();
     }
 }
@@ -107,7 +114,7 @@ impl Node {
                 kept.lock().unwrap().push(line);
             }
         });
-        let process = Process { child };
+        let process = Process { child, log: log.clone() };
         let address = tokio::task::spawn_blocking(move || {
             told.recv_timeout(Duration::from_secs(20)).expect("the node says where it listens")
         });
@@ -213,7 +220,7 @@ impl Redis {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed");
-        self.process = Some(Process { child });
+        self.process = Some(Process { child, log: Arc::default() });
         // Until it answers, or ended because somebody else took the port.
         for _ in 0..1_000 {
             if self.process.as_mut().is_some_and(Process::has_ended) {
