@@ -78,7 +78,8 @@ impl Tail {
         let seq = position.seq;
         match self.lineage.end_of(position.epoch) {
             None => return After::Unsure,
-            Some(end) if seq > end => return After::Unsure,
+            // An earlier epoch may have reached further than this tail has followed yet.
+            Some(end) if seq > end || seq > self.lineage.head => return After::Unsure,
             Some(_) if seq == self.lineage.head => return After::Nothing,
             Some(_) => {}
         }
@@ -168,6 +169,165 @@ impl Tail {
     fn pop(&mut self) {
         if let Some(frame) = self.frames.pop_front() {
             self.bytes -= frame.size();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entry::{Data, Entry, Event};
+    use crate::frame::encode_rest;
+    use crate::position::Epoch;
+
+    /// The obvious model of a log: everything that was ever appended.
+    struct Log {
+        epochs: Vec<(Epoch, u64)>,
+        entries: Vec<Frame>,
+        trimmed: u64,
+    }
+
+    impl Log {
+        fn new() -> Log {
+            Log { epochs: vec![(epoch(0), 0)], entries: Vec::new(), trimmed: 0 }
+        }
+
+        fn append(&mut self, bytes: usize) -> Frame {
+            let seq = self.entries.len() as u64 + 1;
+            let (epoch, _) = self.epochs[self.epochs.len() - 1];
+            let text = format!("{seq} {}", "x".repeat(bytes));
+            let rest = encode_rest(&Event { event_type: None, data: Data::Text(text) });
+            let position = Position { seq, epoch };
+            let frame = Frame::new(&Entry { position, milliseconds: 0, json: false, rest });
+            self.entries.push(frame.clone());
+            frame
+        }
+
+        fn lineage(&self) -> Lineage {
+            let head = self.entries.len() as u64;
+            let mut past = Vec::new();
+            for pair in self.epochs.windows(2) {
+                past.insert(0, (pair[0].0, pair[1].1));
+            }
+            let (epoch, _) = self.epochs[self.epochs.len() - 1];
+            Lineage { epoch, past, head, oldest: self.trimmed + 1 }
+        }
+
+        fn read(&self, after: u64, count: usize) -> Vec<Frame> {
+            let from = after.max(self.trimmed) as usize;
+            self.entries.iter().skip(from).take(count).cloned().collect()
+        }
+    }
+
+    fn epoch(n: usize) -> Epoch {
+        format!("e{n:03}").parse().unwrap()
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Append; the announcement comes, or not, or again.
+        Append { bytes: usize, announced: usize },
+        /// An announcement from long ago comes again.
+        Echo(prop::sample::Index),
+        /// The relay reads from the log.
+        Repair { count: usize },
+        /// Another Redis process takes over and has everything.
+        Reign,
+        /// The log forgets its oldest entries.
+        Trim(u64),
+        /// Memory is short.
+        Shrink,
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        let bytes = prop_oneof![4 => 0..20_usize, 1 => 10_000..400_000_usize];
+        prop_oneof![
+            8 => (bytes, 0..3_usize)
+                .prop_map(|(bytes, announced)| Step::Append { bytes, announced }),
+            1 => any::<prop::sample::Index>().prop_map(Step::Echo),
+            2 => (1..50_usize).prop_map(|count| Step::Repair { count }),
+            1 => Just(Step::Reign),
+            1 => (0..10_u64).prop_map(Step::Trim),
+            1 => Just(Step::Shrink),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn a_reader_of_the_tail_sees_the_log_and_nothing_else(
+            steps in proptest::collection::vec(any_step(), 1..120)
+        ) {
+            let mut log = Log::new();
+            let mut tail = Tail::new(log.lineage());
+            for step in steps {
+                match step {
+                    Step::Append { bytes, announced } => {
+                        let frame = log.append(bytes);
+                        for n in 0..announced {
+                            let fed = tail.feed(frame.clone());
+                            prop_assert!(n == 0 || fed != Fed::Appended, "appended twice");
+                        }
+                    }
+                    Step::Echo(index) if !log.entries.is_empty() => {
+                        let frame = index.get(&log.entries).clone();
+                        let next = tail.head().seq + 1;
+                        let fed = tail.feed(frame.clone());
+                        prop_assert_eq!(
+                            fed == Fed::Appended,
+                            frame.position.seq == next && frame.position.epoch == tail.head().epoch
+                        );
+                    }
+                    Step::Echo(_) => {}
+                    Step::Repair { count } => {
+                        let read = log.read(tail.head().seq, count);
+                        let more = tail.renew(log.lineage(), read);
+                        prop_assert_eq!(more, tail.head().seq < log.lineage().head);
+                    }
+                    Step::Reign => {
+                        let next = (epoch(log.epochs.len()), log.entries.len() as u64);
+                        log.epochs.push(next);
+                        if log.epochs.len() > 10 {
+                            log.epochs.remove(0);
+                        }
+                    }
+                    Step::Trim(count) => {
+                        log.trimmed = (log.trimmed + count).min(log.entries.len() as u64);
+                    }
+                    Step::Shrink => tail.shrink(),
+                }
+                prop_assert!(tail.frames.len() <= TAIL_FRAMES_MAX);
+                prop_assert!(tail.bytes() <= TAIL_BYTES_MAX || tail.frames.len() == 1);
+                prop_assert_eq!(tail.bytes(), tail.frames.iter().map(Frame::size).sum::<usize>());
+                // Every position that was ever handed out, and the one before the first.
+                let start = Position { seq: 0, epoch: log.epochs[0].0 };
+                for position in log.entries.iter().map(|f| f.position).chain([start]) {
+                    match tail.after(position) {
+                        After::Frames(frames) => {
+                            prop_assert!(!frames.is_empty());
+                            prop_assert!(frames.len() <= HANDOUT_FRAMES_MAX);
+                            let bytes: usize = frames.iter().map(Frame::size).sum();
+                            prop_assert!(bytes <= HANDOUT_BYTES_MAX || frames.len() == 1);
+                            for (n, frame) in frames.iter().enumerate() {
+                                let expected = &log.entries[position.seq as usize + n];
+                                prop_assert_eq!(frame.whole(), expected.whole());
+                            }
+                        }
+                        After::Nothing => prop_assert_eq!(position.seq, tail.head().seq),
+                        After::Behind => prop_assert!(position.seq < tail.head().seq),
+                        After::Unsure => {
+                            // Never about a position that the tail has passed, in an epoch it
+                            // knows.
+                            let end = tail.lineage.end_of(position.epoch);
+                            let reached = end.map(|end| end.min(tail.head().seq));
+                            prop_assert!(reached.is_none_or(|reached| position.seq > reached));
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -20,10 +20,12 @@ struct Request {
 fn any_request() -> impl Strategy<Value = Request> {
     // Ids that exist, ids that existed, and ids that never did.
     let task = || (1..25_u32).prop_map(|n| format!("task-{n}"));
-    let list = || prop_oneof![
-        8 => prop::sample::select(vec!["list-todo", "list-doing", "list-done", "l\"2", "list-1", "list-2"]),
-        1 => Just("nope"),
-    ];
+    let list = || {
+        prop_oneof![
+            8 => prop::sample::select(vec!["list-todo", "list-doing", "list-done", "l\"2", "list-1", "list-2"]),
+            1 => Just("nope"),
+        ]
+    };
     let title = || "[a-zäß☂\"\\\\/<>&' ]{1,12}|\\PC{1,8}";
     let request = |method, path: String, body| Request { method, path, body };
     prop_oneof![
@@ -122,7 +124,8 @@ async fn the_same_commands_lead_to_the_same_boards_and_events_on_both_logs() {
     for _ in 0..12 {
         let mut requests = requests.new_tree(&mut runner).unwrap().current();
         // A second board early, so that tasks can be sent to the wrong one.
-        let body = json!({ "id": "b\"2", "name": "\"", "lists": [{ "id": "l\"2", "title": "\\" }] });
+        let body =
+            json!({ "id": "b\"2", "name": "\"", "lists": [{ "id": "l\"2", "title": "\\" }] });
         requests.insert(0, Request { method: "POST", path: "/boards".into(), body: Some(body) });
         let embedded = observe(Backend::Embedded, &requests).await;
         let redis = observe(Backend::Redis, &requests).await;

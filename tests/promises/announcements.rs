@@ -34,10 +34,8 @@ struct World {
 
 impl World {
     fn new(random: &mut fastrand::Rng) -> World {
-        let retention = Retention {
-            history_entries_max: 100_000,
-            history_ttl: Duration::from_secs(3600),
-        };
+        let retention =
+            Retention { history_entries_max: 100_000, history_ttl: Duration::from_secs(3600) };
         let (log, heard) = MemoryLog::new(retention);
         let log: Arc<MemoryLog> = Arc::new(log);
         let (lies, told) = mpsc::channel(1024);
@@ -76,7 +74,11 @@ impl World {
 }
 
 /// Passes announcements on as badly as a network and a bounded inbox can.
-async fn lie(mut heard: mpsc::Receiver<Heard>, lies: mpsc::Sender<Heard>, mut random: fastrand::Rng) {
+async fn lie(
+    mut heard: mpsc::Receiver<Heard>,
+    lies: mpsc::Sender<Heard>,
+    mut random: fastrand::Rng,
+) {
     let mut held: VecDeque<Heard> = VecDeque::new();
     // Some worlds are merely unlucky, in some hardly anything comes through.
     let loss = random.f64();

@@ -80,8 +80,16 @@ fn a_wrong_setting_stops_the_start_with_one_line() {
     for (arguments, settings, parts) in [
         (&["--heartbeat", "soon"][..], &[][..], ["FANTAIL_HEARTBEAT", "\"soon\"", "15s"]),
         (&[], &[("FANTAIL_HISTORY_SIZE", "-1")], ["--history-size", "\"-1\"", "1 to 1000000"]),
-        (&["serve"], &[("FANTAIL_REDIS_URL", "localhost")], ["--redis-url", "\"localhost\"", "rediss://"]),
-        (&["serve", "--listen", "127.0.0.1"], &[], ["FANTAIL_LISTEN", "127.0.0.1", "127.0.0.1:3000"]),
+        (
+            &["serve"],
+            &[("FANTAIL_REDIS_URL", "localhost")],
+            ["--redis-url", "\"localhost\"", "rediss://"],
+        ),
+        (
+            &["serve", "--listen", "127.0.0.1"],
+            &[],
+            ["FANTAIL_LISTEN", "127.0.0.1", "127.0.0.1:3000"],
+        ),
         (&["--listen", "192.0.2.1:1"], &[], ["FANTAIL_LISTEN", "192.0.2.1:1", "cannot listen"]),
         (&["--colour"], &[], ["--colour", "unexpected argument", "--help"]),
     ] {
@@ -120,7 +128,8 @@ fn help_is_the_reference_of_all_settings() {
 
 #[test]
 fn the_table_of_settings_in_the_readme_is_the_programs() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     let rows: HashMap<&str, Vec<&str>> = readme
         .lines()
         .filter_map(|line| line.strip_prefix("| `FANTAIL_"))
