@@ -255,7 +255,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
+        #![proptest_config(ProptestConfig::with_cases(100))]
 
         #[test]
         fn a_reader_of_the_tail_sees_the_log_and_nothing_else(

@@ -1,1 +1,205 @@
-//! Later.
+//! A real browser: the page that ships, and `EventSource` as browsers have it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::balancer::Balancer;
+use crate::harness::chromium::Chromium;
+use crate::harness::nginx::Nginx;
+use crate::harness::{Backend, Cluster, until};
+
+/// JavaScript: the page's stream is live.
+const LIVE: &str = "document.querySelector('#state')?.dataset.state === 'live'";
+
+/// JavaScript: a list shows a task with this title.
+fn shows(list: &str, title: &str) -> String {
+    let (list, title) = (json!(list), json!(title));
+    format!(
+        "[...document.querySelectorAll('[data-list-id]')].some(list => \
+           list.dataset.listId === {list} && \
+           [...list.querySelectorAll('[data-task-id]')].some(task => \
+             task.textContent.includes({title}) || \
+             [...task.querySelectorAll('input, textarea')].some(i => i.value.includes({title}))))"
+    )
+}
+
+#[tokio::test]
+async fn two_pages_on_different_nodes_show_each_others_changes() {
+    let cluster = Cluster::start(2, &[]).await;
+    let browser = Chromium::start().await;
+    let first = browser.client.window().await.unwrap();
+    browser.client.goto(&format!("{}/", cluster.nodes[0].base)).await.unwrap();
+    browser.until(LIVE).await;
+    assert_eq!(browser.value("document.querySelector('#node').textContent").await, "node-1");
+    let second = browser.client.new_window(false).await.unwrap().handle;
+    browser.client.switch_to_window(second.clone()).await.unwrap();
+    browser.client.goto(&format!("{}/", cluster.nodes[1].base)).await.unwrap();
+    browser.until(LIVE).await;
+    assert_eq!(browser.value("document.querySelector('#node').textContent").await, "node-2");
+
+    // Written in one page by its own form …
+    let input = "[data-list-id='list-todo'] form input";
+    let input = browser.client.find(fantoccini::Locator::Css(input)).await.unwrap();
+    input.send_keys("From <b>two</b> & \u{2602}\u{e007}").await.unwrap();
+    browser.until(&shows("list-todo", "From <b>two</b> & \u{2602}")).await;
+    // … seen in the other, as text.
+    browser.client.switch_to_window(first).await.unwrap();
+    browser.until(&shows("list-todo", "From <b>two</b> & \u{2602}")).await;
+    browser.until("document.querySelector('[data-task-id] b') === null").await;
+
+    // And back, by a change that another program makes.
+    cluster.nodes[0].move_to("task-1", "list-done", None).await;
+    browser.until(&shows("list-done", "From <b>two</b>")).await;
+    browser.client.switch_to_window(second).await.unwrap();
+    browser.until(&shows("list-done", "From <b>two</b>")).await;
+    browser.picture("two-pages").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_page_whose_node_is_killed_goes_on_with_another_and_misses_nothing() {
+    let settings = [("FANTAIL_RETRY", "500ms")];
+    let mut cluster = Cluster::start(2, &settings).await;
+    let addresses = cluster.nodes.iter().map(|node| node.address).collect();
+    let balancer = Balancer::start(addresses).await;
+    let browser = Chromium::start().await;
+    browser.client.goto(&format!("http://{}/", balancer.address)).await.unwrap();
+    browser.until(LIVE).await;
+    cluster.nodes[0].create("before", "list-todo").await;
+    browser.until(&shows("list-todo", "before")).await;
+    let node = browser.value("document.querySelector('#node').textContent").await;
+    let killed = if node == "node-1" { 0 } else { 1 };
+    let other = format!("node-{}", 2 - killed);
+
+    cluster.nodes[killed].process.kill();
+    let alive = &cluster.nodes[1 - killed];
+    alive.create("meanwhile", "list-doing").await;
+    browser.until(&shows("list-doing", "meanwhile")).await;
+    browser.until(LIVE).await;
+    browser.until(&format!("document.querySelector('#node').textContent === '{other}'")).await;
+    let (_, last) = alive.create("after", "list-done").await;
+    browser.until(&shows("list-done", "after")).await;
+    browser.until(&shows("list-todo", "before")).await;
+    let id = browser.value("document.querySelector('#last-event-id').textContent").await;
+    assert!(id.as_str().unwrap().contains(&last), "{id} does not show {last}");
+    // It resumed: nothing was reset.
+    for reason in ["trimmed", "lost", "unreadable"] {
+        assert_eq!(alive.metric("fantail_resets_total", reason).await, 0.0);
+    }
+    browser.picture("after-a-killed-node").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_page_whose_log_is_gone_recovers_by_a_new_snapshot() {
+    let node = Backend::Redis.start(&[]).await;
+    let browser = Chromium::start().await;
+    node.create("will be lost", "list-todo").await;
+    browser.client.goto(&format!("{}/", node.base)).await.unwrap();
+    browser.until(&shows("list-todo", "will be lost")).await;
+    let _: String = node.redis.as_ref().unwrap().ask(&["FLUSHALL"]).await;
+    browser.until("document.querySelector('[data-task-id]') === null").await;
+    browser.until(LIVE).await;
+    node.create("new", "list-todo").await;
+    browser.until(&shows("list-todo", "new")).await;
+    browser.close().await;
+}
+
+/// Opens `count` EventSources on `path` in the page and keeps them in `window.sources`.
+async fn open_sources(browser: &Chromium, path: &str, count: usize) {
+    let script = format!(
+        "window.sources ??= []; window.heard = 0;
+         for (let n = 0; n < {count}; n++) {{
+           const source = new EventSource('{path}');
+           source.addEventListener('task_created', () => window.heard++);
+           window.sources.push(source);
+         }}"
+    );
+    browser.client.execute(&script, Vec::new()).await.unwrap();
+}
+
+const OPEN: &str = "window.sources.filter(source => source.readyState === 1).length";
+
+#[tokio::test]
+async fn the_seventh_stream_of_an_http_1_origin_waits_and_there_are_two_ways_out() {
+    let cluster = Cluster::start(2, &[]).await;
+    let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.address).collect();
+    let node = &cluster.nodes[0];
+    let body = json!({ "id": "b2", "name": "Two", "lists": [{ "id": "l2", "title": "L" }] });
+    node.send("POST", "/boards", Some(body)).await;
+    let browser = Chromium::start().await;
+    // A page without streams of its own.
+    browser.client.goto(&format!("{}/healthz", node.base)).await.unwrap();
+    open_sources(&browser, "/boards/board-1/events", 7).await;
+    browser.until(&format!("{OPEN} === 6")).await;
+    // It is not merely late: it waits as long as the six are open, and comes when one goes.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(browser.value(OPEN).await, 6);
+    assert_eq!(node.metric("fantail_connections", "").await, 6.0);
+    let close = "window.sources.find(source => source.readyState === 1).close()";
+    browser.client.execute(close, Vec::new()).await.unwrap();
+    browser.until(&format!("{OPEN} === 6")).await;
+
+    // One way out: several boards over one connection.
+    browser.client.goto(&format!("{}/healthz", node.base)).await.unwrap();
+    open_sources(&browser, "/events?boards=board-1,b2", 1).await;
+    browser.until(&format!("{OPEN} === 1")).await;
+    node.create("one", "list-todo").await;
+    node.create("two", "l2").await;
+    browser.until("window.heard === 2").await;
+
+    // The other: HTTP/2, through the nginx that ships.
+    let nginx = Nginx::start(&nodes).await;
+    browser.client.goto(&format!("https://{}/healthz", nginx.https)).await.unwrap();
+    open_sources(&browser, "/boards/board-1/events", 30).await;
+    browser.until(&format!("{OPEN} === 30")).await;
+    let protocols = browser
+        .value(
+            "[...new Set(performance.getEntriesByType('navigation').map(e => e.nextHopProtocol))]",
+        )
+        .await;
+    assert_eq!(protocols, json!(["h2"]));
+    cluster.nodes[1].create("three", "list-todo").await;
+    browser.until("window.heard === 30").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_browser_resumes_by_itself_from_another_origin_and_hears_resets() {
+    // The page is on one node, its stream on another: CORS, Last-Event-ID and all.
+    let mut cluster = Cluster::start(2, &[("FANTAIL_RETRY", "200ms")]).await;
+    let browser = Chromium::start().await;
+    browser.client.goto(&format!("{}/healthz", cluster.nodes[0].base)).await.unwrap();
+    let balancer = Balancer::start(vec![cluster.nodes[1].address, cluster.nodes[0].address]).await;
+    let script = format!(
+        "window.heard = []; window.source = new EventSource('http://{}/topics/t/events');
+         window.source.onmessage = event => window.heard.push([event.data, event.lastEventId]);
+         window.source.addEventListener('reset', event => window.heard.push(['reset', event.data]));",
+        balancer.address
+    );
+    browser.client.execute(&script, Vec::new()).await.unwrap();
+    browser.until("window.heard.length === 1").await;
+    cluster.nodes[0].publish("t", "one").await;
+    browser.until("window.heard.length === 2").await;
+    let which = browser.value("JSON.parse(window.heard[0][0]).node").await;
+    let killed = if which == "node-1" { 0 } else { 1 };
+    let killed_page = killed == 0;
+    cluster.nodes[killed].process.kill();
+    let alive = &cluster.nodes[1 - killed];
+    alive.publish("t", "two").await;
+    alive.publish("t", "three").await;
+    let heard = until("the browser has heard everything", async || {
+        let heard = browser.value("window.heard.map(event => event[0])").await;
+        (heard.as_array().unwrap().len() == 5).then_some(heard)
+    })
+    .await;
+    let texts: Vec<&Value> =
+        heard.as_array().unwrap().iter().filter(|t| !t.to_string().contains("connected")).collect();
+    assert_eq!(
+        texts,
+        [&json!("one"), &json!("two"), &json!("three")],
+        "page killed: {killed_page}"
+    );
+    browser.close().await;
+}

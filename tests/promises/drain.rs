@@ -1,10 +1,14 @@
 //! Deploys are calm (promise 7).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Backend, Stream, on_both_logs, until};
+use crate::harness::nginx::Nginx;
+use crate::harness::roamer::Roamer;
+use crate::harness::{Api, Backend, Node, Redis, Stream, on_both_logs, seq, until, within};
 
 on_both_logs! {
     async fn a_draining_node_ends_its_streams_spread_over_the_window(backend: Backend) {
@@ -93,4 +97,128 @@ async fn a_second_signal_ends_at_once() {
     assert_eq!(node.node.process.ended().await, Some(0));
     assert!(began_at.elapsed() < Duration::from_secs(10));
     stream.end().await;
+}
+
+#[tokio::test]
+async fn a_rolling_restart_behind_nginx_under_load_loses_nothing_and_reconnects_are_spread() {
+    const SUBSCRIBERS: usize = 45;
+    let settings =
+        [("FANTAIL_DRAIN", "2s"), ("FANTAIL_RETRY", "400ms"), ("FANTAIL_HISTORY_SIZE", "100000")];
+    let redis = Redis::start().await;
+    let mut nodes = Vec::new();
+    for n in 1..=3 {
+        nodes.push(Node::start(&format!("node-{n}"), Some(&redis), &settings).await);
+    }
+    let addresses: Vec<_> = nodes.iter().map(|node| node.address).collect();
+    let nginx = Nginx::start(&addresses).await;
+    let path = "/topics/t/events?from=earliest";
+    let roamers: Vec<Roamer> =
+        (0..SUBSCRIBERS).map(|_| Roamer::start(vec![nginx.http], 0, path, 1.0)).collect();
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn({
+        let (stop, api) = (stop.clone(), Api::keeping_alive(&format!("http://{}", nginx.http)));
+        async move {
+            // What was acknowledged, and what was not: a request whose connection broke may have
+            // been carried out.
+            let (mut acknowledged, mut unknown) = (Vec::new(), 0);
+            let mut n = 0;
+            while !stop.load(Ordering::Relaxed) {
+                n += 1;
+                let body = json!({ "data": format!("event {n}") });
+                match api.try_send("POST", "/topics/t/events", Some(body)).await {
+                    Ok(answer) if answer.status == 201 => {
+                        let id = answer.body["id"].as_str().unwrap().to_owned();
+                        acknowledged.push((id, format!("event {n}")));
+                    }
+                    _ => unknown += 1,
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            (acknowledged, unknown)
+        }
+    });
+    until("everybody hears something", async || {
+        roamers.iter().all(|roamer| roamer.count() > 0).then_some(())
+    })
+    .await;
+
+    let mut drains = Vec::new();
+    for n in 0..3 {
+        let began_at = Instant::now();
+        nodes[n].terminate();
+        assert_eq!(nodes[n].process.ended().await, Some(0));
+        drains.push((began_at, Instant::now()));
+        let listen = addresses[n].to_string();
+        let id = format!("node-{}", n + 1);
+        nodes[n] = Node::start_at(&id, &listen, Some(&redis.url()), &settings).await;
+        until("it is ready again", async || {
+            (nodes[n].send("GET", "/readyz", None).await.status == 200).then_some(())
+        })
+        .await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (acknowledged, unknown) = writing.await.unwrap();
+    let last = acknowledged.iter().map(|(id, _)| seq(id)).max().unwrap();
+    let (mut reconnects, mut told_to_come_back) = (Vec::new(), 0);
+    for (n, roamer) in roamers.iter().enumerate() {
+        until(&format!("subscriber {n} has everything"), async || {
+            (roamer.count() as u64 >= last).then_some(())
+        })
+        .await;
+        let count = roamer.count() as u64;
+        roamer.assert_complete(1, count);
+        let account = roamer.account.lock().unwrap();
+        assert!(account.refusals.is_empty(), "{:?}", account.refusals);
+        for (id, data) in &acknowledged {
+            let event = &account.events[seq(id) as usize - 1];
+            assert_eq!((&event.id, &event.data), (id, data), "an acknowledged event is missing");
+        }
+        told_to_come_back += account.told_to_come_back;
+        reconnects.extend(account.reconnects.iter().copied());
+    }
+    println!(
+        "{} acknowledged, {unknown} unknown, {} delivered to each of {SUBSCRIBERS}, {} reconnects, \
+         {told_to_come_back} of them in vain",
+        acknowledged.len(),
+        last,
+        reconnects.len()
+    );
+    // Everybody was moved at least once, and never many in the same moment: over a drain of two
+    // seconds, no quarter of a second sees half of its reconnects.
+    for (began_at, ended_at) in drains {
+        let mut quarters = vec![0; 40];
+        let mut all = 0;
+        for at in reconnects
+            .iter()
+            .filter(|&&at| at >= began_at && at <= ended_at + Duration::from_secs(1))
+        {
+            quarters[(((*at - began_at).as_millis() / 250) as usize).min(39)] += 1;
+            all += 1;
+        }
+        assert!(all >= 5, "{all} reconnects in a drain");
+        assert!(quarters.iter().all(|&quarter| quarter * 2 <= all), "{quarters:?}");
+    }
+}
+
+#[tokio::test]
+async fn when_no_node_is_left_nginx_tells_a_browser_to_come_back() {
+    let settings = [("FANTAIL_DRAIN", "100ms")];
+    let mut node = Backend::Embedded.start(&settings).await;
+    let nginx = Nginx::start(&[node.address]).await;
+    let mut stream = Stream::open(nginx.http, "/boards/board-1/events").await;
+    let missing = Stream::request(nginx.http, "/boards/nope/events", "").await;
+    assert_eq!(missing.status, 404, "what will never work is told as it is");
+    node.node.terminate();
+    stream.end().await;
+    node.node.process.ended().await;
+    let mut later = Stream::request(nginx.http, "/boards/board-1/events", "").await;
+    assert_eq!(later.status, 200, "{}", later.head);
+    assert!(later.head.contains("content-type: text/event-stream"), "{}", later.head);
+    later.end().await;
+    let retry = later.interpreter.retry.expect("it says when to come back");
+    assert!((500..=10_000).contains(&retry), "{retry}");
+    let write = Api::new(&format!("http://{}", nginx.http));
+    let write = write.send("POST", "/tasks", Some(json!({ "title": "x", "listId": "list-todo" })));
+    assert_eq!(write.await.status, 502, "writes see what is so");
 }

@@ -3,7 +3,10 @@
 //! Everything listens on a free loopback port and is ended by pid when dropped, also by a failing
 //! test.
 
+pub mod balancer;
+pub mod chromium;
 pub mod client;
+pub mod nginx;
 pub mod process;
 pub mod roamer;
 

@@ -17,9 +17,35 @@ pub struct Process {
     child: Child,
     /// Printed if the test fails.
     log: Arc<Mutex<Vec<String>>>,
+    end: End,
+}
+
+/// What ends a process together with its children.
+#[derive(Clone, Copy)]
+enum End {
+    /// It has none.
+    Kill,
+    /// It ends them itself when asked to.
+    Terminate,
+    /// They are in a process group of its own.
+    KillGroup,
 }
 
 impl Process {
+    fn new(child: Child, log: Arc<Mutex<Vec<String>>>) -> Process {
+        Process { child, log, end: End::Kill }
+    }
+
+    /// A process that is asked to end, because it must end its own children.
+    pub fn quitting(child: Child) -> Process {
+        Process { child, log: Arc::default(), end: End::Terminate }
+    }
+
+    /// The leader of a process group, which ends as a whole.
+    pub fn group(child: Child) -> Process {
+        Process { child, log: Arc::default(), end: End::KillGroup }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -31,7 +57,15 @@ impl Process {
 
     /// SIGKILL, and gone when this returns.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
+        if self.has_ended() {
+            return;
+        }
+        let pid = Pid::from_child(&self.child);
+        let _ = match self.end {
+            End::Kill => kill_process(pid, Signal::KILL),
+            End::Terminate => kill_process(pid, Signal::TERM),
+            End::KillGroup => rustix::process::kill_process_group(pid, Signal::KILL),
+        };
         let _ = self.child.wait();
     }
 
@@ -114,7 +148,7 @@ impl Node {
                 kept.lock().unwrap().push(line);
             }
         });
-        let process = Process { child, log: log.clone() };
+        let process = Process::new(child, log.clone());
         let address = tokio::task::spawn_blocking(move || {
             told.recv_timeout(Duration::from_secs(20)).expect("the node says where it listens")
         });
@@ -220,7 +254,7 @@ impl Redis {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed");
-        self.process = Some(Process { child, log: Arc::default() });
+        self.process = Some(Process::new(child, Arc::default()));
         // Until it answers, or ended because somebody else took the port.
         for _ in 0..1_000 {
             if self.process.as_mut().is_some_and(Process::has_ended) {

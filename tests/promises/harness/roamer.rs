@@ -21,6 +21,8 @@ pub struct Account {
     pub retries: Vec<u64>,
     /// Statuses other than 200.
     pub refusals: Vec<u16>,
+    /// How often a proxy told it to come back later instead of a node.
+    pub told_to_come_back: usize,
 }
 
 /// Follows `path` at one of several addresses; goes on to the next when a stream ends.
@@ -43,6 +45,9 @@ impl Roamer {
                 let address = addresses[at % addresses.len()];
                 if let Ok(mut stream) = Stream::try_request(address, &path, &last_event_id).await {
                     if stream.status == 200 {
+                        if stream.head.contains("content-length") {
+                            shared.lock().unwrap().told_to_come_back += 1;
+                        }
                         while let Some(event) = stream.next().await {
                             let mut account = shared.lock().unwrap();
                             match event.kind.as_str() {
