@@ -8,7 +8,7 @@ use fantoccini::{Client, ClientBuilder};
 use serde_json::{Value, json};
 
 use super::process::{Process, TempDir};
-use super::until;
+use super::{until, within};
 
 /// A browser with one window; ended with everything it started.
 pub struct Chromium {
@@ -64,6 +64,12 @@ impl Chromium {
             .await
             .expect("Chromium starts");
         Chromium { client, driver, _dir: dir }
+    }
+
+    /// Loads a page. An origin whose six connections are all taken by streams cannot be loaded
+    /// from: that would wait for ever, and so there is a limit.
+    pub async fn open(&self, url: &str) {
+        within(&format!("{url} to load"), self.client.goto(url)).await.unwrap();
     }
 
     /// The value of a JavaScript expression in the current page.
