@@ -10,6 +10,7 @@
 #   FANTAIL_DEMO_PROFILE=dev  build profile, default release
 #   FANTAIL_DEMO_SECONDS=20   end by itself after this time
 #   FANTAIL_DEMO_NODES=3      number of gateways
+#   FANTAIL_DRAIN=…           and every other setting of the gateway reaches all of them
 #
 # While it runs: kill one of the processes it names and watch what clients see;
 # kill -USR1 <pid of this script> starts what has ended, at the same address.
@@ -143,8 +144,9 @@ redis_answers() {
 start_node() {
     local index=$1 number=$(($1 + 1)) port=${node_ports[$1]:-0} log
     log="$directory/node-$number.log"
-    # No variable of the caller's shell reaches a node: this is the demo's topology, not theirs.
-    env -u FANTAIL_MAX_CONNECTIONS -u FANTAIL_MAX_CONNECTIONS_PER_ADDRESS -u FANTAIL_LOG_FORMAT \
+    # Other settings of the caller's shell reach the nodes (FANTAIL_DRAIN=1m make demo), but a quiet
+    # log would not say where a node listens.
+    env -u FANTAIL_LOG \
         "$binary" serve --listen "127.0.0.1:$port" --redis-url "redis://127.0.0.1:$redis_port" \
         --node-id "node-$number" 2>>"$log" &
     node_pids[index]=$!
@@ -169,14 +171,16 @@ start_redis() {
 # Fills in nginx's configuration. A worker needs two connections a stream, and may have no more
 # descriptors than the system allows (only root's nginx could raise the limit).
 write_nginx_configuration() {
-    local descriptors servers='' port
+    local descriptors streams='' requests='' port
     descriptors=$(ulimit -Hn)
     [[ $descriptors == unlimited || $descriptors -gt 65536 ]] && descriptors=65536
     for port in "${node_ports[@]}"; do
-        servers+="server 127.0.0.1:$port max_fails=1 fail_timeout=2s; "
+        streams+="server 127.0.0.1:$port max_fails=0; "
+        requests+="server 127.0.0.1:$port max_fails=1 fail_timeout=2s; "
     done
     cp -r "$here/nginx/common" "$directory/"
-    sed -e "s#@DIRECTORY@#$directory#g" -e "s#@SERVERS@#$servers#" \
+    sed -e "s#@DIRECTORY@#$directory#g" \
+        -e "s#@SERVERS_OF_STREAMS@#$streams#" -e "s#@SERVERS_OF_REQUESTS@#$requests#" \
         -e "s#@DESCRIPTORS@#$descriptors#" -e "s#@CONNECTIONS@#$((descriptors - 64))#" \
         -e "s#@HTTP_PORT@#$http_port#" -e "s#@HTTPS_PORT@#$https_port#" \
         "$here/nginx/demo.conf" >"$directory/nginx.conf"

@@ -272,16 +272,29 @@ async fn the_demo_delivers_through_nginx_and_tells_streams_to_come_back_while_no
 
     // They come back, and so does the stream: where it was.
     signal(demo.child.id(), Signal::USR1);
-    until("a node is back", async || {
-        reqwest::get(format!("{url}/readyz")).await.is_ok_and(|answer| answer.status() == 200)
-    })
-    .await;
+    for node in &demo.urls {
+        until("all nodes are back", async || {
+            reqwest::get(format!("{node}/readyz")).await.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+    }
     let resumed = reqwest::Client::new()
         .get(format!("{url}/boards/board-1/events"))
         .header("Last-Event-ID", &id)
         .send();
     let replayed = read_until(&mut resumed.await.unwrap(), "Through nginx").await;
     assert!(!replayed.contains("event: reset"), "{replayed}");
+
+    // New streams are spread over all of them, at once.
+    let (mut streams, mut heads) = (Vec::new(), String::new());
+    for _ in 0..9 {
+        let mut stream = reqwest::get(format!("{url}/boards/board-1/events")).await.unwrap();
+        heads += &read_until(&mut stream, "connected").await;
+        streams.push(stream);
+    }
+    for node in ["node-1", "node-2", "node-3"] {
+        assert!(heads.matches(node).count() >= 2, "{node} gets no streams: {heads}");
+    }
 
     // It ends, and leaves nothing behind.
     signal(demo.child.id(), Signal::TERM);
@@ -320,6 +333,7 @@ struct Demo {
     http: String,
     https: String,
     nodes: Vec<u32>,
+    urls: Vec<String>,
     nginx: u32,
     redis: u32,
     directory: PathBuf,
@@ -346,6 +360,7 @@ impl Demo {
             http: words[1].to_owned(),
             https: words[2].to_owned(),
             nodes: word("pids=").split(',').map(id).collect(),
+            urls: word("nodes=").split(',').map(str::to_owned).collect(),
             nginx: id(word("nginx=")),
             redis: id(word("redis=")),
             directory: word("directory=").into(),
