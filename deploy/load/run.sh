@@ -79,7 +79,7 @@ if [[ -z $url ]]; then
     "$here/../demo.sh" >"$directory/demo" &
     demo_pid=$!
     # As long as it takes: it may have to build first. It ends by itself if it cannot start.
-    until grep -q '^ready ' "$directory/demo"; do
+    until grep -qs '^ready ' "$directory/demo"; do
         kill -0 "$demo_pid" 2>/dev/null || fail "the demo did not start"
         sleep 0.2
     done
@@ -155,11 +155,11 @@ witness_pid='' listeners_pid=''
 
 # oha's answer times in milliseconds, and how often it got which status.
 quantile_of_posts() { sed -n "s/^ *\"$1\": \([0-9.]*\).*/\1/p" "$directory/writer" | head -n 1; }
-statuses=$(sed -n '/"statusCodeDistribution"/,/}/s/^ *"\([0-9]*\)": \([0-9]*\).*/\2 × \1/p' "$directory/writer")
+statuses=$(sed -n '/"statusCodeDistribution"/,/}/s/^ *"\([0-9]*\)": \([0-9]*\).*/\2 answered \1/p' "$directory/writer")
 
 echo
 echo "streams      $streams through $url, all open after $opened_milliseconds ms"
-echo "tasks        $rate a second for $seconds s: ${statuses//$'\n'/, }; answered p50 $(quantile_of_posts p50) ms, p99 $(quantile_of_posts p99) ms"
+echo "tasks        $rate a second for $seconds s: ${statuses//$'\n'/, }, after p50 $(quantile_of_posts p50) ms, p99 $(quantile_of_posts p99) ms"
 
 # What the counters say has changed between the two scrapes.
 verdict=0
