@@ -9,6 +9,8 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::health::HealthUrl;
+
 /// Fantail: a horizontally scalable Server-Sent Events gateway backed by Redis.
 #[derive(Debug, Parser)]
 #[command(
@@ -29,6 +31,19 @@ struct Arguments {
 enum Subcommands {
     /// Serve streams, tasks and topics (the default)
     Serve(Config),
+    /// Ask a running gateway whether it answers: exit status 0 if so, else 1 and one line that says why
+    Health(Health),
+}
+
+#[derive(Debug, clap::Args)]
+struct Health {
+    /// What to ask [default: /healthz where FANTAIL_LISTEN says that this machine's gateway listens]
+    #[arg(long)]
+    url: Option<HealthUrl>,
+
+    /// Where the gateway of this machine listens
+    #[arg(long, env = "FANTAIL_LISTEN", default_value = "127.0.0.1:3000", value_parser = listen)]
+    listen: SocketAddr,
 }
 
 /// The settings of `fantail serve`.
@@ -122,6 +137,8 @@ pub enum CorsOrigins {
 pub enum Stop {
     /// `--help` or `--version`: print this and succeed.
     Print(String),
+    /// `health`: ask there whether a gateway answers.
+    Health(HealthUrl),
     /// One line that says what is wrong.
     Wrong(String),
 }
@@ -145,10 +162,13 @@ impl Config {
         T: Into<std::ffi::OsString> + Clone,
     {
         let arguments = Arguments::try_parse_from(arguments).map_err(|error| stop(&error))?;
-        Ok(match arguments.command {
-            Some(Subcommands::Serve(config)) => config,
-            None => arguments.config,
-        })
+        match arguments.command {
+            Some(Subcommands::Serve(config)) => Ok(config),
+            Some(Subcommands::Health(Health { url, listen })) => {
+                Err(Stop::Health(url.unwrap_or_else(|| HealthUrl::of(listen))))
+            }
+            None => Ok(arguments.config),
+        }
     }
 
     /// All settings as (flag, variable, default, help), for documentation and its test.
@@ -188,7 +208,11 @@ fn stop(error: &clap::Error) -> Stop {
                 Some(source) => source.to_string(),
                 None => format!("must be one of: {}", text(ContextKind::ValidValue)),
             };
-            Stop::Wrong(format!("{flag} (FANTAIL_{variable}) is {value:?}: {right}"))
+            match flag {
+                // Of a question, not a setting: it has no variable.
+                "--url" => Stop::Wrong(format!("{flag} is {value:?}: {right}")),
+                _ => Stop::Wrong(format!("{flag} (FANTAIL_{variable}) is {value:?}: {right}")),
+            }
         }
         _ => {
             let rendered = error.to_string();
@@ -312,6 +336,7 @@ mod tests {
         let arguments = std::iter::once("fantail").chain(arguments.iter().copied());
         Config::from_arguments(arguments).map_err(|stop| match stop {
             Stop::Print(text) | Stop::Wrong(text) => text,
+            Stop::Health(url) => url.to_string(),
         })
     }
 
@@ -364,6 +389,17 @@ mod tests {
             }
         }
         assert!(from(&["--colour"]).unwrap_err().contains("--colour"));
+    }
+
+    #[test]
+    fn health_asks_the_own_listen_address_unless_told_otherwise() {
+        let asks = |arguments: &[&str]| from(arguments).unwrap_err();
+        assert_eq!(asks(&["health"]), "http://127.0.0.1:3000/healthz");
+        assert_eq!(asks(&["health", "--listen", "0.0.0.0:80"]), "http://127.0.0.1:80/healthz");
+        assert_eq!(asks(&["health", "--url", "http://a:1/readyz"]), "http://a:1/readyz");
+        let line = asks(&["health", "--url", "https://a/"]);
+        assert!(line.contains("--url") && line.contains("http://"), "{line}");
+        assert!(!line.contains("FANTAIL_URL"), "there is no such variable: {line}");
     }
 
     #[test]

@@ -22,7 +22,8 @@
 //! 8. What the connection says becomes the body of an HTTP response, and so bytes on a socket.
 //!
 //! Around it: [`config`] and [`gateway`] (start and drain), [`admission`] (how many streams),
-//! [`canary`] (whether this node can deliver), [`telemetry`] (what operators see).
+//! [`canary`] (whether this node can deliver), [`telemetry`] (what operators see), [`health`] (what
+//! a container engine asks).
 //!
 //! # Doors
 //!
@@ -61,3 +62,5 @@ pub mod canary;
 pub mod config;
 
 pub mod telemetry;
+
+pub mod health;

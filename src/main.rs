@@ -16,6 +16,9 @@ fn main() -> ExitCode {
             print!("{text}");
             return ExitCode::SUCCESS;
         }
+        Err(Stop::Health(url)) => {
+            return url.ask().map_or_else(|line| fail(&line), |()| ExitCode::SUCCESS);
+        }
         Err(Stop::Wrong(line)) => return fail(&line),
     };
     telemetry::start_logging(&config);

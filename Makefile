@@ -1,0 +1,22 @@
+# What one types. Everything here is a thin name for a command that can be run by itself.
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo load
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## One gateway on http://127.0.0.1:3000, without Redis (or with FANTAIL_REDIS_URL=redis://…)
+	cargo run --release
+
+demo: ## Redis, three gateways and nginx (HTTP, HTTPS with HTTP/2) as processes on this machine
+	deploy/demo.sh
+
+load: ## The demo, thousands of streams, and what the gateways deliver to them (uses oha)
+	deploy/load/run.sh
+
+# --- Tests -----------------------------------------------------------------------------------
+
+# (room for: deps, test)
+
+# --- End of tests ----------------------------------------------------------------------------

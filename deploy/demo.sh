@@ -1,0 +1,307 @@
+#!/usr/bin/env bash
+# The topology of docker-compose.yml without containers: Redis, three gateways, and nginx in front
+# with HTTP and with TLS and HTTP/2, as plain processes on loopback. Everything lives in a temporary
+# directory and ends with this script.
+#
+#   deploy/demo.sh            start, print where everything is, run until Ctrl-C
+#   deploy/demo.sh --check    only test nginx's configuration, as it would be used
+#
+#   FANTAIL_BINARY=path       use this binary; otherwise cargo builds one
+#   FANTAIL_DEMO_PROFILE=dev  build profile, default release
+#   FANTAIL_DEMO_SECONDS=20   end by itself after this time
+#   FANTAIL_DEMO_NODES=3      number of gateways
+#   FANTAIL_DRAIN=…           and every other setting of the gateway reaches all of them
+#
+# While it runs: kill one of the processes it names and watch what clients see;
+# kill -USR1 <pid of this script> starts what has ended, at the same address.
+#
+# Standard output begins, when everything is ready, with one line for programs:
+#   ready http://… https://… nodes=http://…,… pids=…,… redis=port:pid nginx=pid directory=…
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+node_count=${FANTAIL_DEMO_NODES:-3}
+seconds=${FANTAIL_DEMO_SECONDS:-}
+for number in "$node_count" "${seconds:-1}"; do
+    if ! [[ $number =~ ^[1-9][0-9]{0,5}$ ]]; then
+        echo "demo: FANTAIL_DEMO_NODES and FANTAIL_DEMO_SECONDS must be whole numbers, 1 or more" >&2
+        exit 2
+    fi
+done
+
+directory=''
+redis_pid='' nginx_pid=''
+redis_port='' http_port='' https_port=''
+node_pids=() node_ports=()
+
+say() { echo "demo: $*" >&2; }
+
+fail() {
+    say "$*"
+    exit 1
+}
+
+# Ends every process this script has started, by its id, and removes the directory.
+finish() {
+    trap - EXIT
+    trap '' INT TERM USR1
+    local pids=("${node_pids[@]}") pid round
+    [[ -n $nginx_pid ]] && pids+=("$nginx_pid")
+    # Redis last, so that the gateways can say goodbye to it.
+    [[ -n $redis_pid ]] && pids+=("$redis_pid")
+    # The first signal begins a gateway's drain, the second cuts it short: nobody waits for a demo.
+    for round in TERM TERM KILL; do
+        for pid in "${pids[@]}"; do
+            kill -s "$round" "$pid" 2>/dev/null || true
+        done
+        for _ in {1..20}; do
+            local alive=no
+            for pid in "${pids[@]}"; do
+                kill -0 "$pid" 2>/dev/null && alive=yes
+            done
+            [[ $alive == no ]] && break 2
+            sleep 0.05
+        done
+    done
+    wait 2>/dev/null || true
+    [[ -n $directory ]] && rm -rf "$directory"
+}
+trap finish EXIT
+# Exit, not finish: what runs at the moment is left first. The statuses are the customary ones.
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# What must be installed. As root in a Debian container the demo gets it by itself; where systemd
+# would start the programs as services too, it only says how.
+require() {
+    local missing=() program
+    for program in "$@"; do
+        command -v "$program" >/dev/null || missing+=("$program")
+    done
+    [[ ${#missing[@]} -eq 0 ]] && return
+    if [[ $(id -u) -eq 0 && ! -d /run/systemd/system ]] && command -v apt-get >/dev/null; then
+        say "installing: ${missing[*]}"
+        if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y \
+            --no-install-recommends "${missing[@]}"; } >/dev/null 2>&1; then
+            fail "cannot install them; try: apt-get install ${missing[*]}"
+        fi
+    else
+        fail "please install: apt-get install ${missing[*]}"
+    fi
+}
+
+# Whether nobody listens on a port of loopback.
+is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# The wanted port if nobody has it, else another one; below the ports that the kernel gives to
+# outgoing connections, so that none of those takes it before we listen.
+free_port() {
+    local port=${1:-}
+    while [[ -z $port ]] || ! is_free "$port"; do
+        port=$((RANDOM % 12000 + 20000))
+    done
+    echo "$port"
+}
+
+# Tries a command every tenth of a second, as long as the process lives and not for ever.
+until_ok() {
+    local pid=$1 tries
+    shift
+    for tries in {1..150}; do
+        "$@" && return 0
+        kill -0 "$pid" 2>/dev/null || return 1
+        sleep 0.1
+    done
+    say "still not so after ${tries} tries: $*"
+    return 1
+}
+
+# The first line of an answer to GET, over bash's own sockets: curl need not be there.
+status_of() {
+    local line=
+    {
+        exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
+        printf 'GET %s HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n' "$2" >&3 || return 1
+        IFS= read -r -t 3 line <&3 || true
+        exec 3>&-
+    } 2>/dev/null
+    [[ $line == *" 200 "* ]]
+}
+
+# One answer of Redis, the same way.
+redis_answers() {
+    local line=
+    {
+        exec 3<>"/dev/tcp/127.0.0.1/$redis_port" || return 1
+        printf 'PING\r\n' >&3 || return 1
+        IFS= read -r -t 1 line <&3 || true
+        exec 3>&-
+    } 2>/dev/null
+    [[ $line == *PONG* ]]
+}
+
+# A gateway takes a free port by itself the first time, and says which; later the same one.
+start_node() {
+    local index=$1 number=$(($1 + 1)) port=${node_ports[$1]:-0} log
+    log="$directory/node-$number.log"
+    # Other settings of the caller's shell reach the nodes (FANTAIL_DRAIN=1m make demo), but a quiet
+    # log would not say where a node listens.
+    env -u FANTAIL_LOG \
+        "$binary" serve --listen "127.0.0.1:$port" --redis-url "redis://127.0.0.1:$redis_port" \
+        --node-id "node-$number" 2>>"$log" &
+    node_pids[index]=$!
+    disown "$!"
+    if [[ $port == 0 ]]; then
+        until_ok "${node_pids[index]}" grep -qs 'listening on http://' "$log" ||
+            fail "node-$number does not start: $(tail -n 3 "$log")"
+        node_ports[index]=$(sed -n 's#.*listening on http://127\.0\.0\.1:\([0-9]*\).*#\1#p' "$log" | tail -n 1)
+    fi
+    until_ok "${node_pids[index]}" status_of "${node_ports[index]}" /readyz ||
+        fail "node-$number does not become ready: $(tail -n 3 "$log")"
+}
+
+start_redis() {
+    redis-server --port "$redis_port" --bind 127.0.0.1 --dir "$directory/redis" \
+        --appendonly yes --save '' --logfile "$directory/redis.log" >/dev/null 2>&1 &
+    redis_pid=$!
+    disown "$redis_pid"
+    until_ok "$redis_pid" redis_answers
+}
+
+# Fills in nginx's configuration. A worker needs two connections a stream, and may have no more
+# descriptors than the system allows (only root's nginx could raise the limit).
+write_nginx_configuration() {
+    local descriptors streams='' requests='' port
+    descriptors=$(ulimit -Hn)
+    [[ $descriptors == unlimited || $descriptors -gt 65536 ]] && descriptors=65536
+    for port in "${node_ports[@]}"; do
+        streams+="server 127.0.0.1:$port max_fails=0; "
+        requests+="server 127.0.0.1:$port max_fails=1 fail_timeout=2s; "
+    done
+    cp -r "$here/nginx/common" "$directory/"
+    sed -e "s#@DIRECTORY@#$directory#g" \
+        -e "s#@SERVERS_OF_STREAMS@#$streams#" -e "s#@SERVERS_OF_REQUESTS@#$requests#" \
+        -e "s#@DESCRIPTORS@#$descriptors#" -e "s#@CONNECTIONS@#$((descriptors - 64))#" \
+        -e "s#@HTTP_PORT@#$http_port#" -e "s#@HTTPS_PORT@#$https_port#" \
+        "$here/nginx/demo.conf" >"$directory/nginx.conf"
+}
+
+make_certificate() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 \
+        -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
+        -keyout "$directory/key.pem" -out "$directory/certificate.pem" 2>/dev/null
+}
+
+start_nginx() {
+    nginx -p "$directory" -e "$directory/nginx.error.log" -c "$directory/nginx.conf" \
+        >/dev/null 2>&1 &
+    nginx_pid=$!
+    disown "$nginx_pid"
+    until_ok "$nginx_pid" status_of "$http_port" /healthz
+}
+
+# Starts what has ended, at the address it had.
+start_again() {
+    local index
+    kill -0 "$redis_pid" 2>/dev/null || { start_redis && say "redis is back, pid $redis_pid"; }
+    for index in "${!node_pids[@]}"; do
+        if ! kill -0 "${node_pids[index]}" 2>/dev/null; then
+            start_node "$index"
+            say "node-$((index + 1)) is back, pid ${node_pids[index]}"
+        fi
+    done
+    kill -0 "$nginx_pid" 2>/dev/null || { start_nginx && say "nginx is back, pid $nginx_pid"; }
+}
+
+# Debian has nginx in /usr/sbin, which is not in everybody's path.
+PATH="$PATH:/usr/sbin:/sbin"
+
+directory=$(mktemp -d "${TMPDIR:-/tmp}/fantail-demo.XXXXXX")
+# nginx's workers may run as another user and write large bodies to files here.
+chmod 711 "$directory"
+mkdir "$directory/redis"
+
+if [[ ${1:-} == --check ]]; then
+    require nginx openssl
+    node_ports=(3001 3002 3003)
+    http_port=$(free_port) https_port=$(free_port)
+    make_certificate
+    write_nginx_configuration
+    nginx -p "$directory" -e "$directory/nginx.error.log" -c "$directory/nginx.conf" -t
+    exit
+elif [[ $# -gt 0 ]]; then
+    fail "unknown argument: $1 (there is only --check)"
+fi
+
+# Debian's package for each program has the program's name.
+require redis-server nginx openssl
+
+binary=${FANTAIL_BINARY:-}
+if [[ -z $binary ]]; then
+    profile=${FANTAIL_DEMO_PROFILE:-release}
+    say "building (profile $profile)"
+    (cd "$here/.." && cargo build --quiet --locked --profile "$profile" --bin fantail)
+    [[ $profile == dev ]] && profile=debug
+    binary="${CARGO_TARGET_DIR:-$here/../target}/$profile/fantail"
+fi
+[[ -x $binary ]] || fail "there is no program at $binary"
+
+make_certificate
+
+# Between looking for a free port and listening on it, somebody else may take it: then once more.
+for attempt in {1..5}; do
+    redis_port=$(free_port)
+    start_redis && break
+    [[ $attempt == 5 ]] && fail "redis does not start: $(tail -n 3 "$directory/redis.log")"
+done
+
+for ((index = 0; index < node_count; index++)); do
+    start_node "$index"
+done
+
+for attempt in {1..5}; do
+    http_port=$(free_port "$([[ $attempt == 1 ]] && echo 8080)")
+    https_port=$(free_port "$([[ $attempt == 1 ]] && echo 8443)")
+    write_nginx_configuration
+    start_nginx && break
+    [[ $attempt == 5 ]] && fail "nginx does not start: $(tail -n 3 "$directory/nginx.error.log")"
+done
+
+trap 'start_again' USR1
+
+join() {
+    local IFS=,
+    echo "$*"
+}
+node_urls=("${node_ports[@]/#/http://127.0.0.1:}")
+echo "ready http://127.0.0.1:$http_port https://127.0.0.1:$https_port" \
+    "nodes=$(join "${node_urls[@]}") pids=$(join "${node_pids[@]}")" \
+    "redis=$redis_port:$redis_pid nginx=$nginx_pid directory=$directory"
+
+second=$((node_count > 1 ? 2 : 1))
+cat <<HINTS
+
+  The task board      http://127.0.0.1:$http_port/
+                      https://127.0.0.1:$https_port/  (HTTP/2; the certificate is self-signed)
+$(for index in "${!node_ports[@]}"; do
+    echo "  node-$((index + 1))              ${node_urls[index]}/  pid ${node_pids[index]}"
+done)
+  Redis               127.0.0.1:$redis_port  pid $redis_pid
+  Logs                $directory
+
+  Watch a board       curl -N http://127.0.0.1:$http_port/boards/board-1/events
+  over HTTP/2         curl -kN https://127.0.0.1:$https_port/boards/board-1/events
+  Post a task         curl -H 'Content-Type: application/json' -d '{"title":"Hello","listId":"list-todo"}' http://127.0.0.1:$http_port/tasks
+  Drain a node        kill ${node_pids[second - 1]}
+  Lose a node         kill -9 ${node_pids[second - 1]}
+  Bring it back       kill -USR1 $$
+
+  Ctrl-C ends everything.
+
+HINTS
+
+# Waits in small steps, because bash runs traps only between commands.
+ends_at=$((SECONDS + ${seconds:-0}))
+while [[ -z $seconds || $SECONDS -lt $ends_at ]]; do
+    sleep 0.2
+done
