@@ -1,7 +1,7 @@
 # What one types. Everything here is a thin name for a command that can be run by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo load
+.PHONY: help run demo load deps test
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,13 @@ load: ## The demo, thousands of streams, and what the gateways deliver to them (
 
 # --- Tests -----------------------------------------------------------------------------------
 
-# (room for: deps, test)
+deps: ## Install the programs that the tests run (as root with apt), or say what to install
+	tests/require.sh
+
+test: deps ## Formatting, lints, documentation, all tests
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	cargo test
 
 # --- End of tests ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::harness::nginx::Nginx;
 use crate::harness::roamer::Roamer;
-use crate::harness::{Api, Backend, Node, Redis, Stream, on_both_logs, seq, until, within};
+use crate::harness::{Api, Backend, Node, Redis, Stream, on_both_logs, seq, until};
 
 on_both_logs! {
     async fn a_draining_node_ends_its_streams_spread_over_the_window(backend: Backend) {

@@ -35,13 +35,15 @@ impl Nginx {
             .stderr(Stdio::null())
             .status();
         assert!(made.expect("openssl is installed").success());
-        let servers: String =
-            nodes.iter().map(|node| format!("server {node} max_fails=0; ")).collect();
+        let servers = |how: &str| -> String {
+            nodes.iter().map(|node| format!("server {node} {how}; ")).collect()
+        };
         let (http, https) = (free_port(), free_port());
         let mut text = std::fs::read_to_string(deploy.join("demo.conf")).unwrap();
         for (word, value) in [
             ("@DIRECTORY@", path),
-            ("@SERVERS@", &servers),
+            ("@SERVERS_OF_STREAMS@", &servers("max_fails=0")),
+            ("@SERVERS_OF_REQUESTS@", &servers("max_fails=1 fail_timeout=2s")),
             ("@DESCRIPTORS@", "8192"),
             ("@CONNECTIONS@", "4096"),
             ("@HTTP_PORT@", &http.to_string()),
