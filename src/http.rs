@@ -117,7 +117,7 @@ async fn count(request: Request, next: Next) -> Response {
 /// The answer to a write: the changed thing, and the position of the event it caused, so that a
 /// page can open its stream exactly there.
 fn changed(status: StatusCode, changed: Changed) -> Response {
-    metric::published(1);
+    metric::published(changed.events);
     let mut response = if changed.answer.is_empty() {
         status.into_response()
     } else {

@@ -48,8 +48,10 @@ pub enum Heard {
 pub struct Changed {
     /// The board that changed.
     pub board: Topic,
-    /// The position of the event it caused.
+    /// The position of the event it caused; of the log as it is if it caused none.
     pub position: Position,
+    /// How many events it caused.
+    pub events: u64,
     /// The changed task, list or board as JSON; empty for a deletion.
     pub answer: String,
 }

@@ -127,9 +127,15 @@ pub enum Claim {
 /// How much of an unreadable id is told back in a reset, in characters.
 const UNREADABLE_CHARACTERS_MAX: usize = 64;
 
+/// Stands for what cannot be told back as it was. No name and no position has it.
+const UNREADABLE_MARK: char = '{';
+
 impl Claim {
+    /// The text goes back to the client as an id, so that one that drops before its reset is told
+    /// again: it must stay one line, and must stay unreadable.
     fn unreadable(text: &str) -> Claim {
-        Claim::Unreadable(text.chars().take(UNREADABLE_CHARACTERS_MAX).collect())
+        let harmless = |c: char| if c.is_control() { UNREADABLE_MARK } else { c };
+        Claim::Unreadable(text.chars().map(harmless).take(UNREADABLE_CHARACTERS_MAX).collect())
     }
 }
 
@@ -167,15 +173,19 @@ impl Cursor {
                 return plain(Claim::Seq(seq));
             }
         }
+        let unreadable = || match topics {
+            [_] => plain(Claim::unreadable(text)),
+            // Inside a cursor, its own separators would make something readable of it.
+            _ => {
+                let mark = UNREADABLE_MARK.to_string();
+                plain(Claim::unreadable(&text.replace([',', ':'], &mark)))
+            }
+        };
         let mut claims = Vec::new();
         for part in text.split(',') {
             // Names may contain `:`, positions may not: the last one divides.
-            let Some((name, position)) = part.rsplit_once(':') else {
-                return plain(Claim::unreadable(text));
-            };
-            let Ok(topic) = Topic::new(name) else {
-                return plain(Claim::unreadable(text));
-            };
+            let Some((name, position)) = part.rsplit_once(':') else { return unreadable() };
+            let Ok(topic) = Topic::new(name) else { return unreadable() };
             if topics.contains(&topic) {
                 let claim = match position.parse() {
                     Ok(position) => Claim::Position(position),
@@ -298,6 +308,27 @@ mod tests {
             let cursor = Cursor::read(&text, &topics);
             for (topic, position) in positions {
                 prop_assert_eq!(cursor.claim(&topic), Some(&Claim::Position(position)));
+            }
+        }
+
+        #[test]
+        fn what_is_unreadable_stays_one_line_and_unreadable(
+            text in "[a-b0-9:,\n\r\0 -]{0,30}|.{0,100}", several in any::<bool>()
+        ) {
+            let topics = [Topic::new("a").unwrap(), Topic::new("b").unwrap()];
+            let topics = if several { &topics[..] } else { &topics[..1] };
+            let cursor = Cursor::read(&text, topics);
+            let told = topics.iter().filter_map(|topic| Some((topic, cursor.claim(topic)?)));
+            let again = match topics {
+                [only] => cursor.claim(only).map(ToString::to_string).unwrap_or_default(),
+                _ => write_cursor(told.clone()),
+            };
+            prop_assert!(!again.chars().any(char::is_control), "{again:?}");
+            for (topic, claim) in told {
+                if matches!(claim, Claim::Unreadable(_)) {
+                    let claim = Cursor::read(&again, topics).claim(topic).cloned();
+                    prop_assert!(matches!(claim, Some(Claim::Unreadable(_))), "{again:?}");
+                }
             }
         }
 

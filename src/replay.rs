@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::frame::Frame;
 use crate::log::{EventLog, LogError, READ_ENTRIES_MAX};
-use crate::position::{Lineage, Position};
+use crate::position::{Epoch, Lineage, Position, Verdict};
 use crate::telemetry::metric;
 use crate::topic::Topic;
 
@@ -27,6 +27,9 @@ const PAGE_STAYS: Duration = Duration::from_secs(3);
 
 /// How many pages stay in memory at most; beyond it all go, and are read again when asked for.
 const PAGES_MAX: usize = 128;
+
+/// How many boards stay in memory at most: the largest take some 20 MiB.
+const BOARDS_MAX: usize = 8;
 
 /// Reads of the log, shared by all connections of a node.
 pub struct Replays {
@@ -57,27 +60,33 @@ impl Replays {
     pub fn new(log: Arc<dyn EventLog>) -> Replays {
         Replays {
             log,
-            pages: Shared::default(),
-            boards: Shared::default(),
+            pages: Shared::new(PAGES_MAX),
+            boards: Shared::new(BOARDS_MAX),
             reads: Semaphore::new(READS_MAX),
         }
     }
 
-    /// Some entries after `seq`, from a read that may have begun a moment before this call, but
-    /// then returned something new. An empty page means: nothing follows, or what follows was
-    /// trimmed; its lineage is fresh then. `None` if the topic has no log.
+    /// A page of entries around `position`: either read after this call began, or some time
+    /// before, but then it has the entry after the position, and is of the incarnation of the log
+    /// that the topic's tail is following (`current`). Judge the position by the page's lineage
+    /// before anything else. `None` if the topic has no log.
     pub async fn after(
         &self,
         topic: &Topic,
-        seq: u64,
+        position: Position,
+        current: Epoch,
     ) -> Result<Option<Arc<ReplayPage>>, LogError> {
+        let seq = position.seq;
         let page_entries = READ_ENTRIES_MAX as u64;
         let page = seq / page_entries;
-        let follows = |page: &Option<Arc<ReplayPage>>| match page {
-            // Entries do not change: a page that has the next one is good at any age, unless
-            // what came before it was lost, which the position's epoch would tell.
-            Some(page) => page.frames.iter().any(|frame| frame.position.seq == seq + 1),
-            None => false,
+        let follows = |page: &Option<Arc<ReplayPage>>| {
+            // Within one incarnation entries do not change. But after a flush or a lossy failover
+            // the same numbers stand for other entries.
+            page.as_ref().is_some_and(|page| {
+                page.lineage.epoch == current
+                    && page.lineage.judge(position) == Verdict::Continues
+                    && page.frames.iter().any(|frame| frame.position.seq == seq + 1)
+            })
         };
         self.pages
             .get((topic.clone(), page), follows, || async {
@@ -151,6 +160,7 @@ impl Replays {
 /// Results of reads, shared by those who asked before they began.
 struct Shared<K, V> {
     slots: Mutex<HashMap<K, Arc<Slot<V>>>>,
+    slots_max: usize,
 }
 
 struct Slot<V> {
@@ -159,13 +169,11 @@ struct Slot<V> {
     last: AsyncMutex<Option<(Instant, Result<V, LogError>)>>,
 }
 
-impl<K, V> Default for Shared<K, V> {
-    fn default() -> Self {
-        Shared { slots: Mutex::default() }
-    }
-}
-
 impl<K: Hash + Eq + Clone, V: Clone> Shared<K, V> {
+    fn new(slots_max: usize) -> Shared<K, V> {
+        Shared { slots: Mutex::default(), slots_max }
+    }
+
     /// The result of a read of `key` that began after this call, or an earlier one that is
     /// `good` all the same. Failures are shared too, so that a log that does not answer is not
     /// asked once per client.
@@ -191,7 +199,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Shared<K, V> {
 
     fn slot(&self, key: K, asked_at: Instant) -> Arc<Slot<V>> {
         let mut slots = self.slots();
-        if slots.len() >= PAGES_MAX && !slots.contains_key(&key) {
+        if slots.len() >= self.slots_max && !slots.contains_key(&key) {
             slots.clear();
         }
         let slot = slots.entry(key).or_insert_with(|| {
@@ -220,7 +228,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_asks_while_a_read_runs_shares_the_next_one() {
-        let shared = Arc::new(Shared::<u32, usize>::default());
+        let shared = Arc::new(Shared::<u32, usize>::new(9));
         let reads = Arc::new(AtomicUsize::new(0));
         let mut asking = Vec::new();
         for n in 0..1000_u64 {
@@ -243,7 +251,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_result_from_before_the_question_is_no_answer_unless_it_is_good() {
-        let shared = Shared::<u32, usize>::default();
+        let shared = Shared::<u32, usize>::new(9);
         let read = |n| move || async move { Ok(n) };
         assert_eq!(shared.get(1, |_| false, read(1)).await.unwrap(), 1);
         tokio::time::advance(Duration::from_millis(1)).await;

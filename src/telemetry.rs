@@ -107,7 +107,7 @@ pub mod metric {
             Count,
             "Entries that tails got from the log instead of an announcement"
         );
-        describe_gauge!("fantail_redis_up", Count, "1 while the canary is heard");
+        describe_gauge!("fantail_redis_up", Count, "1 while subscribed to Redis");
         describe_counter!(
             "fantail_redis_reconnects_total",
             Count,

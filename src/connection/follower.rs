@@ -17,7 +17,7 @@ use crate::frame::{self, Frame, Reset, ResetReason, SNAPSHOT_END};
 use crate::hub::tail::{After, HANDOUT_BYTES_MAX};
 use crate::hub::{Joined, Stage};
 use crate::log::LogError;
-use crate::position::{Claim, Lineage, Position, write_cursor};
+use crate::position::{Claim, Lineage, Position, Verdict, write_cursor};
 use crate::telemetry::metric;
 
 /// How long to wait before asking a log again that did not answer.
@@ -58,8 +58,9 @@ struct Subscription {
     place: Place,
     /// A snapshot is due before anything else.
     snapshot_due: bool,
-    /// The log confirmed the position although the tail does not know it yet: wait for the tail.
-    confirmed: bool,
+    /// The log confirmed the position although the tail, which stood here, did not know it: wait
+    /// for the tail to move.
+    confirmed_at: Option<Position>,
     /// It resumed, and nothing was caught up yet.
     resumed: bool,
 }
@@ -101,7 +102,7 @@ impl Follower {
                 from_earliest: matches!(request.start, Start::Earliest),
                 place: Place::Undecided,
                 snapshot_due: false,
-                confirmed: false,
+                confirmed_at: None,
             }
         });
         let subscriptions = subscriptions.collect();
@@ -264,16 +265,20 @@ impl Follower {
             }
             Some(After::Behind) => {
                 self.set_slow(true);
-                let page = self.node.replays.after(topic.name(), position.seq).await?;
+                let current = topic.head().map_or(position.epoch, |head| head.epoch);
+                let page = self.node.replays.after(topic.name(), position, current).await?;
                 let Some(page) = page else { return self.log_is_gone(at) };
-                let next = page.frames.iter().position(|f| f.position.seq == position.seq + 1);
-                if let Some(next) = next {
-                    self.send_frames(at, &page.frames[next..], "log");
-                    return Ok(Step::Sent);
+                // The log may have become another one since the tail looked.
+                if page.lineage.judge(position) == Verdict::Continues {
+                    let next = page.frames.iter().position(|f| f.position.seq == position.seq + 1);
+                    if let Some(next) = next {
+                        self.send_frames(at, &page.frames[next..], "log");
+                        return Ok(Step::Sent);
+                    }
                 }
                 self.judge(at, position, &page.lineage)
             }
-            Some(After::Unsure) if self.subscriptions[at].confirmed => Ok(Step::Idle),
+            Some(After::Unsure) if self.subscriptions[at].is_confirmed() => Ok(Step::Idle),
             Some(After::Unsure) => {
                 let lineage = self.node.replays.lineage(topic.name()).await?;
                 let Some(lineage) = lineage else { return self.log_is_gone(at) };
@@ -294,7 +299,7 @@ impl Follower {
             None => {
                 // The client is right and this node is late: let the tail catch up.
                 let subscription = &mut self.subscriptions[at];
-                subscription.confirmed = true;
+                subscription.confirmed_at = subscription.joined.topic.head();
                 self.node.relay.look(&subscription.joined.topic);
                 Ok(Step::Idle)
             }
@@ -330,7 +335,7 @@ impl Follower {
         }
         metric::delivered(count, bytes);
         let subscription = &mut self.subscriptions[at];
-        subscription.confirmed = false;
+        subscription.confirmed_at = None;
         if std::mem::take(&mut subscription.resumed) {
             metric::replay(source);
         }
@@ -357,7 +362,7 @@ impl Follower {
         tracing::debug!(topic = %told.topic, ?reason, from = %told.from, "reset");
         metric::reset(reason);
         subscription.resumed = false;
-        subscription.confirmed = false;
+        subscription.confirmed_at = None;
         if snapshot {
             // Without an id: a client that drops before the snapshot is told again.
             subscription.snapshot_due = true;
@@ -381,7 +386,7 @@ impl Follower {
         subscription.place = Place::At(snapshot.position);
         subscription.snapshot_due = false;
         subscription.resumed = false;
-        subscription.confirmed = false;
+        subscription.confirmed_at = None;
         let cursor = self.cursor();
         let head = frame::snapshot_head(&cursor);
         // The board itself is shared with everybody who asked at the same time.
@@ -423,6 +428,11 @@ impl Follower {
 }
 
 impl Subscription {
+    /// Whether the log confirmed the position and the tail has not moved since.
+    fn is_confirmed(&self) -> bool {
+        self.confirmed_at.is_some() && self.confirmed_at == self.joined.topic.head()
+    }
+
     /// Whether the topic may be streamed: a board that was asked for must exist.
     async fn check_board(&self, node: &Node) -> Result<bool, LogError> {
         let topic = &self.joined.topic;

@@ -135,7 +135,7 @@ impl From<LogError> for Problem {
             LogError::Unanswered(reason) => Problem::try_later(
                 "outcome-unknown",
                 "Outcome unknown",
-                format!("the change may or may not have happened: {reason}"),
+                format!("if this was a change, it may or may not have happened: {reason}"),
             ),
         }
     }

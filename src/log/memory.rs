@@ -275,12 +275,15 @@ impl EventLog for MemoryLog {
             }
         };
         let position = self.append_to(state, &board, &change.event);
-        Ok(Changed { board, position, answer: change.answer })
+        Ok(Changed { board, position, events: 1, answer: change.answer })
     }
 
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
         let mut state = self.state();
         let is_board = state.boards.contains_key(topic);
+        if state.bytes > ENTRIES_BYTES_MAX {
+            state.make_room(topic);
+        }
         Ok(Opened { lineage: state.open(topic, &self.retention).lineage(), is_board })
     }
 
@@ -438,6 +441,6 @@ impl MemoryLog {
             Some(board) => board.to_json(&position.to_string()),
             None => json(&id),
         };
-        Ok(Changed { board: id, position, answer })
+        Ok(Changed { board: id, position, events: 0, answer })
     }
 }

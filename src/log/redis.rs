@@ -129,7 +129,7 @@ impl RedisLog {
         let answer: Vec<String> = self.commands.call(call).await?;
         let position = accepted(&answer)?;
         let answer = answer.get(3).cloned().unwrap_or_default();
-        Ok(Changed { board: board.clone(), position, answer })
+        Ok(Changed { board: board.clone(), position, events: 1, answer })
     }
 
     async fn board_of_task(&self, task: &Topic) -> Result<Topic, LogError> {
@@ -155,11 +155,14 @@ impl RedisLog {
         let task: String = self.commands.call(index).await?;
         let call = self
             .board_call(&scripts::TASK_CREATE, &board)
-            .arg(task)
+            .arg(&task)
             .arg(json(title))
             .arg(list.as_str())
             .arg(TASKS_MAX);
         let result = self.change_board(&board, call).await;
+        if let Err(LogError::Refused(_)) = result {
+            self.forget_task(&task).await;
+        }
         let mut lists = self.lists();
         match &result {
             Ok(_) => {
@@ -201,11 +204,16 @@ impl RedisLog {
         let board = self.board_of_task(task).await?;
         let call = self.board_call(&scripts::TASK_DELETE, &board).arg(task.as_str());
         let changed = self.change_board(&board, call).await?;
-        let mut pipe = redis::pipe();
-        pipe.hdel(self.keys.shared("tasks"), task.as_str());
-        // If this fails, the note leads to a board that does not know the task: the same as none.
-        let _: Result<(i64,), LogError> = self.commands.pipe("hdel", &pipe).await;
+        self.forget_task(task.as_str()).await;
         Ok(changed)
+    }
+
+    /// Removes the note that leads from a task to its board. If this fails, the note leads to a
+    /// board that does not know the task: the same as none.
+    async fn forget_task(&self, task: &str) {
+        let mut pipe = redis::pipe();
+        pipe.hdel(self.keys.shared("tasks"), task);
+        let _: Result<(i64,), LogError> = self.commands.pipe("hdel", &pipe).await;
     }
 
     /// Claims the ids of a board and of its new lists; returns them, the board's first.
@@ -252,7 +260,7 @@ impl RedisLog {
         }
         let changed = self.change_board(&board, call).await?;
         let answer = self.board(&board).await?.json;
-        Ok(Changed { answer, ..changed })
+        Ok(Changed { answer, events: 0, ..changed })
     }
 
     async fn create_list(&self, board: &Topic, list: NewList) -> Result<Changed, LogError> {
@@ -442,9 +450,16 @@ impl EventLog for RedisLog {
         let asked_at = Instant::now();
         let mut pipe = redis::pipe();
         pipe.cmd("TIME");
+        // Whether Redis takes writes shows only when one is tried: a master that was demoted
+        // publishes as if nothing had happened.
+        pipe.set_ex(self.subscription.canary_channel(), number, 60).ignore();
         pipe.publish(self.subscription.canary_channel(), number);
-        let ((seconds, microseconds), hearers): ((u64, u64), i64) =
-            self.commands.pipe("canary", &pipe).await?;
+        let sent = self.commands.pipe("canary", &pipe).await;
+        if let (Err(LogError::Unavailable(_)), Some(hearing)) = (&sent, hearing) {
+            // The name of the primary may lead elsewhere by now.
+            self.subscription.replace(hearing);
+        }
+        let ((seconds, microseconds), hearers): ((u64, u64), i64) = sent?;
         // Redis read its clock somewhere between asking and now: take the middle.
         let read_at = asked_at + asked_at.elapsed() / 2;
         let milliseconds = seconds * 1000 + microseconds / 1000;

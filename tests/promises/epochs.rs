@@ -126,3 +126,56 @@ async fn a_subscriber_stays_connected_through_every_missing_key() {
         assert_eq!((event.kind.as_str(), &event.id), ("message", &id), "{event:?}");
     }
 }
+
+#[tokio::test]
+async fn after_a_flush_nobody_is_sent_entries_of_the_log_that_was() {
+    let cluster = Cluster::start(1, &[]).await;
+    let node = &cluster.nodes[0];
+    for round in 0..5 {
+        let topic = format!("t{round}");
+        let path = format!("/topics/{topic}/events?from=earliest");
+        for n in 0..5 {
+            node.publish(&topic, n).await;
+        }
+        // Read from the log: the page stays in the node's memory for a while.
+        let mut stream = Stream::open(node.address, &path).await;
+        stream.events(5).await;
+        let _: String = cluster.redis.ask(&["FLUSHALL"]).await;
+        let id = node.publish(&topic, "new").await;
+        let reset = stream.event().await;
+        assert_eq!((reset.kind.as_str(), &reset.json()["reason"]), ("reset", &json!("lost")));
+        let next = stream.event().await;
+        assert_eq!((next.data.as_str(), &next.id), ("new", &id));
+        stream.silent_for(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_redis_is_no_redis_to_be_ready_with() {
+    let cluster = Cluster::start(1, &[]).await;
+    let node = &cluster.nodes[0];
+    let mut stream = Stream::open(node.address, "/topics/t/events").await;
+    let master = Redis::start().await;
+    let port = master.port().to_string();
+    let _: String = cluster.redis.ask(&["REPLICAOF", "127.0.0.1", &port]).await;
+    let body = until("it says that it is not well", async || {
+        let ready = node.send("GET", "/readyz", None).await.body;
+        (ready["status"] == "degraded").then_some(ready)
+    })
+    .await;
+    assert!(body["reason"].as_str().unwrap().contains("read only"), "{body}");
+    let write = node.send("POST", "/topics/t/events", Some(json!({ "data": 1 }))).await;
+    assert_eq!(write.problem(503), "log-unavailable");
+    let _: String = cluster.redis.ask(&["REPLICAOF", "NO", "ONE"]).await;
+    let id = until("it takes writes again", async || {
+        let answer = node.send("POST", "/topics/t/events", Some(json!({ "data": "again" }))).await;
+        (answer.status == 201).then(|| answer.position())
+    })
+    .await;
+    // What the other master had, nothing, is now the log: told as a loss if anything was seen.
+    let mut event = stream.event().await;
+    if event.kind == "reset" {
+        event = stream.event().await;
+    }
+    assert_eq!((event.data.as_str(), &event.id), ("again", &id));
+}

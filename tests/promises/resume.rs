@@ -75,6 +75,21 @@ on_both_logs! {
         expect_reset(stream, &ids, "unreadable", &long[..64]).await;
     }
 
+    async fn an_id_cannot_smuggle_lines_into_a_stream(backend: Backend) {
+        let node = backend.start(&[]).await;
+        node.publish("t", 1).await;
+        let forged = "x%0Aevent:%20forged%0Adata:%20hi%0A%0A%0Did:%207%00";
+        for path in [
+            format!("/topics/t/events?lastEventId={forged}"),
+            format!("/events?topics=t,u&lastEventId={forged}"),
+            format!("/events?topics=t,u&lastEventId=t:{forged}"),
+        ] {
+            let mut stream = Stream::open(node.address, &path).await;
+            assert_eq!(stream.event().await.kind, "reset", "{path}");
+            assert!(stream.interpreter.events.iter().all(|event| event.kind != "forged"));
+        }
+    }
+
     async fn the_header_wins_over_the_query_and_the_query_over_from(backend: Backend) {
         let (node, ids) = trimmed_topic(backend).await;
         let path = format!("/topics/t/events?from=earliest&lastEventId={}", ids[27]);

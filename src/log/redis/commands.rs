@@ -13,7 +13,7 @@ use deadpool_redis::{Connection, Manager, Pool, Runtime};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, ConnectionInfo, ErrorKind, FromRedisValue, ProtocolVersion, PushInfo,
-    PushKind, RedisError,
+    PushKind, RedisError, ServerErrorKind,
 };
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -111,8 +111,10 @@ impl Commands {
         let result = send(&mut connection).await;
         metric::redis_command(name, began_at.elapsed());
         result.map_err(|error| {
-            if error.is_unrecoverable_error() || error.is_timeout() {
-                // A connection that does not answer may be cut somewhere on the way.
+            let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
+            if error.is_unrecoverable_error() || error.is_timeout() || demoted {
+                // A connection that does not answer may be cut somewhere on the way, and one to a
+                // master that was demoted must be made anew to find the one that rules now.
                 self.breaks.fetch_add(1, Ordering::Release);
             }
             let error = explain(&error);
