@@ -174,11 +174,13 @@ impl Cursor {
             }
         }
         let unreadable = || match topics {
-            [_] => plain(Claim::unreadable(text)),
-            // Inside a cursor, its own separators would make something readable of it.
+            [_] if text.len() <= UNREADABLE_CHARACTERS_MAX => plain(Claim::unreadable(text)),
+            // Cut short, or put into a cursor of several, it could become readable: by its own
+            // separators, or because each topic's part is a position.
             _ => {
                 let mark = UNREADABLE_MARK.to_string();
-                plain(Claim::unreadable(&text.replace([',', ':'], &mark)))
+                let text = text.replace([',', ':'], &mark);
+                plain(Claim::unreadable(&format!("{mark}{text}")))
             }
         };
         let mut claims = Vec::new();
@@ -401,8 +403,8 @@ mod tests {
         let topics = [Topic::new("a").unwrap(), Topic::new("b").unwrap()];
         assert_eq!(Cursor::read("42", &topics[..1]).claim(&topics[0]), Some(&Claim::Seq(42)));
         let several = Cursor::read("42", &topics);
-        assert_eq!(several.claim(&topics[0]), Some(&Claim::Unreadable("42".into())));
-        assert_eq!(several.claim(&topics[1]), Some(&Claim::Unreadable("42".into())));
+        assert_eq!(several.claim(&topics[0]), Some(&Claim::Unreadable("{42".into())));
+        assert_eq!(several.claim(&topics[1]), Some(&Claim::Unreadable("{42".into())));
     }
 
     #[test]

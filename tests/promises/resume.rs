@@ -72,7 +72,7 @@ on_both_logs! {
         }
         let long = "9".repeat(8_000);
         let stream = Stream::open_from(node.address, path, &long).await;
-        expect_reset(stream, &ids, "unreadable", &long[..64]).await;
+        expect_reset(stream, &ids, "unreadable", &format!("{{{}", &long[..63])).await;
     }
 
     async fn an_id_cannot_smuggle_lines_into_a_stream(backend: Backend) {
