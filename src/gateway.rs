@@ -111,7 +111,11 @@ impl Gateway {
             metrics: metrics.clone(),
         };
         let router = http::router(app, config.max_body, &config.cors_origins);
-        let limits = Limits { sockets_max, write_timeout: config.write_timeout };
+        let limits = Limits {
+            sockets_max,
+            write_timeout: config.write_timeout,
+            heartbeat: config.heartbeat,
+        };
         let server = tokio::spawn(serve::serve(listener, router, limits, stopped));
         let background = vec![
             tokio::spawn(relay.run(heard)),

@@ -4,12 +4,13 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::Version;
 use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -46,6 +47,11 @@ const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 4096;
 
+/// What came on a connection so far.
+const NOTHING: u8 = 0;
+const HTTP_1: u8 = 1;
+const HTTP_2: u8 = 2;
+
 /// What sockets are held to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -53,6 +59,8 @@ pub(crate) struct Limits {
     pub(crate) sockets_max: usize,
     /// A peer that takes no bytes for this long is given up.
     pub(crate) write_timeout: Duration,
+    /// Silence after which every stream sends something.
+    pub(crate) heartbeat: Duration,
 }
 
 /// Binds a listening socket with room for a stampede.
@@ -110,13 +118,14 @@ pub(crate) async fn serve(
             tracing::debug!(%error, "a socket was gone before it was served");
             continue;
         }
-        let peer = Peer { address: address.ip(), stalled: Arc::default() };
+        let peer = Peer::new(address.ip());
         let socket = Socket::new(stream, limits.write_timeout, peer.stalled.clone());
-        let began = Arc::new(AtomicBool::new(false));
+        let began = Arc::new(AtomicU8::new(NOTHING));
         let service = {
-            let (router, began) = (router.clone(), began.clone());
+            let (router, began, peer) = (router.clone(), began.clone(), peer.clone());
             hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-                began.store(true, Ordering::Relaxed);
+                let version = if request.version() == Version::HTTP_2 { HTTP_2 } else { HTTP_1 };
+                began.store(version, Ordering::Relaxed);
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(peer.clone());
                 router.clone().oneshot(request)
@@ -129,8 +138,19 @@ pub(crate) async fn serve(
             let mut connection = std::pin::pin!(connection);
             let first = tokio::time::timeout(FIRST_HEAD_WITHIN, connection.as_mut()).await;
             // A connection that has not brought a request by now is dropped, whatever it sent.
-            if first.is_err() && began.load(Ordering::Relaxed) {
-                let _ = connection.await;
+            match (first, began.load(Ordering::Relaxed)) {
+                (Ok(_), _) | (Err(_), NOTHING) => {}
+                (Err(_), HTTP_2) => tokio::select! {
+                    _ = connection => {}
+                    // A stream that nobody reads cannot be ended alone: its bytes would have to
+                    // be read first. The socket watches over HTTP/1.1 by itself.
+                    () = peer.stuck(limits.heartbeat + limits.write_timeout) => {
+                        peer.stalled.store(true, Ordering::Relaxed);
+                    }
+                },
+                (Err(_), _) => {
+                    let _ = connection.await;
+                }
             }
         });
     }

@@ -4,8 +4,8 @@
 //! [`Connection::next`] is the body.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::Extension;
@@ -20,7 +20,7 @@ use super::App;
 use super::problem::Problem;
 use super::request::{IdPath, Parameters, TopicPath, topic};
 use crate::board::Refusal;
-use crate::connection::{Connection, Request, Start, Wanted};
+use crate::connection::{Connection, Pulse, Request, Start, Wanted};
 use crate::frame::{CURSOR_BYTES_MAX, cursor_bytes};
 use crate::hub::Stage;
 use crate::position::Cursor;
@@ -42,6 +42,34 @@ pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     /// Set when the socket is given up because the peer takes no bytes.
     pub(crate) stalled: Arc<AtomicBool>,
+    /// The streams on this socket.
+    pulses: Arc<Mutex<Vec<Weak<Pulse>>>>,
+}
+
+impl Peer {
+    pub(crate) fn new(address: IpAddr) -> Peer {
+        Peer { address, stalled: Arc::default(), pulses: Arc::default() }
+    }
+
+    fn start_pulse(&self) -> Arc<Pulse> {
+        let pulse = Pulse::start();
+        let mut pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        pulses.retain(|pulse| pulse.strong_count() > 0);
+        pulses.push(Arc::downgrade(&pulse));
+        pulse
+    }
+
+    /// Waits until one of the streams on this socket was not asked for more for `longest`.
+    pub(crate) async fn stuck(&self, longest: Duration) {
+        loop {
+            tokio::time::sleep(longest / 4).await;
+            let pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+            let old = |pulse: Arc<Pulse>| pulse.age() > longest;
+            if pulses.iter().filter_map(Weak::upgrade).any(old) {
+                return;
+            }
+        }
+    }
 }
 
 /// Where to start, and what to send besides entries.
@@ -156,6 +184,7 @@ async fn stream_of(
         topics: wanted,
         snapshot: options.snapshot,
         stalled: peer.stalled.clone(),
+        pulse: peer.start_pulse(),
     };
     let mut connection = Connection::new(app.node.clone(), admitted, request);
     if !connection.settle(PATIENCE).await {

@@ -49,6 +49,27 @@ on_both_logs! {
     }
 }
 
+#[tokio::test]
+async fn a_stream_that_is_left_unread_among_others_is_given_up() {
+    let settings = [("FANTAIL_WRITE_TIMEOUT", "1s"), ("FANTAIL_HEARTBEAT", "200ms")];
+    let node = Backend::Embedded.start(&settings).await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
+    let url = format!("{}/topics/t/events", node.base);
+    let unread = client.get(&url).send().await.unwrap();
+    let mut read = client.get(format!("{}/topics/u/events", node.base)).send().await.unwrap();
+    node.until_streams(2).await;
+    let reading = tokio::spawn(async move { while let Ok(Some(_)) = read.chunk().await {} });
+    // More than its window takes; the other stream goes on reading its heartbeats.
+    let text = "x".repeat(64 << 10);
+    for _ in 0..100 {
+        node.publish("t", text.clone()).await;
+    }
+    within("the connection to end", reading).await.unwrap();
+    node.until_streams(0).await;
+    assert!(node.metric("fantail_connections_closed_total", "stalled").await >= 1.0);
+    drop(unread);
+}
+
 impl crate::harness::Node {
     /// Established TCP connections to the node's port.
     fn sockets(&self) -> usize {
