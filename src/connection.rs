@@ -7,8 +7,8 @@
 
 mod follower;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,30 +79,6 @@ pub struct Request {
     pub snapshot: bool,
     /// Set by the socket when it is given up because the peer takes no bytes.
     pub stalled: Arc<AtomicBool>,
-    /// Told whenever the stream is asked for more.
-    pub pulse: Arc<Pulse>,
-}
-
-/// When a stream was last asked for more. Over HTTP/2 a peer can leave one stream unread while it
-/// reads the others, which no socket notices; but a stream that is read is asked again at the
-/// latest after each heartbeat.
-#[derive(Debug)]
-pub struct Pulse(Mutex<Instant>);
-
-impl Pulse {
-    /// A stream that begins now.
-    pub fn start() -> Arc<Pulse> {
-        Arc::new(Pulse(Mutex::new(Instant::now())))
-    }
-
-    /// How long ago it was asked.
-    pub fn age(&self) -> Duration {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-
-    fn beat(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
 }
 
 /// A topic that a stream shall carry.
@@ -135,7 +111,6 @@ pub struct Connection {
     /// Why it is over, once it is.
     end: Option<&'static str>,
     stalled: Arc<AtomicBool>,
-    pulse: Arc<Pulse>,
     _admitted: Admitted,
 }
 
@@ -151,7 +126,6 @@ impl Connection {
             silent_since: Instant::now(),
             end: None,
             stalled: request.stalled,
-            pulse: request.pulse,
             _admitted: admitted,
         }
     }
@@ -171,7 +145,6 @@ impl Connection {
     /// The next bytes for the socket; `None` when the stream is over. Called again only when the
     /// socket takes more, which is all the flow control there is.
     pub async fn next(&mut self) -> Option<Bytes> {
-        self.pulse.beat();
         loop {
             if let Some(block) = self.follower.blocks.pop_front() {
                 self.silent_since = Instant::now();
@@ -198,6 +171,11 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Ends it because its client does not read.
+    pub fn stalled(mut self) {
+        self.end = Some("stalled");
     }
 
     fn say_goodbye(&mut self) {

@@ -56,6 +56,8 @@ struct TopicState {
     watchers: Slab<Arc<Notify>>,
     /// When the last connection left.
     left_at: Instant,
+    /// No longer in the hub: whatever still comes for it is dropped.
+    swept: bool,
 }
 
 /// A connection's place among the watchers of a topic; leaves when dropped.
@@ -158,12 +160,13 @@ impl Hub {
     pub fn sweep(&self) -> Vec<Topic> {
         let mut left = Vec::new();
         lock(&self.topics).retain(|name, topic| {
-            let state = topic.state();
+            let mut state = topic.state();
             let stay = !state.watchers.is_empty() || state.left_at.elapsed() < LINGER;
             if !stay {
                 left.push(name.clone());
-                let bytes = state.tail.as_ref().map_or(0, Tail::bytes);
+                let bytes = state.tail.take().map_or(0, |tail| tail.bytes());
                 self.tails_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                state.swept = true;
             }
             stay
         });
@@ -184,6 +187,9 @@ impl Hub {
     /// Opens a topic, or renews one whose log was made anew, and wakes its watchers.
     pub fn open(&self, topic: &HubTopic, lineage: Lineage, is_board: bool) {
         let mut state = topic.state();
+        if state.swept {
+            return;
+        }
         state.is_board = is_board;
         state.waiting = false;
         match &mut state.tail {
@@ -249,6 +255,7 @@ impl HubTopic {
             waiting: false,
             watchers: Slab::new(),
             left_at: Instant::now(),
+            swept: false,
         };
         HubTopic { name, state: Mutex::new(state) }
     }

@@ -25,7 +25,12 @@ use crate::topic::Topic;
 
 /// How many announcements may wait for the relay. When more do, the rest is dropped and
 /// [`Heard::Missed`] tells the relay to compare heads: a bound without a silent loss.
-pub const INBOX_ENTRIES_MAX: usize = 16_384;
+pub const INBOX_ENTRIES_MAX: usize = 8_192;
+
+/// Frames from this size on, in bytes, may only take a small part of the inbox, so that it is
+/// bounded in bytes as well: 8,192 × 32 KiB, and 64 of any size.
+const LARGE_FRAME_BYTES: usize = 32 << 10;
+const LARGE_FRAMES_MAX: usize = 64;
 
 /// How many entries one [`EventLog::read`] returns at most.
 pub const READ_ENTRIES_MAX: usize = 256;
@@ -140,8 +145,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// empty topic has a position to resume from.
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError>;
 
-    /// Whether a board of this name exists. Makes nothing.
-    async fn has_board(&self, board: &Topic) -> Result<bool, LogError>;
+    /// Whether boards of all these names exist. Makes nothing.
+    async fn have_boards(&self, boards: &[Topic]) -> Result<bool, LogError>;
 
     /// Reads the entries with a seq in `after + 1 ..= through` that are still retained, at most
     /// [`READ_ENTRIES_MAX`] and about [`READ_BYTES_MAX`], together with the lineage at the same
@@ -217,7 +222,9 @@ impl Announcer {
         if self.missed.load(Ordering::Acquire) {
             self.missed();
         }
-        if self.inbox.try_send(Heard::Entry(topic, frame)).is_err() {
+        let waiting = self.inbox.max_capacity() - self.inbox.capacity();
+        let too_much = frame.size() >= LARGE_FRAME_BYTES && waiting >= LARGE_FRAMES_MAX;
+        if too_much || self.inbox.try_send(Heard::Entry(topic, frame)).is_err() {
             self.missed.store(true, Ordering::Release);
         }
     }

@@ -31,6 +31,7 @@ const AUDIT_BATCH: usize = 1_000;
 /// How many announcements are parked during a repair. Beyond it the oldest are dropped, and the
 /// repair reads them from the log.
 const PARKED_FRAMES_MAX: usize = 256;
+const PARKED_BYTES_MAX: usize = 1 << 20;
 
 /// How many repairs read from the log at the same time.
 const REPAIRS_MAX: usize = 32;
@@ -151,7 +152,8 @@ impl Relay {
 
     /// Compares what the tails know with what the log has, again and again.
     async fn audit(self: &Arc<Relay>) {
-        let mut every = tokio::time::interval(AUDIT_EVERY);
+        // Histories that are kept for seconds only must be looked after more often.
+        let mut every = tokio::time::interval(AUDIT_EVERY.min(self.history_ttl / 4));
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut kept_at = Instant::now();
         loop {
@@ -160,18 +162,19 @@ impl Relay {
                 () = self.audit_now.notified() => every.reset(),
             }
             if let Err(error) = self.log.ensure_first_board().await {
-                tracing::debug!(%error, "cannot look for the first board");
-                continue;
+                tracing::debug!(%error, "cannot make the first board");
             }
             let topics = self.hub.all();
             let keep = kept_at.elapsed() >= self.history_ttl / 4;
+            let mut complete = true;
             for batch in topics.chunks(AUDIT_BATCH) {
                 if let Err(error) = self.audit_batch(batch, keep).await {
                     tracing::debug!(%error, "cannot audit heads");
+                    complete = false;
                     break;
                 }
             }
-            if keep {
+            if keep && complete {
                 kept_at = Instant::now();
             }
         }
@@ -224,15 +227,6 @@ impl Relay {
     async fn run_repair(self: Arc<Relay>, topic: &Arc<HubTopic>) {
         let mut wait = RETRY_FIRST;
         loop {
-            // Everybody has left meanwhile, or left and come back to a new entry in the hub.
-            let current = self.hub.get(topic.name());
-            if !current.is_some_and(|current| Arc::ptr_eq(&current, topic)) {
-                self.repairs().remove(topic.name());
-                if let Some(topic) = self.hub.get(topic.name()) {
-                    self.repair(&topic, None);
-                }
-                return;
-            }
             let announced = self.take_parked(topic);
             match self.catch_up(topic).await {
                 Ok(()) => {
@@ -251,9 +245,32 @@ impl Relay {
                     topic.set_waiting();
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(RETRY_LONGEST);
+                    if self.hand_over(topic) {
+                        return;
+                    }
                 }
             }
         }
+    }
+
+    /// Ends the repair if everybody has left the topic meanwhile. If some came back, they joined a
+    /// new entry of the hub, which found this repair running and relies on it: it gets its own now.
+    fn hand_over(self: &Arc<Relay>, topic: &Arc<HubTopic>) -> bool {
+        let mut repairs = self.repairs();
+        let left = self.left(topic);
+        if left {
+            repairs.remove(topic.name());
+            drop(repairs);
+            if let Some(current) = self.hub.get(topic.name()) {
+                self.repair(&current, None);
+            }
+        }
+        left
+    }
+
+    /// Whether the hub no longer has this topic, or another of its name.
+    fn left(&self, topic: &Arc<HubTopic>) -> bool {
+        !self.hub.get(topic.name()).is_some_and(|current| Arc::ptr_eq(&current, topic))
     }
 
     /// Brings the tail to where the log is now.
@@ -286,9 +303,14 @@ impl Relay {
 
     /// Feeds what was announced during the last read and ends the repair; says no if there is a
     /// gap again.
-    fn unpark(&self, topic: &HubTopic) -> bool {
-        // The lock is held to the end: nothing can be parked after the last look.
+    fn unpark(self: &Arc<Relay>, topic: &Arc<HubTopic>) -> bool {
+        // The lock is held to the end: nothing can be parked after the last look, and nobody can
+        // rely on this repair between the last look and its end.
         let mut repairs = self.repairs();
+        if self.left(topic) {
+            drop(repairs);
+            return self.hand_over(topic);
+        }
         let Some(parked) = repairs.get_mut(topic.name()) else { return true };
         while let Some(frame) = parked.pop_front() {
             if self.hub.feed(topic, frame.clone()) == Some(Fed::Gap) {
@@ -306,8 +328,9 @@ impl Relay {
 }
 
 fn park(parked: &mut VecDeque<Frame>, frame: Frame) {
-    if parked.len() >= PARKED_FRAMES_MAX {
-        parked.pop_front();
-    }
     parked.push_back(frame);
+    let mut bytes: usize = parked.iter().map(Frame::size).sum();
+    while parked.len() > PARKED_FRAMES_MAX || (bytes > PARKED_BYTES_MAX && parked.len() > 1) {
+        bytes -= parked.pop_front().map_or(0, |frame| frame.size());
+    }
 }

@@ -28,7 +28,7 @@ const PAGE_STAYS: Duration = Duration::from_secs(3);
 /// How many pages stay in memory at most; beyond it all go, and are read again when asked for.
 const PAGES_MAX: usize = 128;
 
-/// How many boards stay in memory at most: the largest take some 20 MiB.
+/// How many boards stay in memory at most: the largest take some 24 MB.
 const BOARDS_MAX: usize = 8;
 
 /// Reads of the log, shared by all connections of a node.

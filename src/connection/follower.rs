@@ -265,7 +265,8 @@ impl Follower {
             }
             Some(After::Behind) => {
                 self.set_slow(true);
-                let current = topic.head().map_or(position.epoch, |head| head.epoch);
+                let stood_at = topic.head();
+                let current = stood_at.map_or(position.epoch, |head| head.epoch);
                 let page = self.node.replays.after(topic.name(), position, current).await?;
                 let Some(page) = page else { return self.log_is_gone(at) };
                 // The log may have become another one since the tail looked.
@@ -276,30 +277,33 @@ impl Follower {
                         return Ok(Step::Sent);
                     }
                 }
-                self.judge(at, position, &page.lineage)
+                self.judge(at, position, &page.lineage, stood_at)
             }
             Some(After::Unsure) if self.subscriptions[at].is_confirmed() => Ok(Step::Idle),
             Some(After::Unsure) => {
+                let stood_at = topic.head();
                 let lineage = self.node.replays.lineage(topic.name()).await?;
                 let Some(lineage) = lineage else { return self.log_is_gone(at) };
-                self.judge(at, position, &lineage)
+                self.judge(at, position, &lineage, stood_at)
             }
         }
     }
 
-    /// Lets a fresh lineage decide about a position that the tail could not place.
+    /// Lets a fresh lineage decide about a position that the tail could not place when it
+    /// `stood_at`, which was before the lineage was read.
     fn judge(
         &mut self,
         at: usize,
         position: Position,
         lineage: &Lineage,
+        stood_at: Option<Position>,
     ) -> Result<Step, LogError> {
         match ResetReason::of(lineage.judge(position)) {
             Some(reason) => Ok(self.send_reset(at, reason, position.to_string(), lineage)),
             None => {
                 // The client is right and this node is late: let the tail catch up.
                 let subscription = &mut self.subscriptions[at];
-                subscription.confirmed_at = subscription.joined.topic.head();
+                subscription.confirmed_at = stood_at;
                 self.node.relay.look(&subscription.joined.topic);
                 Ok(Step::Idle)
             }
@@ -440,7 +444,7 @@ impl Subscription {
             return Ok(true);
         }
         // It may have been made since the topic was opened.
-        let exists = node.log.has_board(topic.name()).await?;
+        let exists = node.log.have_boards(std::slice::from_ref(topic.name())).await?;
         if exists {
             topic.set_board();
         }

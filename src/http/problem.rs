@@ -61,6 +61,7 @@ impl Problem {
         let (kind, title) = match status {
             StatusCode::PAYLOAD_TOO_LARGE => ("body-too-large", "Body too large"),
             StatusCode::UNSUPPORTED_MEDIA_TYPE => ("not-json", "Unsupported media type"),
+            StatusCode::REQUEST_TIMEOUT => ("body-too-slow", "Request timeout"),
             StatusCode::INTERNAL_SERVER_ERROR => ("internal", "Internal error"),
             // Among them 422, with which the framework says that JSON has the wrong shape.
             _ => return Problem::bad_request(detail),

@@ -1,6 +1,8 @@
 //! What requests carry, read strictly: JSON bodies, names in paths, queries. Everything that
 //! cannot be read becomes a [`Problem`].
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -11,6 +13,9 @@ use serde::de::DeserializeOwned;
 use super::problem::Problem;
 use crate::topic::Topic;
 
+/// Time to send a body: guards against peers that fill memory with bodies they never end.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
 /// A JSON body of a known shape; fields it does not know are an error, so that a misspelt one is
 /// not taken for absent.
 pub(super) struct Body<T>(pub(super) T);
@@ -19,9 +24,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match Json::<T>::from_request(request, state).await {
-            Ok(Json(body)) => Ok(Body(body)),
-            Err(rejection) => Err(of_json(&rejection)),
+        let read = Json::<T>::from_request(request, state);
+        match tokio::time::timeout(BODY_WITHIN, read).await {
+            Ok(Ok(Json(body))) => Ok(Body(body)),
+            Ok(Err(rejection)) => Err(of_json(&rejection)),
+            Err(_) => Err(Problem::from_framework(
+                StatusCode::REQUEST_TIMEOUT,
+                format!("the body did not arrive within {BODY_WITHIN:?}"),
+            )),
         }
     }
 }

@@ -142,11 +142,7 @@ pub(crate) async fn serve(
                 (Ok(_), _) | (Err(_), NOTHING) => {}
                 (Err(_), HTTP_2) => tokio::select! {
                     _ = connection => {}
-                    // A stream that nobody reads cannot be ended alone: its bytes would have to
-                    // be read first. The socket watches over HTTP/1.1 by itself.
-                    () = peer.stuck(limits.heartbeat + limits.write_timeout) => {
-                        peer.stalled.store(true, Ordering::Relaxed);
-                    }
+                    () = peer.end_unread_streams(limits.heartbeat + limits.write_timeout) => {}
                 },
                 (Err(_), _) => {
                     let _ = connection.await;

@@ -3,10 +3,11 @@
 //! Here it is decided whether a stream may begin; then a [`Connection`] speaks, and its
 //! [`Connection::next`] is the body.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::body::Body;
@@ -20,7 +21,7 @@ use super::App;
 use super::problem::Problem;
 use super::request::{IdPath, Parameters, TopicPath, topic};
 use crate::board::Refusal;
-use crate::connection::{Connection, Pulse, Request, Start, Wanted};
+use crate::connection::{Connection, Request, Start, Wanted};
 use crate::frame::{CURSOR_BYTES_MAX, cursor_bytes};
 use crate::hub::Stage;
 use crate::position::Cursor;
@@ -37,36 +38,67 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Who is at the other end of a socket.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     /// Set when the socket is given up because the peer takes no bytes.
     pub(crate) stalled: Arc<AtomicBool>,
-    /// The streams on this socket.
-    pulses: Arc<Mutex<Vec<Weak<Pulse>>>>,
+    /// The streams on this socket, if it may carry several.
+    seats: Arc<Mutex<Vec<Weak<Seat>>>>,
+}
+
+/// Where the connection of an HTTP/2 stream sits while nobody asks it for more.
+///
+/// Over HTTP/2 a peer can leave one stream unread while it reads the others, which no socket
+/// notices. But a stream that is read is asked for more after each heartbeat at the latest; one
+/// that was not asked for long loses its connection, and with it everything but what the HTTP
+/// server has buffered for it. Its neighbours on the socket go on.
+struct Seat {
+    connection: Mutex<(Option<Connection>, Instant)>,
+}
+
+impl Seat {
+    fn take(&self) -> Option<Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).0.take()
+    }
+
+    fn put_back(&self, connection: Connection) {
+        let now = Instant::now();
+        let mut seat = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        *seat = (Some(connection), now);
+    }
+
+    /// Ends a connection that was not asked for more for `longest`.
+    fn clear(&self, longest: Duration) {
+        let mut seat = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if seat.1.elapsed() > longest
+            && let Some(connection) = seat.0.take()
+        {
+            connection.stalled();
+        }
+    }
 }
 
 impl Peer {
     pub(crate) fn new(address: IpAddr) -> Peer {
-        Peer { address, stalled: Arc::default(), pulses: Arc::default() }
+        Peer { address, stalled: Arc::default(), seats: Arc::default() }
     }
 
-    fn start_pulse(&self) -> Arc<Pulse> {
-        let pulse = Pulse::start();
-        let mut pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
-        pulses.retain(|pulse| pulse.strong_count() > 0);
-        pulses.push(Arc::downgrade(&pulse));
-        pulse
+    fn seat(&self, connection: Connection) -> Arc<Seat> {
+        let seat = Arc::new(Seat { connection: Mutex::new((Some(connection), Instant::now())) });
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        seats.retain(|seat| seat.strong_count() > 0);
+        seats.push(Arc::downgrade(&seat));
+        seat
     }
 
-    /// Waits until one of the streams on this socket was not asked for more for `longest`.
-    pub(crate) async fn stuck(&self, longest: Duration) {
+    /// Ends streams on this socket that were not asked for more for `longest`, for ever.
+    pub(crate) async fn end_unread_streams(&self, longest: Duration) {
         loop {
             tokio::time::sleep(longest / 4).await;
-            let pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
-            let old = |pulse: Arc<Pulse>| pulse.age() > longest;
-            if pulses.iter().filter_map(Weak::upgrade).any(old) {
-                return;
+            let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for seat in seats.iter().filter_map(Weak::upgrade) {
+                seat.clear(longest);
             }
         }
     }
@@ -184,17 +216,26 @@ async fn stream_of(
         topics: wanted,
         snapshot: options.snapshot,
         stalled: peer.stalled.clone(),
-        pulse: peer.start_pulse(),
     };
     let mut connection = Connection::new(app.node.clone(), admitted, request);
     if !connection.settle(PATIENCE).await {
         return Err(Refusal::NoSuchBoard.into());
     }
-    let blocks = stream::unfold(connection, |mut connection| async {
-        let block = connection.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(block), connection))
-    });
-    let mut response = Body::from_stream(blocks).into_response();
+    let body = if version == Version::HTTP_2 {
+        let seat = peer.seat(connection);
+        Body::from_stream(stream::unfold(seat, |seat| async {
+            let mut connection = seat.take()?;
+            let block = connection.next().await?;
+            seat.put_back(connection);
+            Some((Ok::<_, Infallible>(block), seat))
+        }))
+    } else {
+        Body::from_stream(stream::unfold(connection, |mut connection| async {
+            let block = connection.next().await?;
+            Some((Ok::<_, Infallible>(block), connection))
+        }))
+    };
+    let mut response = body.into_response();
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
@@ -214,16 +255,17 @@ async fn stream_of(
 /// open and finds out later. Before the topics are joined, so that asking for boards that are none
 /// leaves nothing behind in the log.
 async fn boards_exist(app: &App, wanted: &[Wanted]) -> bool {
-    for wanted in wanted.iter().filter(|wanted| wanted.board) {
-        let here = app.node.hub.get(&wanted.topic).map(|topic| topic.stage());
-        if here == Some(Stage::Open { is_board: true }) {
-            continue;
-        }
-        if let Ok(false) = app.node.log.has_board(&wanted.topic).await {
-            return false;
-        }
+    let known = |wanted: &&Wanted| {
+        let topic = app.node.hub.get(&wanted.topic);
+        topic.is_some_and(|topic| topic.stage() == Stage::Open { is_board: true })
+    };
+    let boards = wanted.iter().filter(|wanted| wanted.board && !known(wanted));
+    let boards: Vec<Topic> = boards.map(|wanted| wanted.topic.clone()).collect();
+    if boards.is_empty() {
+        return true;
     }
-    true
+    let asked = tokio::time::timeout(PATIENCE, app.node.log.have_boards(&boards)).await;
+    !matches!(asked, Ok(Ok(false)))
 }
 
 /// `Last-Event-ID`, else `?lastEventId=`, else `?from=earliest`, else now (design §4).

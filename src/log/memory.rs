@@ -287,8 +287,9 @@ impl EventLog for MemoryLog {
         Ok(Opened { lineage: state.open(topic, &self.retention).lineage(), is_board })
     }
 
-    async fn has_board(&self, board: &Topic) -> Result<bool, LogError> {
-        Ok(self.state().boards.contains_key(board))
+    async fn have_boards(&self, boards: &[Topic]) -> Result<bool, LogError> {
+        let state = self.state();
+        Ok(boards.iter().all(|board| state.boards.contains_key(board)))
     }
 
     async fn read(

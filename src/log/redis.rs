@@ -47,6 +47,9 @@ const LISTS_KNOWN_MAX: usize = 10_000;
 /// How long a canary may take from publish to subscription.
 const CANARY_WITHIN: Duration = Duration::from_millis(1_500);
 
+/// How often a subscription is replaced while Redis stays read-only.
+const REPLACE_EVERY: Duration = Duration::from_secs(3);
+
 /// Topics whose heads are asked for in one command.
 const HEADS_AT_ONCE: usize = 500;
 
@@ -60,6 +63,8 @@ pub struct RedisLog {
     board_of_list: Mutex<HashMap<Topic, Topic>>,
     canaries: AtomicU64,
     clock: Mutex<Option<(Instant, u64)>>,
+    /// When the subscription was last replaced because Redis was found to be read-only.
+    replaced_at: Mutex<Option<Instant>>,
 }
 
 /// Checks that `url` can be the address of a Redis.
@@ -101,8 +106,19 @@ impl RedisLog {
             board_of_list: Mutex::default(),
             canaries: AtomicU64::new(0),
             clock: Mutex::new(None),
+            replaced_at: Mutex::new(None),
         };
         Ok((Arc::new(log), heard))
+    }
+
+    /// Whether a demoted master was last turned away from long enough ago to do so again.
+    fn may_replace(&self) -> bool {
+        let mut replaced_at = self.replaced_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = replaced_at.is_none_or(|at| at.elapsed() >= REPLACE_EVERY);
+        if may {
+            *replaced_at = Some(Instant::now());
+        }
+        may
     }
 
     fn ttl_milliseconds(&self) -> u64 {
@@ -249,7 +265,7 @@ impl RedisLog {
         lists: &[NewList],
     ) -> Result<Changed, LogError> {
         if let Some(id) = &id
-            && self.has_board(id).await?
+            && self.have_boards(std::slice::from_ref(id)).await?
         {
             return Err(Refusal::BoardExists.into());
         }
@@ -259,22 +275,31 @@ impl RedisLog {
             call = call.arg(id).arg(json(&list.title));
         }
         let changed = self.change_board(&board, call).await?;
-        let answer = self.board(&board).await?.json;
+        // The board is made, whatever happens now.
+        let made = |error| LogError::Unanswered(format!("the board was made, but: {error}"));
+        let answer = self.board(&board).await.map_err(made)?.json;
         Ok(Changed { answer, events: 0, ..changed })
     }
 
     async fn create_list(&self, board: &Topic, list: NewList) -> Result<Changed, LogError> {
-        if !self.has_board(board).await? {
+        if !self.have_boards(std::slice::from_ref(board)).await? {
             return Err(Refusal::NoSuchBoard.into());
         }
         let lists = [list];
         let (board, list_ids) = self.claim(Some(board), false, &lists).await?;
         let call = self
             .board_call(&scripts::LIST_CREATE, &board)
-            .arg(list_ids)
+            .arg(&list_ids)
             .arg(json(&lists[0].title))
             .arg(LISTS_MAX);
-        self.change_board(&board, call).await
+        let result = self.change_board(&board, call).await;
+        if matches!(result, Err(LogError::Refused(Refusal::BoardFull))) {
+            let mut pipe = redis::pipe();
+            pipe.hdel(self.keys.shared("lists"), list_ids);
+            // If this fails the id stays claimed by a board that may still get to use it.
+            let _: Result<(i64,), LogError> = self.commands.pipe("hdel", &pipe).await;
+        }
+        result
     }
 
     fn lists(&self) -> MutexGuard<'_, HashMap<Topic, Topic>> {
@@ -325,11 +350,13 @@ impl EventLog for RedisLog {
         Ok(Opened { lineage: lineage(&head, &meta, &oldest)?, is_board })
     }
 
-    async fn has_board(&self, board: &Topic) -> Result<bool, LogError> {
+    async fn have_boards(&self, boards: &[Topic]) -> Result<bool, LogError> {
         let mut pipe = redis::pipe();
-        pipe.exists(&self.keys.topic(board)[3]);
-        let (exists,): (bool,) = self.commands.pipe("exists", &pipe).await?;
-        Ok(exists)
+        for board in boards {
+            pipe.exists(&self.keys.topic(board)[3]);
+        }
+        let exist: Vec<bool> = self.commands.pipe("exists", &pipe).await?;
+        Ok(exist.into_iter().all(|exists| exists))
     }
 
     async fn read(
@@ -439,7 +466,8 @@ impl EventLog for RedisLog {
             return Ok(());
         }
         match self.change(command).await {
-            Ok(_) | Err(LogError::Refused(Refusal::BoardExists)) => Ok(()),
+            // Another node was faster, or somebody has taken its ids for something else.
+            Ok(_) | Err(LogError::Refused(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -455,7 +483,10 @@ impl EventLog for RedisLog {
         pipe.set_ex(self.subscription.canary_channel(), number, 60).ignore();
         pipe.publish(self.subscription.canary_channel(), number);
         let sent = self.commands.pipe("canary", &pipe).await;
-        if let (Err(LogError::Unavailable(_)), Some(hearing)) = (&sent, hearing) {
+        if self.commands.was_demoted()
+            && let Some(hearing) = hearing
+            && self.may_replace()
+        {
             // The name of the primary may lead elsewhere by now.
             self.subscription.replace(hearing);
         }

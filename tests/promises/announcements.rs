@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use fantail::admission::Admission;
-use fantail::connection::{Connection, Node, Pulse, Request, Start, Wanted};
+use fantail::connection::{Connection, Node, Request, Start, Wanted};
 use fantail::entry::{Data, Event};
 use fantail::hub::Hub;
 use fantail::log::memory::MemoryLog;
@@ -68,7 +68,6 @@ impl World {
             start,
             snapshot: false,
             stalled: Arc::new(AtomicBool::new(false)),
-            pulse: Pulse::start(),
         };
         Connection::new(self.node.clone(), admitted.unwrap_or_else(|_| panic!("full")), request)
     }

@@ -6,7 +6,7 @@
 //! replaced once, not once per caller.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool_redis::{Connection, Manager, Pool, Runtime};
@@ -39,6 +39,8 @@ pub(super) struct Commands {
     /// Counts connections that broke: one that is older than the last break is replaced before
     /// anything is sent on it.
     breaks: Arc<AtomicUsize>,
+    /// Redis said READONLY since somebody last asked.
+    demoted: AtomicBool,
 }
 
 #[derive(Default)]
@@ -82,7 +84,13 @@ impl Commands {
                 RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string()))
             })?;
         let lanes = std::iter::repeat_with(Lane::default).take(LANES).collect();
-        Ok(Commands { pool, lanes, next: AtomicUsize::new(0), breaks })
+        Ok(Commands {
+            pool,
+            lanes,
+            next: AtomicUsize::new(0),
+            breaks,
+            demoted: AtomicBool::new(false),
+        })
     }
 
     /// Runs a script; `name` is its name in metrics.
@@ -106,16 +114,20 @@ impl Commands {
         send: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, LogError> {
         let lane = self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len();
-        let mut connection = self.connection(&self.lanes[lane]).await.inspect_err(count_error)?;
+        let (mut connection, made_at) =
+            self.connection(&self.lanes[lane]).await.inspect_err(count_error)?;
         let began_at = Instant::now();
         let result = send(&mut connection).await;
         metric::redis_command(name, began_at.elapsed());
         result.map_err(|error| {
             let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
+            self.demoted.fetch_or(demoted, Ordering::Relaxed);
             if error.is_unrecoverable_error() || error.is_timeout() || demoted {
                 // A connection that does not answer may be cut somewhere on the way, and one to a
-                // master that was demoted must be made anew to find the one that rules now.
-                self.breaks.fetch_add(1, Ordering::Release);
+                // master that was demoted must be made anew to find the one that rules now. Once:
+                // the next commands to fail on it were sent before.
+                let (now, next) = (Ordering::AcqRel, Ordering::Relaxed);
+                let _ = self.breaks.compare_exchange(made_at, made_at + 1, now, next);
             }
             let error = explain(&error);
             count_error(&error);
@@ -123,15 +135,21 @@ impl Commands {
         })
     }
 
+    /// Whether Redis said READONLY since this was last asked.
+    pub(super) fn was_demoted(&self) -> bool {
+        self.demoted.swap(false, Ordering::Relaxed)
+    }
+
     /// The lane's connection, made if there is none or if some broke since it was made.
-    async fn connection(&self, lane: &Lane) -> Result<MultiplexedConnection, LogError> {
+    /// The second value is what `breaks` was when it was made.
+    async fn connection(&self, lane: &Lane) -> Result<(MultiplexedConnection, usize), LogError> {
         let asked_at = Instant::now();
         let mut state = lane.state.lock().await;
         let breaks = self.breaks.load(Ordering::Acquire);
         if let Some((held, made_at)) = &state.held
             && *made_at == breaks
         {
-            return Ok(MultiplexedConnection::clone(held));
+            return Ok((MultiplexedConnection::clone(held), breaks));
         }
         if let Some((began_at, error)) = &state.failed
             && *began_at >= asked_at
@@ -148,7 +166,7 @@ impl Commands {
                 let connection = MultiplexedConnection::clone(&held);
                 state.held = Some((held, breaks));
                 state.failed = None;
-                Ok(connection)
+                Ok((connection, breaks))
             }
             Err(error) => {
                 let error = LogError::Unavailable(format!("cannot connect to Redis: {error}"));
@@ -165,6 +183,11 @@ fn explain(error: &RedisError) -> LogError {
         LogError::Unanswered(format!("Redis did not answer within {ANSWER_WITHIN:?}"))
     } else if error.is_io_error() {
         LogError::Unanswered(format!("the connection to Redis broke: {error}"))
+    } else if error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
+        && error.to_string().contains("script")
+    {
+        // A script that failed half-way, over data that is not ours or not whole.
+        LogError::Unanswered(format!("a script failed: {error}"))
     } else {
         // Redis itself says no: READONLY, LOADING, OOM, BUSY … A script refused is a script that
         // changed nothing.

@@ -7,5 +7,11 @@
 local is_board = redis.call('EXISTS', KEYS[4])
 local ttl = is_board == 1 and 0 or tonumber(ARGV[2])
 local _, head, meta = open(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ttl)
+-- Being watched counts as use. Keys that never expire stay so.
+for i = 1, 3 do
+  if redis.call('PTTL', KEYS[i]) >= 0 then
+    redis.call('PEXPIRE', KEYS[i], ARGV[2])
+  end
+end
 local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
 return { digits(head), meta, oldest[1] and oldest[1][1] or '', is_board }

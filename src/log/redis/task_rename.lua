@@ -8,11 +8,13 @@ local task = read_task(KEYS[7], ARGV[7])
 if not task then
   return { 'no_such_task' }
 end
+-- From the end: that is where tasks are made and mostly changed. An order that was evicted begins
+-- anew with the tasks that are touched.
+local index = redis.call('LPOS', ORDER .. task.list, task.id, 'RANK', -1)
+  or redis.call('RPUSH', ORDER .. task.list, task.id) - 1
 task.title = ARGV[8]
 task.updated = rfc3339(milliseconds())
 write_task(KEYS[7], task)
--- From the end: that is where tasks are made and mostly changed.
-local index = redis.call('LPOS', ORDER .. task.list, task.id, 'RANK', -1)
 local json = task_json(BOARD, task, index)
 local seq, epoch = tell('task_updated', '{"task":' .. json .. '}')
 return { 'ok', seq, epoch, json }
