@@ -152,3 +152,13 @@ async fn what_is_no_http_ends_that_connection_and_nothing_else() {
     node.create("goes on", "list-todo").await;
     assert_eq!(stream.event().await.kind, "task_created");
 }
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_not_waited_for() {
+    let node = Backend::Embedded.start(&[]).await;
+    let head = "POST /tasks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                content-length: 100\r\nconnection: close\r\n\r\n{\"title\":";
+    let answer = say(node.address, head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("urn:fantail:problem:body-too-slow"), "{answer}");
+}

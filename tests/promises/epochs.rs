@@ -179,3 +179,39 @@ async fn a_read_only_redis_is_no_redis_to_be_ready_with() {
     }
     assert_eq!((event.data.as_str(), &event.id), ("again", &id));
 }
+
+#[tokio::test]
+async fn a_first_board_that_cannot_be_made_stops_no_audit() {
+    let cluster = Cluster::start(1, &[]).await;
+    let node = &cluster.nodes[0];
+    // Somebody else's board has taken the id of the first board's list.
+    until("the list's id is taken", async || {
+        let _: String = cluster.redis.ask(&["FLUSHALL"]).await;
+        let lists = json!([{ "id": "list-todo", "title": "t" }]);
+        let body = json!({ "id": "mine", "name": "n", "lists": lists });
+        (node.send("POST", "/boards", Some(body)).await.status == 201).then_some(())
+    })
+    .await;
+    let first = node.publish("t", 0).await;
+    let mut stream = Stream::open_from(node.address, "/topics/t/events", &first).await;
+    // An entry that nobody announced: only the audit finds it.
+    cluster.redis.ask::<u64>(&["INCR", "fantail:{t}:seq"]).await;
+    let epoch = epoch(&first);
+    let entry = ["e", epoch, "t", "0", "j", "0", "f", "data: found\n\n"];
+    let command = [&["XADD", "fantail:{t}:log", "2-0"][..], &entry].concat();
+    cluster.redis.ask::<String>(&command).await;
+    assert_eq!(stream.event().await.data, "found");
+}
+
+#[tokio::test]
+async fn a_task_whose_order_was_evicted_can_still_be_renamed_with_its_event() {
+    let cluster = Cluster::start(1, &[]).await;
+    let node = &cluster.nodes[0];
+    node.create("a", "list-todo").await;
+    let mut stream = Stream::open(node.address, "/boards/board-1/events").await;
+    let _: u64 = cluster.redis.ask(&["DEL", "fantail:{board-1}:board:order:list-todo"]).await;
+    let body = Some(json!({ "title": "b" }));
+    let renamed = node.send("PATCH", "/tasks/task-1", body).await;
+    assert_eq!(renamed.status, 200, "{renamed:?}");
+    assert_eq!(stream.event().await.id, renamed.position());
+}

@@ -136,3 +136,51 @@ async fn an_address_without_a_redis_is_told_in_the_log_and_drains_all_the_same()
     assert_eq!(node.process.ended().await, Some(0));
     assert!(node.log().iter().any(|line| line.contains("not hearing announcements")));
 }
+
+#[tokio::test]
+async fn while_redis_hangs_streams_of_many_boards_are_held_too() {
+    let redis = Redis::start().await;
+    let node = Node::start("node-1", Some(&redis), &[("FANTAIL_HEARTBEAT", "300ms")]).await;
+    for n in 0..60 {
+        let body = json!({ "id": format!("b{n}"), "name": "b" });
+        assert_eq!(node.send("POST", "/boards", Some(body)).await.status, 201);
+    }
+    let boards: Vec<String> = (0..60).map(|n| format!("b{n}")).collect();
+    let path = format!("/events?boards={}", boards.join(","));
+    redis.freeze();
+    let asked_at = Instant::now();
+    let mut stream = within("a status", Stream::request(node.address, &path, "")).await;
+    assert_eq!(stream.status, 200);
+    assert!(asked_at.elapsed() < Duration::from_secs(8), "{:?}", asked_at.elapsed());
+    while stream.interpreter.comments.is_empty() {
+        assert!(within("a heartbeat", stream.more()).await);
+    }
+    let write = node.send("POST", "/topics/t/events", Some(json!({ "data": 1 }))).await;
+    assert_eq!(write.status, 503);
+    redis.thaw();
+    assert!(stream.event().await.is_connected());
+    let list = json!({ "title": "list" });
+    node.send("POST", "/boards/b7/lists", Some(list)).await;
+    assert_eq!(stream.event().await.kind, "list_created");
+}
+
+#[tokio::test]
+async fn a_redis_that_is_full_keeps_its_subscribers() {
+    let redis = Redis::start().await;
+    let node = Node::start("node-1", Some(&redis), &[]).await;
+    let mut stream = Stream::open(node.address, "/topics/t/events").await;
+    let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let write = node.send("POST", "/topics/t/events", Some(json!({ "data": 1 }))).await;
+    assert_eq!(write.problem(503), "log-unavailable");
+    assert!(write.body["detail"].as_str().unwrap().contains("nothing was changed"));
+    until("it says that it is not well", async || {
+        let ready = node.send("GET", "/readyz", None).await.body;
+        (ready["status"] == "degraded").then_some(())
+    })
+    .await;
+    assert_eq!(node.metric("fantail_redis_reconnects_total", "").await, 0.0);
+    let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    let id = node.publish("t", 2).await;
+    let event = stream.event().await;
+    assert_eq!((event.seq(), event.id), (1, id));
+}

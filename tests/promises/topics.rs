@@ -141,4 +141,15 @@ on_both_logs! {
         let epochs = [&first, &second].map(|id| crate::harness::epoch(id).to_owned());
         assert_eq!(epochs[0], epochs[1]);
     }
+
+    async fn a_topic_that_was_about_to_expire_stays_when_somebody_comes_to_watch(backend: Backend) {
+        let node = backend.start(&[("FANTAIL_HISTORY_TTL", "8s")]).await;
+        let first = node.publish("t", 1).await;
+        tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+        let mut stream = Stream::open_from(node.address, "/topics/t/events", &first).await;
+        stream.silent_for(std::time::Duration::from_secs(4)).await;
+        let second = node.publish("t", 2).await;
+        let event = stream.event().await;
+        assert_eq!((event.kind.as_str(), &event.id), ("message", &second));
+    }
 }

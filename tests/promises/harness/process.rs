@@ -245,6 +245,16 @@ impl Redis {
         self.process = None;
     }
 
+    /// Stops it in its tracks: connections stay open and nothing answers.
+    pub fn freeze(&self) {
+        self.process.as_ref().unwrap().signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.process.as_ref().unwrap().signal(Signal::CONT);
+    }
+
     /// Starts the process; no if it ended at once.
     async fn launch(&mut self) -> bool {
         let child = Command::new("redis-server")
