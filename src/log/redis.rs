@@ -1,9 +1,12 @@
 //! The log in Redis, shared by all nodes.
 //!
 //! Every write is one Lua script: change of state, sequence number, entry and announcement happen
-//! together or not at all. [`commands`] carries scripts and reads, [`subscription`] hears
+//! together or not at all. [`commands`] carries [`scripts`] and reads, [`answers`] understands what
+//! comes back, [`boards`] knows which script a change of a board is, [`subscription`] hears
 //! announcements, [`keys`] names things. Keys of one topic share a hash tag.
 
+mod answers;
+mod boards;
 mod commands;
 mod keys;
 mod scripts;
@@ -12,12 +15,11 @@ mod version;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use redis::{Client, FromRedisValue, IntoConnectionInfo, Value};
+use redis::{Client, IntoConnectionInfo, Value};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -25,14 +27,12 @@ use super::{
     Announcer, Changed, EventLog, Health, Heard, LogError, Opened, Page, READ_BYTES_MAX,
     READ_ENTRIES_MAX, Retention, Snapshot,
 };
-use crate::board::{
-    self, BOARDS_MAX, BoardSummary, Command, EVENT_TYPES, LISTS_MAX, NewList, Refusal, TASKS_MAX,
-    Title,
-};
-use crate::entry::{Data, Entry, Event};
-use crate::frame::{encode_rest, json};
-use crate::position::{Epoch, Lineage, Position};
+use crate::board::{self, BoardSummary, Command, EVENT_TYPES, Refusal};
+use crate::entry::{Data, Event};
+use crate::frame::encode_rest;
+use crate::position::{Epoch, Position};
 use crate::topic::Topic;
+use answers::{accepted, board_json, entry, lineage, text, unexpected};
 use commands::Commands;
 use keys::Keys;
 use scripts::Call;
@@ -124,187 +124,6 @@ impl RedisLog {
     fn ttl_milliseconds(&self) -> u64 {
         self.retention.history_ttl.as_millis() as u64
     }
-
-    /// A call of a board's script, with everything they have in common.
-    fn board_call(
-        &self,
-        script: &'static (&'static str, redis::Script),
-        board: &Topic,
-    ) -> Call<'static> {
-        Call::new(script, &self.keys.board(board))
-            .arg(self.keys.channel(board))
-            .arg(Epoch::random().as_str())
-            .arg(self.retention.history_entries_max)
-            .arg(self.ttl_milliseconds())
-            .arg(self.keys.order(board))
-            .arg(board.as_str())
-    }
-
-    /// Carries out a board's script and says what came of it.
-    async fn change_board(&self, board: &Topic, call: Call<'static>) -> Result<Changed, LogError> {
-        let answer: Vec<String> = self.commands.call(call).await?;
-        let position = accepted(&answer)?;
-        let answer = answer.get(3).cloned().unwrap_or_default();
-        Ok(Changed { board: board.clone(), position, events: 1, answer })
-    }
-
-    async fn board_of_task(&self, task: &Topic) -> Result<Topic, LogError> {
-        let board = self.index("tasks", task).await?;
-        board.ok_or_else(|| Refusal::NoSuchTask.into())
-    }
-
-    async fn index(&self, hash: &str, id: &Topic) -> Result<Option<Topic>, LogError> {
-        let mut pipe = redis::pipe();
-        pipe.hget(self.keys.shared(hash), id.as_str());
-        let (board,): (Option<String>,) = self.commands.pipe("hget", &pipe).await?;
-        Ok(board.and_then(|board| Topic::new(&board).ok()))
-    }
-
-    async fn create_task(&self, title: &Title, list: &Topic) -> Result<Changed, LogError> {
-        let known = self.lists().get(list).cloned();
-        let board = match &known {
-            Some(board) => board.clone(),
-            None => self.index("lists", list).await?.ok_or(Refusal::NoSuchList)?,
-        };
-        let index = [self.keys.shared("task-seq"), self.keys.shared("tasks")];
-        let index = Call::new(&scripts::INDEX_TASK, &index).arg(board.as_str());
-        let task: String = self.commands.call(index).await?;
-        let call = self
-            .board_call(&scripts::TASK_CREATE, &board)
-            .arg(&task)
-            .arg(json(title))
-            .arg(list.as_str())
-            .arg(TASKS_MAX);
-        let result = self.change_board(&board, call).await;
-        if let Err(LogError::Refused(_)) = result {
-            self.forget_task(&task).await;
-        }
-        let mut lists = self.lists();
-        match &result {
-            Ok(_) => {
-                if lists.len() >= LISTS_KNOWN_MAX {
-                    lists.clear();
-                }
-                lists.insert(list.clone(), board);
-            }
-            Err(LogError::Refused(_)) => {
-                lists.remove(list);
-            }
-            Err(_) => {}
-        }
-        result
-    }
-
-    async fn move_task(
-        &self,
-        task: &Topic,
-        list: &Topic,
-        index: Option<usize>,
-    ) -> Result<Changed, LogError> {
-        let board = self.board_of_task(task).await?;
-        let call = self
-            .board_call(&scripts::TASK_MOVE, &board)
-            .arg(task.as_str())
-            .arg(list.as_str())
-            .arg(index.map(|index| index.to_string()).unwrap_or_default());
-        let result = self.change_board(&board, call).await;
-        if matches!(result, Err(LogError::Refused(Refusal::NoSuchList)))
-            && self.index("lists", list).await?.is_some_and(|elsewhere| elsewhere != board)
-        {
-            return Err(Refusal::ListElsewhere.into());
-        }
-        result
-    }
-
-    async fn delete_task(&self, task: &Topic) -> Result<Changed, LogError> {
-        let board = self.board_of_task(task).await?;
-        let call = self.board_call(&scripts::TASK_DELETE, &board).arg(task.as_str());
-        let changed = self.change_board(&board, call).await?;
-        self.forget_task(task.as_str()).await;
-        Ok(changed)
-    }
-
-    /// Removes the note that leads from a task to its board. If this fails, the note leads to a
-    /// board that does not know the task: the same as none.
-    async fn forget_task(&self, task: &str) {
-        let mut pipe = redis::pipe();
-        pipe.hdel(self.keys.shared("tasks"), task);
-        let _: Result<(i64,), LogError> = self.commands.pipe("hdel", &pipe).await;
-    }
-
-    /// Claims the ids of a board and of its new lists; returns them, the board's first.
-    async fn claim(
-        &self,
-        board: Option<&Topic>,
-        new: bool,
-        lists: &[NewList],
-    ) -> Result<(Topic, Vec<String>), LogError> {
-        let keys = ["board-seq", "boards", "list-seq", "lists", "board-ids"];
-        let keys = keys.map(|key| self.keys.shared(key));
-        let mut call = Call::new(&scripts::INDEX_BOARD, &keys)
-            .arg(board.map_or("", Topic::as_str))
-            .arg(BOARDS_MAX)
-            .arg(i32::from(new));
-        for list in lists {
-            call = call.arg(list.id.as_ref().map_or("", Topic::as_str));
-        }
-        let claimed: Vec<String> = self.commands.call(call).await?;
-        let mut ids = claimed.into_iter();
-        let word = ids.next().unwrap_or_default();
-        if word != "ok" {
-            return Err(refused(&word));
-        }
-        let board = ids.next().and_then(|board| Topic::new(&board).ok());
-        Ok((board.ok_or_else(|| unexpected("an id"))?, ids.collect()))
-    }
-
-    async fn create_board(
-        &self,
-        id: Option<Topic>,
-        name: &Title,
-        lists: &[NewList],
-    ) -> Result<Changed, LogError> {
-        if let Some(id) = &id
-            && self.have_boards(std::slice::from_ref(id)).await?
-        {
-            return Err(Refusal::BoardExists.into());
-        }
-        let (board, list_ids) = self.claim(id.as_ref(), true, lists).await?;
-        let mut call = self.board_call(&scripts::BOARD_CREATE, &board).arg(json(name));
-        for (id, list) in list_ids.iter().zip(lists) {
-            call = call.arg(id).arg(json(&list.title));
-        }
-        let changed = self.change_board(&board, call).await?;
-        // The board is made, whatever happens now.
-        let made = |error| LogError::Unanswered(format!("the board was made, but: {error}"));
-        let answer = self.board(&board).await.map_err(made)?.json;
-        Ok(Changed { answer, events: 0, ..changed })
-    }
-
-    async fn create_list(&self, board: &Topic, list: NewList) -> Result<Changed, LogError> {
-        if !self.have_boards(std::slice::from_ref(board)).await? {
-            return Err(Refusal::NoSuchBoard.into());
-        }
-        let lists = [list];
-        let (board, list_ids) = self.claim(Some(board), false, &lists).await?;
-        let call = self
-            .board_call(&scripts::LIST_CREATE, &board)
-            .arg(&list_ids)
-            .arg(json(&lists[0].title))
-            .arg(LISTS_MAX);
-        let result = self.change_board(&board, call).await;
-        if matches!(result, Err(LogError::Refused(Refusal::BoardFull))) {
-            let mut pipe = redis::pipe();
-            pipe.hdel(self.keys.shared("lists"), list_ids);
-            // If this fails the id stays claimed by a board that may still get to use it.
-            let _: Result<(i64,), LogError> = self.commands.pipe("hdel", &pipe).await;
-        }
-        result
-    }
-
-    fn lists(&self) -> MutexGuard<'_, HashMap<Topic, Topic>> {
-        self.board_of_list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[async_trait]
@@ -324,21 +143,7 @@ impl EventLog for RedisLog {
     }
 
     async fn change(&self, command: Command) -> Result<Changed, LogError> {
-        match command {
-            Command::CreateTask { title, list } => self.create_task(&title, &list).await,
-            Command::RenameTask { task, title } => {
-                let board = self.board_of_task(&task).await?;
-                let call = self
-                    .board_call(&scripts::TASK_RENAME, &board)
-                    .arg(task.as_str())
-                    .arg(json(&title));
-                self.change_board(&board, call).await
-            }
-            Command::MoveTask { task, list, index } => self.move_task(&task, &list, index).await,
-            Command::DeleteTask { task } => self.delete_task(&task).await,
-            Command::CreateBoard { id, name, lists } => self.create_board(id, &name, &lists).await,
-            Command::CreateList { board, list } => self.create_list(&board, list).await,
-        }
+        self.change_a_board(command).await
     }
 
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
@@ -546,117 +351,3 @@ impl RedisLog {
 /// Puts off the expiry of a key that has one.
 const KEEP: &str =
     "if redis.call('PTTL', KEYS[1]) >= 0 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end";
-
-/// The position in the answer of a script that appends, or why it did not.
-fn accepted(answer: &[String]) -> Result<Position, LogError> {
-    match answer {
-        [word, seq, epoch, ..] if word == "ok" => {
-            let position = format!("{seq}-{epoch}").parse();
-            position.map_err(|_| unexpected("a position"))
-        }
-        [word, ..] => Err(refused(word)),
-        [] => Err(unexpected("an answer")),
-    }
-}
-
-fn refused(word: &str) -> LogError {
-    match Refusal::from_word(word) {
-        Some(refusal) => refusal.into(),
-        None => unexpected("a word"),
-    }
-}
-
-/// Redis holds something under our keys that we did not put there.
-fn unexpected(what: &str) -> LogError {
-    LogError::Unavailable(format!("unexpected data in Redis instead of {what}"))
-}
-
-fn text(value: Value) -> Result<String, LogError> {
-    String::from_redis_value(value).map_err(|_| unexpected("text"))
-}
-
-/// Reads seq, meta and the id of the oldest entry (see `log.lua`).
-fn lineage(head: &str, meta: &str, oldest: &str) -> Result<Lineage, LogError> {
-    let read = || {
-        let head: u64 = head.parse().ok()?;
-        let mut words = meta.split(' ');
-        let epoch = words.next()?.parse().ok()?;
-        let floor: u64 = words.nth(1)?.parse().ok()?;
-        let past = words.map(|word| {
-            let (epoch, end) = word.split_once(':')?;
-            Some((epoch.parse().ok()?, end.parse().ok()?))
-        });
-        let past = past.collect::<Option<_>>()?;
-        let oldest = match oldest.split_once('-') {
-            Some((seq, _)) => seq.parse().ok()?,
-            None => head + 1,
-        };
-        Some(Lineage { epoch, past, head, oldest: oldest.max(floor + 1) })
-    };
-    read().ok_or_else(|| unexpected("epochs"))
-}
-
-/// Reads one entry: `[id, [e, epoch, t, milliseconds, j, json, f, rest]]`.
-fn entry(value: Value) -> Result<Entry, LogError> {
-    let (id, fields) =
-        <(String, Vec<Value>)>::from_redis_value(value).map_err(|_| unexpected("an entry"))?;
-    let mut values = fields.into_iter().skip(1).step_by(2);
-    let mut next = || values.next().ok_or_else(|| unexpected("a field"));
-    let epoch = text(next()?)?;
-    let milliseconds = text(next()?)?;
-    let json = text(next()?)? == "1";
-    let Value::BulkString(rest) = next()? else { return Err(unexpected("a frame")) };
-    let seq = id.split_once('-').map_or("", |(seq, _)| seq);
-    Ok(Entry {
-        position: format!("{seq}-{epoch}").parse().map_err(|_| unexpected("a position"))?,
-        milliseconds: milliseconds.parse().map_err(|_| unexpected("a time"))?,
-        json,
-        rest: Bytes::from(rest),
-    })
-}
-
-/// Writes a board as `Board::to_json` does, from what `board_read.lua` returned. Titles are JSON
-/// already.
-fn board_json(
-    board: &Topic,
-    name: &str,
-    lists: Value,
-    position: &Position,
-) -> Result<String, LogError> {
-    use std::fmt::Write;
-    let board = json(board);
-    let mut text_of = format!(r#"{{"id":{board},"name":{name},"lists":["#);
-    let Value::Array(lists) = lists else { return Err(unexpected("lists")) };
-    let mut lists = lists.into_iter();
-    let mut comma = "";
-    while let (Some(list), Some(title), Some(Value::Array(tasks))) =
-        (lists.next(), lists.next(), lists.next())
-    {
-        let list = json(&text(list)?);
-        let title = text(title)?;
-        // Writing to a `String` cannot fail.
-        let _ =
-            write!(text_of, r#"{comma}{{"id":{list},"title":{title},"boardId":{board},"tasks":["#);
-        comma = ",";
-        let mut tasks = tasks.into_iter();
-        let mut index = 0;
-        while let (Some(task), Some(record)) = (tasks.next(), tasks.next()) {
-            let (task, record) = (json(&text(task)?), text(record)?);
-            let mut fields = record.splitn(4, '\n').skip(1);
-            let (Some(created), Some(updated), Some(title)) =
-                (fields.next(), fields.next(), fields.next())
-            else {
-                continue;
-            };
-            let comma = if index > 0 { "," } else { "" };
-            let _ = write!(
-                text_of,
-                r#"{comma}{{"id":{task},"title":{title},"listId":{list},"boardId":{board},"index":{index},"createdAt":"{created}","updatedAt":"{updated}"}}"#
-            );
-            index += 1;
-        }
-        text_of.push_str("]}");
-    }
-    let _ = write!(text_of, r#"],"lastEventId":"{position}"}}"#);
-    Ok(text_of)
-}

@@ -1,0 +1,127 @@
+//! Reading what Redis answers: positions, epochs, entries and boards.
+//!
+//! Whatever does not look as our scripts leave it is an error of the log, never a panic.
+
+use bytes::Bytes;
+use redis::{FromRedisValue, Value};
+
+use crate::board::Refusal;
+use crate::entry::Entry;
+use crate::frame::json;
+use crate::log::LogError;
+use crate::position::{Lineage, Position};
+use crate::topic::Topic;
+
+/// The position in the answer of a script that appends, or why it did not.
+pub(super) fn accepted(answer: &[String]) -> Result<Position, LogError> {
+    match answer {
+        [word, seq, epoch, ..] if word == "ok" => {
+            let position = format!("{seq}-{epoch}").parse();
+            position.map_err(|_| unexpected("a position"))
+        }
+        [word, ..] => Err(refused(word)),
+        [] => Err(unexpected("an answer")),
+    }
+}
+
+pub(super) fn refused(word: &str) -> LogError {
+    match Refusal::from_word(word) {
+        Some(refusal) => refusal.into(),
+        None => unexpected("a word"),
+    }
+}
+
+/// Redis holds something under our keys that we did not put there.
+pub(super) fn unexpected(what: &str) -> LogError {
+    LogError::Unavailable(format!("unexpected data in Redis instead of {what}"))
+}
+
+pub(super) fn text(value: Value) -> Result<String, LogError> {
+    String::from_redis_value(value).map_err(|_| unexpected("text"))
+}
+
+/// Reads seq, meta and the id of the oldest entry (see `log.lua`).
+pub(super) fn lineage(head: &str, meta: &str, oldest: &str) -> Result<Lineage, LogError> {
+    let read = || {
+        let head: u64 = head.parse().ok()?;
+        let mut words = meta.split(' ');
+        let epoch = words.next()?.parse().ok()?;
+        let floor: u64 = words.nth(1)?.parse().ok()?;
+        let past = words.map(|word| {
+            let (epoch, end) = word.split_once(':')?;
+            Some((epoch.parse().ok()?, end.parse().ok()?))
+        });
+        let past = past.collect::<Option<_>>()?;
+        let oldest = match oldest.split_once('-') {
+            Some((seq, _)) => seq.parse().ok()?,
+            None => head + 1,
+        };
+        Some(Lineage { epoch, past, head, oldest: oldest.max(floor + 1) })
+    };
+    read().ok_or_else(|| unexpected("epochs"))
+}
+
+/// Reads one entry: `[id, [e, epoch, t, milliseconds, j, json, f, rest]]`.
+pub(super) fn entry(value: Value) -> Result<Entry, LogError> {
+    let (id, fields) =
+        <(String, Vec<Value>)>::from_redis_value(value).map_err(|_| unexpected("an entry"))?;
+    let mut values = fields.into_iter().skip(1).step_by(2);
+    let mut next = || values.next().ok_or_else(|| unexpected("a field"));
+    let epoch = text(next()?)?;
+    let milliseconds = text(next()?)?;
+    let json = text(next()?)? == "1";
+    let Value::BulkString(rest) = next()? else { return Err(unexpected("a frame")) };
+    let seq = id.split_once('-').map_or("", |(seq, _)| seq);
+    Ok(Entry {
+        position: format!("{seq}-{epoch}").parse().map_err(|_| unexpected("a position"))?,
+        milliseconds: milliseconds.parse().map_err(|_| unexpected("a time"))?,
+        json,
+        rest: Bytes::from(rest),
+    })
+}
+
+/// Writes a board as `Board::to_json` does, from what `board_read.lua` returned. Titles are JSON
+/// already.
+pub(super) fn board_json(
+    board: &Topic,
+    name: &str,
+    lists: Value,
+    position: &Position,
+) -> Result<String, LogError> {
+    use std::fmt::Write;
+    let board = json(board);
+    let mut text_of = format!(r#"{{"id":{board},"name":{name},"lists":["#);
+    let Value::Array(lists) = lists else { return Err(unexpected("lists")) };
+    let mut lists = lists.into_iter();
+    let mut comma = "";
+    while let (Some(list), Some(title), Some(Value::Array(tasks))) =
+        (lists.next(), lists.next(), lists.next())
+    {
+        let list = json(&text(list)?);
+        let title = text(title)?;
+        // Writing to a `String` cannot fail.
+        let _ =
+            write!(text_of, r#"{comma}{{"id":{list},"title":{title},"boardId":{board},"tasks":["#);
+        comma = ",";
+        let mut tasks = tasks.into_iter();
+        let mut index = 0;
+        while let (Some(task), Some(record)) = (tasks.next(), tasks.next()) {
+            let (task, record) = (json(&text(task)?), text(record)?);
+            let mut fields = record.splitn(4, '\n').skip(1);
+            let (Some(created), Some(updated), Some(title)) =
+                (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            let comma = if index > 0 { "," } else { "" };
+            let _ = write!(
+                text_of,
+                r#"{comma}{{"id":{task},"title":{title},"listId":{list},"boardId":{board},"index":{index},"createdAt":"{created}","updatedAt":"{updated}"}}"#
+            );
+            index += 1;
+        }
+        text_of.push_str("]}");
+    }
+    let _ = write!(text_of, r#"],"lastEventId":"{position}"}}"#);
+    Ok(text_of)
+}

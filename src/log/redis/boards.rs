@@ -1,0 +1,220 @@
+//! The task board in Redis: which script a command calls, and the ids that are unique over all
+//! boards.
+//!
+//! A board's own keys change in one script together with the event. Ids of tasks, lists and boards
+//! are handed out before, under keys of their own: an id that is then not used leads to a board
+//! that does not know it, which is the same as no id.
+
+use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
+
+use super::answers::{accepted, refused, unexpected};
+use super::scripts::{self, Call};
+use super::{LISTS_KNOWN_MAX, RedisLog};
+use crate::board::{BOARDS_MAX, Command, LISTS_MAX, NewList, Refusal, TASKS_MAX, Title};
+use crate::frame::json;
+use crate::log::{Changed, EventLog, LogError};
+use crate::position::Epoch;
+use crate::topic::Topic;
+
+impl RedisLog {
+    /// Carries out a command of the board.
+    pub(super) async fn change_a_board(&self, command: Command) -> Result<Changed, LogError> {
+        match command {
+            Command::CreateTask { title, list } => self.create_task(&title, &list).await,
+            Command::RenameTask { task, title } => {
+                let board = self.board_of_task(&task).await?;
+                let call = self
+                    .board_call(&scripts::TASK_RENAME, &board)
+                    .arg(task.as_str())
+                    .arg(json(&title));
+                self.change_board(&board, call).await
+            }
+            Command::MoveTask { task, list, index } => self.move_task(&task, &list, index).await,
+            Command::DeleteTask { task } => self.delete_task(&task).await,
+            Command::CreateBoard { id, name, lists } => self.create_board(id, &name, &lists).await,
+            Command::CreateList { board, list } => self.create_list(&board, list).await,
+        }
+    }
+
+    /// A call of a board's script, with everything they have in common.
+    pub(super) fn board_call(
+        &self,
+        script: &'static (&'static str, redis::Script),
+        board: &Topic,
+    ) -> Call<'static> {
+        Call::new(script, &self.keys.board(board))
+            .arg(self.keys.channel(board))
+            .arg(Epoch::random().as_str())
+            .arg(self.retention.history_entries_max)
+            .arg(self.ttl_milliseconds())
+            .arg(self.keys.order(board))
+            .arg(board.as_str())
+    }
+
+    /// Carries out a board's script and says what came of it.
+    async fn change_board(&self, board: &Topic, call: Call<'static>) -> Result<Changed, LogError> {
+        let answer: Vec<String> = self.commands.call(call).await?;
+        let position = accepted(&answer)?;
+        let answer = answer.get(3).cloned().unwrap_or_default();
+        Ok(Changed { board: board.clone(), position, events: 1, answer })
+    }
+
+    async fn board_of_task(&self, task: &Topic) -> Result<Topic, LogError> {
+        let board = self.index("tasks", task).await?;
+        board.ok_or_else(|| Refusal::NoSuchTask.into())
+    }
+
+    async fn index(&self, hash: &str, id: &Topic) -> Result<Option<Topic>, LogError> {
+        let mut pipe = redis::pipe();
+        pipe.hget(self.keys.shared(hash), id.as_str());
+        let (board,): (Option<String>,) = self.commands.pipe("hget", &pipe).await?;
+        Ok(board.and_then(|board| Topic::new(&board).ok()))
+    }
+
+    async fn create_task(&self, title: &Title, list: &Topic) -> Result<Changed, LogError> {
+        let known = self.lists().get(list).cloned();
+        let board = match &known {
+            Some(board) => board.clone(),
+            None => self.index("lists", list).await?.ok_or(Refusal::NoSuchList)?,
+        };
+        let index = [self.keys.shared("task-seq"), self.keys.shared("tasks")];
+        let index = Call::new(&scripts::INDEX_TASK, &index).arg(board.as_str());
+        let task: String = self.commands.call(index).await?;
+        let call = self
+            .board_call(&scripts::TASK_CREATE, &board)
+            .arg(&task)
+            .arg(json(title))
+            .arg(list.as_str())
+            .arg(TASKS_MAX);
+        let result = self.change_board(&board, call).await;
+        if let Err(LogError::Refused(_)) = result {
+            self.forget_task(&task).await;
+        }
+        let mut lists = self.lists();
+        match &result {
+            Ok(_) => {
+                if lists.len() >= LISTS_KNOWN_MAX {
+                    lists.clear();
+                }
+                lists.insert(list.clone(), board);
+            }
+            Err(LogError::Refused(_)) => {
+                lists.remove(list);
+            }
+            Err(_) => {}
+        }
+        result
+    }
+
+    async fn move_task(
+        &self,
+        task: &Topic,
+        list: &Topic,
+        index: Option<usize>,
+    ) -> Result<Changed, LogError> {
+        let board = self.board_of_task(task).await?;
+        let call = self
+            .board_call(&scripts::TASK_MOVE, &board)
+            .arg(task.as_str())
+            .arg(list.as_str())
+            .arg(index.map(|index| index.to_string()).unwrap_or_default());
+        let result = self.change_board(&board, call).await;
+        if matches!(result, Err(LogError::Refused(Refusal::NoSuchList)))
+            && self.index("lists", list).await?.is_some_and(|elsewhere| elsewhere != board)
+        {
+            return Err(Refusal::ListElsewhere.into());
+        }
+        result
+    }
+
+    async fn delete_task(&self, task: &Topic) -> Result<Changed, LogError> {
+        let board = self.board_of_task(task).await?;
+        let call = self.board_call(&scripts::TASK_DELETE, &board).arg(task.as_str());
+        let changed = self.change_board(&board, call).await?;
+        self.forget_task(task.as_str()).await;
+        Ok(changed)
+    }
+
+    /// Removes the note that leads from a task to its board. If this fails, the note leads to a
+    /// board that does not know the task: the same as none.
+    async fn forget_task(&self, task: &str) {
+        let mut pipe = redis::pipe();
+        pipe.hdel(self.keys.shared("tasks"), task);
+        let _: Result<(i64,), LogError> = self.commands.pipe("hdel", &pipe).await;
+    }
+
+    /// Claims the ids of a board and of its new lists; returns them, the board's first.
+    async fn claim(
+        &self,
+        board: Option<&Topic>,
+        new: bool,
+        lists: &[NewList],
+    ) -> Result<(Topic, Vec<String>), LogError> {
+        let keys = ["board-seq", "boards", "list-seq", "lists", "board-ids"];
+        let keys = keys.map(|key| self.keys.shared(key));
+        let mut call = Call::new(&scripts::INDEX_BOARD, &keys)
+            .arg(board.map_or("", Topic::as_str))
+            .arg(BOARDS_MAX)
+            .arg(i32::from(new));
+        for list in lists {
+            call = call.arg(list.id.as_ref().map_or("", Topic::as_str));
+        }
+        let claimed: Vec<String> = self.commands.call(call).await?;
+        let mut ids = claimed.into_iter();
+        let word = ids.next().unwrap_or_default();
+        if word != "ok" {
+            return Err(refused(&word));
+        }
+        let board = ids.next().and_then(|board| Topic::new(&board).ok());
+        Ok((board.ok_or_else(|| unexpected("an id"))?, ids.collect()))
+    }
+
+    async fn create_board(
+        &self,
+        id: Option<Topic>,
+        name: &Title,
+        lists: &[NewList],
+    ) -> Result<Changed, LogError> {
+        if let Some(id) = &id
+            && self.have_boards(std::slice::from_ref(id)).await?
+        {
+            return Err(Refusal::BoardExists.into());
+        }
+        let (board, list_ids) = self.claim(id.as_ref(), true, lists).await?;
+        let mut call = self.board_call(&scripts::BOARD_CREATE, &board).arg(json(name));
+        for (id, list) in list_ids.iter().zip(lists) {
+            call = call.arg(id).arg(json(&list.title));
+        }
+        let changed = self.change_board(&board, call).await?;
+        // The board is made, whatever happens now.
+        let made = |error| LogError::Unanswered(format!("the board was made, but: {error}"));
+        let answer = self.board(&board).await.map_err(made)?.json;
+        Ok(Changed { answer, events: 0, ..changed })
+    }
+
+    async fn create_list(&self, board: &Topic, list: NewList) -> Result<Changed, LogError> {
+        if !self.have_boards(std::slice::from_ref(board)).await? {
+            return Err(Refusal::NoSuchBoard.into());
+        }
+        let lists = [list];
+        let (board, list_ids) = self.claim(Some(board), false, &lists).await?;
+        let call = self
+            .board_call(&scripts::LIST_CREATE, &board)
+            .arg(&list_ids)
+            .arg(json(&lists[0].title))
+            .arg(LISTS_MAX);
+        let result = self.change_board(&board, call).await;
+        if matches!(result, Err(LogError::Refused(Refusal::BoardFull))) {
+            let mut pipe = redis::pipe();
+            pipe.hdel(self.keys.shared("lists"), list_ids);
+            // If this fails the id stays claimed by a board that may still get to use it.
+            let _: Result<(i64,), LogError> = self.commands.pipe("hdel", &pipe).await;
+        }
+        result
+    }
+
+    fn lists(&self) -> MutexGuard<'_, HashMap<Topic, Topic>> {
+        self.board_of_list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
