@@ -1,11 +1,13 @@
 //! Several nodes over one Redis: no node knows more than another.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
 
+use crate::harness::process::{TempDir, free_port};
 use crate::harness::roamer::Roamer;
-use crate::harness::{Cluster, Node, Stream, seq, until};
+use crate::harness::{Cluster, Node, Redis, Stream, seq, until};
 
 #[tokio::test]
 async fn what_one_node_is_told_every_node_tells_with_the_same_ids() {
@@ -236,4 +238,74 @@ async fn what_others_publish_on_our_channels_is_not_believed() {
     let event = stream.event().await;
     assert_eq!((event.data.as_str(), event.id), ("true", id));
     stream.silent_for(Duration::from_millis(300)).await;
+}
+
+#[tokio::test]
+async fn nodes_speak_tls_with_redis_and_trust_whom_the_system_trusts() {
+    let dir = TempDir::new();
+    let file = |name: &str| dir.0.join(name).to_str().unwrap().to_owned();
+    let openssl = |arguments: &[&str]| {
+        let made = Command::new("openssl").args(arguments).stderr(Stdio::null()).status();
+        assert!(made.unwrap().success(), "openssl {arguments:?}");
+    };
+    let [ca, ca_key] = ["ca.pem", "ca.key"].map(file);
+    let [certificate, key, request] = ["redis.pem", "redis.key", "redis.csr"].map(file);
+    let name = ["-subj", "/CN=a test", "-newkey", "rsa:2048", "-nodes"];
+    openssl(
+        &[&["req", "-x509", "-days", "2", "-keyout", &ca_key, "-out", &ca], &name[..]].concat(),
+    );
+    openssl(&[&["req", "-keyout", &key, "-out", &request], &name[..]].concat());
+    let extensions = file("extensions");
+    std::fs::write(&extensions, "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
+    openssl(&[
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-in",
+        &request,
+        "-CA",
+        &ca,
+        "-CAkey",
+        &ca_key,
+        "-CAcreateserial",
+        "-extfile",
+        &extensions,
+        "-out",
+        &certificate,
+    ]);
+    let tls_port = free_port();
+    let _redis = Redis::start_with(&[
+        "--tls-port",
+        &tls_port.to_string(),
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
+        "--requirepass",
+        "hunter2",
+    ])
+    .await;
+    let url = format!("rediss://:hunter2@localhost:{tls_port}/3");
+    let trusting = [("SSL_CERT_FILE", ca.as_str())];
+    let node = Node::start_at("node-1", "127.0.0.1:0", Some(&url), &trusting).await;
+    until("it is ready", async || {
+        (node.send("GET", "/readyz", None).await.status == 200).then_some(())
+    })
+    .await;
+    let mut stream = Stream::open(node.address, "/topics/t/events").await;
+    let id = node.publish("t", "over TLS").await;
+    assert_eq!(stream.event().await.id, id);
+
+    let strict = Node::start_at("node-2", "127.0.0.1:0", Some(&url), &[]).await;
+    until("it says why it does not trust this Redis", async || {
+        let log = strict.log();
+        log.iter().any(|line| line.contains("certificate")).then_some(())
+    })
+    .await;
+    assert_eq!(strict.send("GET", "/readyz", None).await.status, 503);
 }

@@ -270,10 +270,18 @@ impl Redis {
             if self.process.as_mut().is_some_and(Process::has_ended) {
                 return false;
             }
-            if let Ok(mut connection) = self.connect().await
-                && redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
-            {
-                return true;
+            match self.connect().await {
+                // One that asks for a password answers too.
+                Err(error) if error.to_string().contains("NOAUTH") => return true,
+                Err(_) => {}
+                Ok(mut connection) => {
+                    let answer = redis::cmd("PING").query_async::<String>(&mut connection).await;
+                    let answers =
+                        answer.map_or_else(|e| e.to_string().contains("NOAUTH"), |_| true);
+                    if answers {
+                        return true;
+                    }
+                }
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
