@@ -17,6 +17,9 @@ load: ## The demo, thousands of streams, and what the gateways deliver to them (
 
 # --- Tests -----------------------------------------------------------------------------------
 
+# Debian puts nginx and haproxy where not everybody's path leads.
+export PATH := $(PATH):/usr/sbin
+
 deps: ## Install the programs that the tests run (as root with apt), or say what to install
 	tests/require.sh
 

@@ -10,6 +10,7 @@
 #   FANTAIL_DEMO_PROFILE=dev  build profile, default release
 #   FANTAIL_DEMO_SECONDS=20   end by itself after this time
 #   FANTAIL_DEMO_NODES=3      number of gateways
+#   FANTAIL_DEMO_PORTS=free   any free ports for nginx, instead of 8080 and 8443 if those are free
 #   FANTAIL_DRAIN=…           and every other setting of the gateway reaches all of them
 #
 # While it runs: kill one of the processes it names and watch what clients see;
@@ -260,8 +261,9 @@ for ((index = 0; index < node_count; index++)); do
 done
 
 for attempt in {1..5}; do
-    http_port=$(free_port "$([[ $attempt == 1 ]] && echo 8080)")
-    https_port=$(free_port "$([[ $attempt == 1 ]] && echo 8443)")
+    [[ $attempt == 1 && ${FANTAIL_DEMO_PORTS:-} != free ]] && usual=(8080 8443) || usual=("" "")
+    http_port=$(free_port "${usual[0]}")
+    https_port=$(free_port "${usual[1]}")
     write_nginx_configuration
     start_nginx && break
     [[ $attempt == 5 ]] && fail "nginx does not start: $(tail -n 3 "$directory/nginx.error.log")"

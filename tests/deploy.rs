@@ -345,6 +345,7 @@ impl Demo {
             .env("FANTAIL_BINARY", env!("CARGO_BIN_EXE_fantail"))
             // Even if this process is killed, the demo ends some time.
             .env("FANTAIL_DEMO_SECONDS", "120")
+            .env("FANTAIL_DEMO_PORTS", "free")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
