@@ -187,18 +187,14 @@ fn the_health_check_of_the_image_tells_a_gateway_that_answers_from_one_that_is_g
 
 #[test]
 fn nginx_accepts_its_configuration() {
-    if !installed("nginx") || !installed("openssl") {
-        return;
-    }
+    need(&["nginx", "openssl"]);
     let output = Command::new(top().join("deploy/demo.sh")).arg("--check").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
 async fn haproxy_accepts_its_configuration_and_tells_streams_to_come_back_when_no_node_is_there() {
-    if !installed("haproxy") {
-        return;
-    }
+    need(&["haproxy"]);
     let file = top().join("deploy/haproxy/haproxy.cfg");
     let output = haproxy().arg("-c").arg("-f").arg(&file).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -232,9 +228,7 @@ async fn haproxy_accepts_its_configuration_and_tells_streams_to_come_back_when_n
 
 #[tokio::test]
 async fn the_demo_delivers_through_nginx_and_tells_streams_to_come_back_while_no_node_is_there() {
-    if !["redis-server", "nginx", "openssl"].iter().all(|program| installed(program)) {
-        return;
-    }
+    need(&["redis-server", "nginx", "openssl", "curl"]);
     let mut demo = Demo::start();
     let url = demo.http.clone();
 
@@ -246,12 +240,10 @@ async fn the_demo_delivers_through_nginx_and_tells_streams_to_come_back_while_no
     assert_eq!(post(&url, "/tasks", task).await, 201);
     let entry = read_until(&mut stream, "Through nginx").await;
     assert!(entry.contains("event: task_created"), "{entry}");
-    if installed("curl") {
-        let mut curl = Command::new("curl");
-        curl.args(["-sk", "-o", "/dev/null", "-w", "%{http_version} %{http_code}"]);
-        let output = curl.arg(format!("{}/boards/board-1", demo.https)).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "2 200");
-    }
+    let mut curl = Command::new("curl");
+    curl.args(["-sk", "-o", "/dev/null", "-w", "%{http_version} %{http_code}"]);
+    let output = curl.arg(format!("{}/boards/board-1", demo.https)).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "2 200");
 
     // One node is lost: nobody who opens a stream notices.
     signal(demo.nodes[1], Signal::KILL);
@@ -472,15 +464,14 @@ fn exists(id: u32) -> bool {
     pid(id).is_some_and(|pid| test_kill_process(pid).is_ok())
 }
 
-/// Whether a program is there. What needs it is left out otherwise, and says so.
-fn installed(program: &str) -> bool {
+/// Fails at once where a program is missing: a test that is left out in silence proves nothing.
+fn need(programs: &[&str]) {
     let path = std::env::var("PATH").unwrap_or_default();
-    let there =
-        path.split(':').chain(["/usr/sbin"]).any(|at| Path::new(at).join(program).is_file());
-    if !there {
-        eprintln!("left out, because {program} is not installed");
+    for program in programs {
+        let mut places = path.split(':').chain(["/usr/sbin"]);
+        let there = places.any(|at| Path::new(at).join(program).is_file());
+        assert!(there, "{program} is not installed: tests/require.sh says how");
     }
-    there
 }
 
 /// Debian keeps it where not everybody looks.
