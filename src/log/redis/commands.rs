@@ -120,7 +120,8 @@ impl Commands {
         let result = send(&mut connection).await;
         metric::redis_command(name, began_at.elapsed());
         result.map_err(|error| {
-            let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
+            let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+                || error.to_string().contains("-READONLY");
             self.demoted.fetch_or(demoted, Ordering::Relaxed);
             if error.is_unrecoverable_error() || error.is_timeout() || demoted {
                 // A connection that does not answer may be cut somewhere on the way, and one to a
@@ -183,16 +184,24 @@ fn explain(error: &RedisError) -> LogError {
         LogError::Unanswered(format!("Redis did not answer within {ANSWER_WITHIN:?}"))
     } else if error.is_io_error() {
         LogError::Unanswered(format!("the connection to Redis broke: {error}"))
-    } else if error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
-        && error.to_string().contains("script")
-    {
-        // A script that failed half-way, over data that is not ours or not whole.
+    } else if script_broke(error) {
+        // Half-way, over data that is not ours or not whole.
         LogError::Unanswered(format!("a script failed: {error}"))
     } else {
         // Redis itself says no: READONLY, LOADING, OOM, BUSY … A script refused is a script that
         // changed nothing.
         LogError::Unavailable(format!("Redis refused: {error}"))
     }
+}
+
+/// Whether a script ended with an error of its own, perhaps after its first write. Redis before 7
+/// wraps refusals of that first write in the same error: those changed nothing.
+fn script_broke(error: &RedisError) -> bool {
+    const REFUSALS: [&str; 5] = ["-READONLY", "-OOM", "-MISCONF", "-NOREPLICAS", "-MASTERDOWN"];
+    let text = error.to_string();
+    error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
+        && text.contains("script")
+        && !REFUSALS.iter().any(|refusal| text.contains(refusal))
 }
 
 fn count_error(error: &LogError) {
