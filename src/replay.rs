@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::Instant;
 
+use crate::entry::Entry;
 use crate::frame::Frame;
 use crate::log::{EventLog, LogError, READ_ENTRIES_MAX};
 use crate::position::{Epoch, Lineage, Position, Verdict};
@@ -35,6 +36,7 @@ const BOARDS_MAX: usize = 8;
 pub struct Replays {
     log: Arc<dyn EventLog>,
     pages: Shared<(Topic, u64), Option<Arc<ReplayPage>>>,
+    lineages: Shared<Topic, Option<Lineage>>,
     boards: Shared<Topic, Arc<BoardSnapshot>>,
     reads: Semaphore,
 }
@@ -61,6 +63,7 @@ impl Replays {
         Replays {
             log,
             pages: Shared::new(PAGES_MAX),
+            lineages: Shared::new(PAGES_MAX),
             boards: Shared::new(BOARDS_MAX),
             reads: Semaphore::new(READS_MAX),
         }
@@ -95,7 +98,7 @@ impl Replays {
                 let from = page * page_entries;
                 let read = self.log.read(topic, from, from + page_entries).await?;
                 // A page of large entries may end early: then read on from here.
-                let ends = |entries: &[crate::entry::Entry]| entries.last().map(|e| e.position.seq);
+                let ends = |entries: &[Entry]| entries.last().map(|e| e.position.seq);
                 let read = match read {
                     Some(page)
                         if seq > from && ends(&page.entries).is_some_and(|end| end <= seq) =>
@@ -114,24 +117,19 @@ impl Replays {
 
     /// The log as it is now: read after this call began.
     pub async fn lineage(&self, topic: &Topic) -> Result<Option<Lineage>, LogError> {
-        // A page that no entry can be in: nothing but the lineage is read.
-        let key = (topic.clone(), u64::MAX);
-        let page = self
-            .pages
+        self.lineages
             .get(
-                key,
+                topic.clone(),
                 |_| false,
                 || async {
                     let _permit = self.reads.acquire().await;
                     metric::replay_read();
+                    // A stretch that no entry can be in.
                     let read = self.log.read(topic, u64::MAX - 1, u64::MAX).await?;
-                    Ok(read.map(|page| {
-                        Arc::new(ReplayPage { lineage: page.lineage, frames: Vec::new() })
-                    }))
+                    Ok(read.map(|page| page.lineage))
                 },
             )
-            .await?;
-        Ok(page.map(|page| page.lineage.clone()))
+            .await
     }
 
     /// A whole board, read after this call began.
@@ -153,6 +151,7 @@ impl Replays {
     /// Forgets what nobody asked for lately.
     pub fn sweep(&self) {
         self.pages.sweep();
+        self.lineages.sweep();
         self.boards.sweep();
     }
 }
