@@ -250,6 +250,10 @@ impl Connection {
 }
 
 impl Lifetime {
+    pub(crate) fn new(admitted: Admitted) -> Lifetime {
+        Lifetime { end: None, stalled: None, _admitted: admitted }
+    }
+
     /// Says why it ends.
     pub fn end_by(&mut self, reason: &'static str) {
         self.end = Some(reason);
