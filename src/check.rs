@@ -36,6 +36,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 mod client;
+pub mod command;
 pub mod events;
 mod history;
 pub mod judge;

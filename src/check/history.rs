@@ -161,7 +161,7 @@ pub(super) async fn audit(scene: &Scene, missing: &mut [Missing]) {
 /// What became of an event that was not delivered, given what the log has now. One that is still
 /// there was withheld, whatever a reset said. One that is gone although its epoch goes on was
 /// acknowledged without being written; only a new epoch explains that a log lost something.
-fn fate_of(place: Position, concluded: Fate, is_there: bool, now: &Retained) -> Fate {
+pub(super) fn fate_of(place: Position, concluded: Fate, is_there: bool, now: &Retained) -> Fate {
     if is_there {
         return Fate::Silence;
     }

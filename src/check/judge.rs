@@ -20,7 +20,7 @@ pub const VIOLATIONS_MAX: usize = 1_000;
 /// How many of the last things a subscriber saw go with a violation.
 const RECENT_MAX: usize = 8;
 
-/// One delivery is kept for [`Judge::progress_after`] out of those that come within this time.
+/// Of the deliveries to one subscriber within this time, [`Judge::progress_after`] knows the last.
 const SERIES_STEP: Duration = Duration::from_millis(10);
 
 /// Why a stream said that it could not go on.
@@ -159,6 +159,7 @@ struct Book {
     longest_wait: Duration,
     /// Some of its deliveries: milliseconds since the start, and which event.
     series: Vec<(u32, Token)>,
+    step_ends: Duration,
 }
 
 /// What is expected beyond the promises.
@@ -434,9 +435,13 @@ impl Judge {
             }
         }
         let milliseconds = u32::try_from(now.as_millis()).unwrap_or(u32::MAX);
-        let step = SERIES_STEP.as_millis() as u32;
-        if book.series.last().is_none_or(|&(last, _)| milliseconds >= last + step) {
-            book.series.push((milliseconds, token));
+        // The newest of each step: after an outage the old come first, and the new is the news.
+        match book.series.last_mut() {
+            Some(last) if now < book.step_ends => *last = (milliseconds, token),
+            _ => {
+                book.step_ends = now + SERIES_STEP;
+                book.series.push((milliseconds, token));
+            }
         }
     }
 
@@ -557,10 +562,7 @@ impl Judge {
                 let line = event.and_then(|token| self.ledger.line(token));
                 line.is_none_or(|line| {
                     let sent = line.first_sent();
-                    !view.is_due(newest, sent)
-                        || view.has(newest)
-                        || view.was_told(newest, sent)
-                        || view.was_passed_over(newest)
+                    !view.is_due(newest, sent) || view.has(newest) || view.was_told(newest, sent)
                 })
             })
         };
@@ -581,7 +583,7 @@ impl Judge {
                     }
                     let fate = if view.was_told(place, sent) {
                         Fate::Told
-                    } else if view.was_passed_over(place) {
+                    } else if self.ledger.was_given_again(*topic, place, line.acknowledged()?) {
                         Fate::LostByLog
                     } else {
                         Fate::Silence
@@ -816,3 +818,6 @@ impl About {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,3 +40,50 @@ async fn a_healthy_node_and_a_healthy_cluster_keep_their_promises() {
         assert!(verdict.is_kept(), "{verdict}");
     }
 }
+
+#[tokio::test]
+async fn scratch_faults() {
+    let which = std::env::var("FAULT").unwrap_or_default();
+    let mut cluster = Cluster::start(3, &[("FANTAIL_HEARTBEAT", "500ms")]).await;
+    let bases: Vec<String> = cluster.nodes.iter().map(|node| node.base.clone()).collect();
+    let bases: Vec<&str> = bases.iter().map(|b| b.as_str()).collect();
+    let running = Checker::start(Plan {
+        duration: Duration::from_secs(8),
+        subscribers: 30,
+        silence_max: Duration::from_secs(2),
+        idempotent: false,
+        loss_expected: which == "flush" || which == "restart",
+        answer_within: Duration::from_secs(3),
+        ..plan(&bases)
+    })
+    .await
+    .unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let fault = std::time::Instant::now();
+    match which.as_str() {
+        "flush" => {
+            cluster.redis.ask::<String>(&["FLUSHALL"]).await;
+        }
+        "freeze" => {
+            cluster.redis.freeze();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            cluster.redis.thaw();
+        }
+        "kill" => {
+            cluster.nodes[0].process.kill();
+        }
+        "restart" => {
+            cluster.redis.kill();
+            cluster.redis.restart().await;
+        }
+        "term" => {
+            cluster.nodes[0].terminate();
+        }
+        _ => {}
+    }
+    let after = running.next_delivery_after(fault).await;
+    println!("progress after {after:?}");
+    running.until_planned_end().await;
+    let verdict = running.finish().await;
+    println!("{verdict}");
+}
