@@ -167,7 +167,8 @@ impl Checker {
         let roles = plan.roles();
         let follows: Vec<Vec<usize>> = roles.iter().map(|role| role.topics.clone()).collect();
         let rules = Rules { idempotent: plan.idempotent, loss_expected: plan.loss_expected };
-        let client = Client::new(&plan.headers, plan.answer_within).map_err(CannotRun)?;
+        let client = Client::new(&plan.headers, plan.answer_within, plan.insecure);
+        let client = client.map_err(CannotRun)?;
         let scene = Arc::new_cyclic(|itself| Scene {
             judge: Mutex::new(Judge::new(rules, topics.clone(), &follows)),
             payload: Payload::new(&run, plan.payload_bytes),

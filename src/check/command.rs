@@ -72,6 +72,10 @@ pub struct CheckArguments {
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(String, String)>,
 
+    /// Believe every TLS certificate
+    #[arg(long)]
+    insecure: bool,
+
     /// The log may lose acknowledged events as long as resets say so: for failovers that are not synchronous
     #[arg(long)]
     expect_loss: bool,
@@ -109,6 +113,7 @@ impl CheckArguments {
             duration: self.seconds,
             roam: self.roam.0,
             headers: self.header.clone(),
+            insecure: self.insecure,
             payload_bytes: self.payload,
             settle: self.settle,
             silence_max: self.silence,

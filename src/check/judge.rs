@@ -108,8 +108,10 @@ pub struct Counts {
     pub retries: u64,
     /// Entries that came on streams, over all subscribers.
     pub delivered: u64,
-    /// Opening events, over all subscribers.
+    /// Streams that were answered 200, over all subscribers.
     pub connections: u64,
+    /// Of these, those over HTTP/2.
+    pub http_2_connections: u64,
     /// Streams that ended without the subscriber's doing, could not be opened, or were refused for now.
     pub drops: u64,
     /// Of these, streams on which nothing came for too long.
@@ -141,7 +143,7 @@ pub struct Counts {
 /// Something that a subscriber saw.
 #[derive(Debug, Clone)]
 enum Seen {
-    Opened(String),
+    Asked(String),
     Hello(Position),
     Entry(Position, Option<Token>),
     Reset(String),
@@ -270,13 +272,18 @@ impl Judge {
 
     // --- What subscribers see ------------------------------------------------------------------
 
-    /// A stream was opened and answered 200.
-    pub fn opened(&mut self, subscriber: usize, url: &str, now: Duration) {
+    /// A stream is asked for.
+    pub fn asks(&mut self, subscriber: usize, url: &str, now: Duration) {
         let book = &mut self.books[subscriber];
         book.connection += 1;
         url.clone_into(&mut book.url);
-        book.note(now, None, Seen::Opened(url.to_owned()));
+        book.note(now, None, Seen::Asked(url.to_owned()));
+    }
+
+    /// It was answered 200.
+    pub fn opened(&mut self, http_2: bool) {
         self.counts.connections += 1;
+        self.counts.http_2_connections += u64::from(http_2);
     }
 
     /// A stream ended without the subscriber's doing, or could not be opened.
@@ -754,7 +761,7 @@ impl Judge {
     fn show_seen(&self, (at, topic, seen): &(Duration, Option<usize>, Seen)) -> String {
         let topic = topic.map_or(String::new(), |topic| format!("{} ", self.topics[topic]));
         let what = match seen {
-            Seen::Opened(url) => format!("connected to {url}"),
+            Seen::Asked(url) => format!("asked {url} for a stream"),
             Seen::Hello(place) => format!("opening event at {place}"),
             Seen::Entry(place, Some(token)) => format!("{place} {}", self.show(*token)),
             Seen::Entry(place, None) => format!("{place}, no event of this check"),

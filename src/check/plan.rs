@@ -63,6 +63,8 @@ pub struct Plan {
     pub roam: Option<Duration>,
     /// Sent with every request, as names and values.
     pub headers: Vec<(String, String)>,
+    /// Whether to believe every TLS certificate, such as the self-signed one of a demo.
+    pub insecure: bool,
     /// Size of an event's data in bytes, at least what its token needs (some 60).
     pub payload_bytes: usize,
     /// How long to wait for the last deliveries after the last event.
@@ -94,6 +96,7 @@ impl Default for Plan {
             duration: Duration::from_secs(30),
             roam: Some(Duration::from_secs(10)),
             headers: Vec::new(),
+            insecure: false,
             payload_bytes: 100,
             settle: Duration::from_secs(20),
             retry_max: Duration::from_secs(1),

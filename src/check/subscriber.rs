@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use hyper::Version;
 use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -102,6 +103,7 @@ impl Subscriber {
         let dropped = |why: String| End::Dropped { why, silent: false };
         let base = self.scene.plan.urls[self.at].to_string();
         let url = format!("{base}{}", self.path());
+        self.scene.judge().asks(self.number, &base, self.scene.now());
         let response = match self.scene.client.stream(&url, &self.last_event_id).await {
             Ok(response) => response,
             Err(why) => return dropped(format!("{base}: {why}")),
@@ -122,7 +124,7 @@ impl Subscriber {
         if status != 200 {
             return dropped(format!("{base} answered {status}"));
         }
-        self.scene.judge().opened(self.number, &base, self.scene.now());
+        self.scene.judge().opened(response.version() == Version::HTTP_2);
         self.greeted = false;
         let leave = self.scene.plan.roam.filter(|_| self.role.roams);
         let leave = leave.map(|mean| Instant::now() + mean.mul_f64(0.5 + fastrand::f64()));

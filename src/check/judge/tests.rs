@@ -51,7 +51,7 @@ impl World {
 
     fn connect(&mut self, subscriber: usize) {
         let now = self.now();
-        self.judge.opened(subscriber, "http://a", now);
+        self.judge.asks(subscriber, "http://a", now);
         self.judge.hello(subscriber, 0, self.at[subscriber], now);
     }
 
@@ -411,7 +411,7 @@ fn every_violation_carries_what_led_to_it() {
     {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
-    assert_eq!(violation.recent.len(), 3, "connected, opening event, the entry: {text}");
+    assert_eq!(violation.recent.len(), 3, "asked, opening event, the entry: {text}");
 }
 
 #[test]
