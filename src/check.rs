@@ -133,14 +133,13 @@ impl Scene {
         tokio::time::sleep(time).await;
     }
 
-    /// Asks the log about a reset, aside.
+    /// Asks the log, aside.
     fn ask(&self, question: Question) {
         let Some(scene) = self.itself.upgrade() else { return };
         scene.questions_open.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             let _permit = scene.questions.acquire().await;
-            let Question { topic, from, head, .. } = question;
-            let (finding, evidence) = history::judge_reset(&scene, topic, from, head).await;
+            let (finding, evidence) = history::decide(&scene, &question).await;
             scene.judge().answer(question, finding, &evidence);
             scene.questions_open.fetch_sub(1, Ordering::Relaxed);
         });

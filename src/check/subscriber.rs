@@ -29,6 +29,8 @@ struct Subscriber {
     retry: Duration,
     /// Index of the URL it was at last.
     at: usize,
+    /// When the current stream was asked for.
+    asked_at: Duration,
     /// Whether the current stream has had its opening event.
     greeted: bool,
 }
@@ -64,6 +66,7 @@ pub(super) async fn run(
         role,
         last_event_id: String::new(),
         retry: Duration::MAX,
+        asked_at: Duration::ZERO,
         greeted: false,
     };
     let closing = async { phase.clone().wait_for(|phase| *phase == Phase::Closing).await.is_ok() };
@@ -103,7 +106,8 @@ impl Subscriber {
         let dropped = |why: String| End::Dropped { why, silent: false };
         let base = self.scene.plan.urls[self.at].to_string();
         let url = format!("{base}{}", self.path());
-        self.scene.judge().asks(self.number, &base, self.scene.now());
+        self.asked_at = self.scene.now();
+        self.scene.judge().asks(self.number, &base, self.asked_at);
         let response = match self.scene.client.stream(&url, &self.last_event_id).await {
             Ok(response) => response,
             Err(why) => return dropped(format!("{base}: {why}")),
@@ -186,29 +190,41 @@ impl Subscriber {
     }
 
     /// Takes one event to the judge.
-    fn hear(&mut self, judge: &mut Judge, heard: Heard<'_>, now: Duration) -> Option<Question> {
+    fn hear(&mut self, judge: &mut Judge, heard: Heard<'_>, now: Duration) -> Vec<Question> {
         let number = self.number;
+        let mut questions = Vec::new();
         let garbled = |judge: &mut Judge, expected: &str, came: String| {
             judge.complain(Kind::Garbled, number, None, expected, came, now);
         };
         let Some(places) = self.places(heard.id) else {
             let came = format!("the id {:?} on an event of type {:?}", heard.id, heard.kind);
             garbled(judge, "an id with the place in every topic of the stream", came);
-            return None;
+            return questions;
         };
         if heard.kind == "message" && is_hello(heard.data) {
             self.greeted = true;
             for (&topic, place) in self.role.topics.iter().zip(places) {
+                let is_first = judge.at(number, topic).is_none();
                 judge.hello(number, topic, place, now);
+                if is_first && matches!(self.role.join, Join::Earliest(_)) {
+                    questions.extend(judge.wanted_earliest(
+                        number,
+                        topic,
+                        place,
+                        self.asked_at,
+                        now,
+                    ));
+                }
             }
-            return None;
+            return questions;
         }
         if !std::mem::replace(&mut self.greeted, true) {
             let came = format!("{:?} at {}", heard.kind, heard.id);
             garbled(judge, "the opening event before any other", came);
         }
         if heard.kind == "reset" {
-            return self.hear_reset(judge, heard, &places, now);
+            questions.extend(self.hear_reset(judge, heard, &places, now));
+            return questions;
         }
         let recognised = self.scene.payload.recognise(heard.kind, heard.data);
         let token = match recognised {
@@ -218,7 +234,7 @@ impl Subscriber {
         let Some((topic, place)) = self.moved(judge, &places, token) else {
             let came = format!("the id {}", heard.id);
             garbled(judge, "an id in which one topic has moved on", came);
-            return None;
+            return questions;
         };
         match recognised {
             Recognised::Event(token) => judge.entry(number, topic, place, Some(token), now),
@@ -235,7 +251,7 @@ impl Subscriber {
                 judge.complain(Kind::Stray, number, Some(topic), expected, came, now);
             }
         }
-        None
+        questions
     }
 
     fn hear_reset(

@@ -90,14 +90,15 @@ async fn it_speaks_http_2_over_tls_through_a_load_balancer() {
     assert_eq!(verdict.counts.http_2_connections, verdict.counts.connections, "{verdict}");
 }
 
-/// Two subscribers of one topic, of whom a liar fools the first.
+/// Some subscribers of one topic, of whom a liar fools one.
 async fn verdict_on(lie: Lie, node: &Node) -> Verdict {
     let liar = Liar::start(node.address, lie).await;
     let base = format!("http://{}", liar.address);
     let lied_to = Plan {
         topics: 1,
         publishers: 1,
-        subscribers: 2,
+        // The fourth joins late and wants everything.
+        subscribers: if lie == Lie::SkipEarliest { 4 } else { 2 },
         rate: 50.0,
         duration: Duration::from_secs(1),
         roam: None,
@@ -115,7 +116,7 @@ async fn verdict_on(lie: Lie, node: &Node) -> Verdict {
 #[tokio::test]
 async fn every_lie_is_seen_as_what_it_is() {
     let single = Backend::Embedded.start(&[("FANTAIL_HEARTBEAT", "100ms")]).await;
-    let lies: [(Lie, &[Kind]); 8] = [
+    let lies: [(Lie, &[Kind]); 9] = [
         (Lie::None, &[]),
         (Lie::Drop, &[Kind::Hole, Kind::LostInSilence]),
         (Lie::Double, &[Kind::Twin]),
@@ -123,6 +124,7 @@ async fn every_lie_is_seen_as_what_it_is() {
         (Lie::Alter, &[Kind::Altered]),
         (Lie::VainReset, &[Kind::ResetInVain]),
         (Lie::Refuse, &[Kind::FatalAnswer]),
+        (Lie::SkipEarliest, &[Kind::Hole]),
         (Lie::Swallow, &[Kind::LostInSilence, Kind::Overtaken]),
     ];
     let verdicts = lies.iter().map(|(lie, _)| verdict_on(*lie, &single.node));

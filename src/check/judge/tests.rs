@@ -173,10 +173,11 @@ impl World {
         let now = self.retained();
         for question in std::mem::take(&mut self.questions) {
             // The same question as over HTTP: only what comes from the client's place on.
+            let Doubt::Reset { from, head } = question.doubt else { continue };
             let mut seen = now.clone();
-            seen.entries.retain(|entry| entry.seq >= question.from.seq);
-            let vain = in_vain(question.from, question.head, &seen);
-            let finding = if vain { Finding::InVain } else { Finding::Justified };
+            seen.entries.retain(|entry| entry.seq >= from.seq);
+            let finding =
+                if in_vain(from, head, &seen) { Finding::Accuses } else { Finding::Excuses };
             self.judge.answer(question, finding, "");
         }
     }

@@ -32,11 +32,13 @@ pub enum Lie {
     Refuse,
     /// An event is acknowledged and thrown away.
     Swallow,
+    /// Who wants everything that is retained gets what comes from now on.
+    SkipEarliest,
 }
 
 impl Lie {
     fn is_on_streams(self) -> bool {
-        !matches!(self, Lie::None | Lie::Refuse | Lie::Swallow)
+        !matches!(self, Lie::None | Lie::Refuse | Lie::Swallow | Lie::SkipEarliest)
     }
 }
 
@@ -100,7 +102,10 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     if shared.lie == Lie::Refuse && is_stream && shared.takes_turn() {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let url = format!("http://{}{}", shared.node, head.uri);
+    let mut url = format!("http://{}{}", shared.node, head.uri);
+    if shared.lie == Lie::SkipEarliest && url.ends_with("?from=earliest") && shared.takes_turn() {
+        url = url.replace("?from=earliest", "");
+    }
     if shared.lie == Lie::Swallow && head.method == "POST" {
         let nth = shared.posts.fetch_add(1, Ordering::SeqCst);
         if nth == AT && shared.takes_turn() {
