@@ -400,10 +400,12 @@ impl Judge {
         self.books.iter().map(|book| book.longest_wait).collect()
     }
 
-    /// How many subscribers were never sent an opening event.
+    /// How many subscribers asked for a stream and never got an opening event.
     pub fn never_opened(&self) -> usize {
-        let opened = |book: &&Book| book.views.iter().any(|(_, view)| view.hello().is_none());
-        self.books.iter().filter(opened).count()
+        let waits = |book: &&Book| {
+            book.connection > 0 && book.views.iter().any(|(_, view)| view.hello().is_none())
+        };
+        self.books.iter().filter(waits).count()
     }
 
     /// Whether this subscriber has had an opening event.

@@ -55,8 +55,8 @@ pub struct Plan {
     pub subscribers: usize,
     /// Events per second, from all publishers together.
     pub rate: f64,
-    /// How long [`Running::finish`](super::Running::finish) is not called, for who asks
-    /// [`Running::until_planned_end`](super::Running::until_planned_end).
+    /// How long to publish: [`Running::until_planned_end`](super::Running::until_planned_end) waits
+    /// for it, and subscribers that join late do so within it.
     pub duration: Duration,
     /// How long a subscriber stays on average before it leaves in order to come back elsewhere;
     /// every fourth stays for good. `None`: nobody leaves.

@@ -19,6 +19,12 @@ use super::publisher::is_refusal;
 use super::{Kind, Phase, Scene};
 use crate::position::Position;
 
+/// How long at most a subscriber is away that left in order to come back.
+const AWAY: Duration = Duration::from_millis(50);
+
+/// How long it waits at most before it asks another gateway when one cannot serve it.
+const ELSEWHERE_AFTER: Duration = Duration::from_millis(200);
+
 /// A subscriber and what it remembers between its streams.
 struct Subscriber {
     scene: Arc<Scene>,
@@ -39,6 +45,8 @@ struct Subscriber {
 enum End {
     /// By the subscriber, to come back elsewhere.
     Roamed,
+    /// It never was one: nobody answered, or somebody who cannot serve now.
+    Refused(String),
     /// By the other side, or because it was silent for too long.
     Dropped { why: String, silent: bool },
 }
@@ -90,7 +98,12 @@ impl Subscriber {
             let wait = match end {
                 End::Roamed => {
                     self.scene.judge().roamed(self.number, now);
-                    Duration::from_millis(50)
+                    AWAY
+                }
+                End::Refused(why) => {
+                    self.scene.judge().dropped(self.number, &why, false, now);
+                    // Another node will do: this is what load balancers do for browsers.
+                    ELSEWHERE_AFTER.min(self.scene.plan.retry_max)
                 }
                 End::Dropped { why, silent } => {
                     self.scene.judge().dropped(self.number, &why, silent, now);
@@ -103,14 +116,13 @@ impl Subscriber {
 
     /// One stream, from request to end.
     async fn visit(&mut self, mut phase: watch::Receiver<Phase>) -> End {
-        let dropped = |why: String| End::Dropped { why, silent: false };
         let base = self.scene.plan.urls[self.at].to_string();
         let url = format!("{base}{}", self.path());
         self.asked_at = self.scene.now();
         self.scene.judge().asks(self.number, &base, self.asked_at);
         let response = match self.scene.client.stream(&url, &self.last_event_id).await {
             Ok(response) => response,
-            Err(why) => return dropped(format!("{base}: {why}")),
+            Err(why) => return End::Refused(format!("{base}: {why}")),
         };
         let status = response.status().as_u16();
         let content_type = response.headers().get(hyper::header::CONTENT_TYPE);
@@ -123,10 +135,10 @@ impl Subscriber {
             let now = self.scene.now();
             let mut judge = self.scene.judge();
             judge.complain(Kind::FatalAnswer, self.number, None, expected, came.clone(), now);
-            return dropped(came);
+            return End::Refused(came);
         }
         if status != 200 {
-            return dropped(format!("{base} answered {status}"));
+            return End::Refused(format!("{base} answered {status}"));
         }
         self.scene.judge().opened(response.version() == Version::HTTP_2);
         self.greeted = false;

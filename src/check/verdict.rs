@@ -53,7 +53,7 @@ pub struct Verdict {
     /// long the slowest of them was behind at its worst.
     #[serde(serialize_with = "as_seconds")]
     pub longest_wait: Duration,
-    /// Subscribers that had not had an opening event when it ended.
+    /// Subscribers that asked for a stream and had not had an opening event when it ended.
     pub never_opened: usize,
     /// The random name of this run, which is in the names of its topics.
     pub run: String,
