@@ -178,12 +178,12 @@ impl View {
         })
     }
 
-    /// Whether a reset told this subscriber that a stretch of the log was gone in which the event
+    /// Why a reset told this subscriber, if one did, that a stretch of the log was gone in which the event
     /// lay. `trimmed` names the numbers between two places of one log. `lost` says that everything
     /// is gone that came after the client's place in its incarnation of the log, and whatever else
     /// was sent until then and lies before the place where the stream goes on.
-    pub fn was_told(&self, position: Position, first_sent: Duration) -> bool {
-        self.told.iter().any(|told| {
+    pub fn was_told(&self, position: Position, first_sent: Duration) -> Option<Reason> {
+        let told = self.told.iter().find(|told| {
             let beyond = position.epoch == told.resume.epoch && position.seq > told.resume.seq;
             let earlier = first_sent <= told.at;
             match told.reason {
@@ -194,7 +194,8 @@ impl View {
                     !beyond && (earlier || position.epoch == told.from.epoch)
                 }
             }
-        })
+        });
+        told.map(|told| told.reason)
     }
 }
 
@@ -284,7 +285,11 @@ mod tests {
             ("3-aaaa", 1, false),
             ("8-aaaa", 1, false),
         ] {
-            assert_eq!(trimmed.was_told(place(event), at(sent)), covered, "{event} {sent}");
+            assert_eq!(
+                trimmed.was_told(place(event), at(sent)).is_some(),
+                covered,
+                "{event} {sent}"
+            );
         }
         let lost = told(Reason::Lost, "9-aaaa", "4-bbbb");
         for (event, sent, covered) in [
@@ -296,7 +301,7 @@ mod tests {
             ("2-cccc", 1, true),
             ("2-cccc", 6, false),
         ] {
-            assert_eq!(lost.was_told(place(event), at(sent)), covered, "{event} {sent}");
+            assert_eq!(lost.was_told(place(event), at(sent)).is_some(), covered, "{event} {sent}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::books::shown;
-use super::{Judge, Kind, Token, View};
+use super::{Judge, Kind, Reason, Token, View};
 use crate::check::violation::seconds;
 use crate::position::Position;
 
@@ -25,6 +25,9 @@ pub enum Fate {
     Silence,
     /// A reset said that it was gone.
     Told,
+    /// It is older than its subscriber, who wanted everything that was retained and was told that
+    /// this no longer was: the log went on while the stream was being opened.
+    TooOld,
     /// The log went on without it.
     LostByLog,
 }
@@ -39,7 +42,9 @@ impl Judge {
                 let line = event.and_then(|token| self.ledger.line(token));
                 line.is_none_or(|line| {
                     let sent = line.first_sent();
-                    !view.is_due(newest, sent) || view.has(newest) || view.was_told(newest, sent)
+                    !view.is_due(newest, sent)
+                        || view.has(newest)
+                        || view.was_told(newest, sent).is_some()
                 })
             })
         };
@@ -58,12 +63,15 @@ impl Judge {
                     if view.has(place) || !view.is_due(place, sent) {
                         return None;
                     }
-                    let fate = if view.was_told(place, sent) {
-                        Fate::Told
-                    } else if self.ledger.was_given_again(*topic, place, line.acknowledged()?) {
-                        Fate::LostByLog
-                    } else {
-                        Fate::Silence
+                    let acknowledged = line.acknowledged()?;
+                    let joined = view.hello().map(|(at, _)| at);
+                    let fate = match view.was_told(place, sent) {
+                        Some(Reason::Trimmed) if joined.is_some_and(|at| sent < at) => Fate::TooOld,
+                        Some(_) => Fate::Told,
+                        None if self.ledger.was_given_again(*topic, place, acknowledged) => {
+                            Fate::LostByLog
+                        }
+                        None => Fate::Silence,
                     };
                     Some((place, token, fate))
                 });
@@ -84,6 +92,8 @@ impl Judge {
         }
         self.counts.unknown = self.counts.sent - self.counts.acknowledged - self.counts.refused;
         for missing in missing {
+            let too_old = missing.events.iter().filter(|(.., fate)| *fate == Fate::TooOld);
+            self.counts.too_old += too_old.count() as u64;
             for (fate, kind) in [
                 (Fate::Silence, Kind::LostInSilence),
                 (Fate::Told, Kind::LostAndTold),
@@ -95,6 +105,7 @@ impl Judge {
                 let count = events.len() as u64;
                 match fate {
                     Fate::Silence => self.counts.lost_in_silence += count,
+                    Fate::TooOld => {}
                     Fate::Told => self.counts.lost_and_told += count,
                     Fate::LostByLog => self.counts.lost_by_log += count,
                 }
@@ -112,7 +123,7 @@ impl Judge {
                 let at = self.books[missing.subscriber].view(missing.topic).and_then(|v| v.at());
                 let came = match fate {
                     Fate::Silence => "no delivery and no reset",
-                    Fate::Told => "a reset that told of the loss",
+                    Fate::Told | Fate::TooOld => "a reset that told of the loss",
                     Fate::LostByLog => "no delivery; the log went on without it",
                 };
                 let came = format!("{came}; the stream stands at {}", shown(at));

@@ -42,6 +42,9 @@ pub struct Counts {
     pub lost_in_silence: u64,
     /// Deliveries of acknowledged events that are missing, and a reset said so.
     pub lost_and_told: u64,
+    /// Deliveries of events that were trimmed while a subscriber that joined after them was opening
+    /// its stream from the earliest on, and that it was told of: no violation.
+    pub too_old: u64,
     /// Deliveries of acknowledged events that are missing because the log lost them before.
     pub lost_by_log: u64,
     /// Violations, with those beyond [`VIOLATIONS_MAX`](super::VIOLATIONS_MAX).

@@ -373,6 +373,31 @@ fn what_a_flush_takes_from_a_subscriber_is_lost_and_told() {
 }
 
 #[test]
+fn what_is_trimmed_while_a_stream_from_the_earliest_opens_was_too_old_for_it() {
+    let follows = vec![vec![0]];
+    let mut judge = Judge::new(NO_LOSS, vec!["check-t-1".to_owned()], &follows);
+    let at = Duration::from_secs;
+    let place = |seq| Position { seq, epoch: epoch(0) };
+    let token = |judge: &mut Judge, seq, sent| {
+        let token = judge.send(0, 0, at(sent));
+        judge.acknowledge(token, place(seq), "http://a", at(sent));
+        token
+    };
+    token(&mut judge, 5, 1);
+    judge.hello(0, 0, place(4), at(2));
+    token(&mut judge, 6, 3);
+    let last = token(&mut judge, 7, 4);
+    let (oldest, head) = (Some(place(7)), Some(place(7)));
+    let reset = Reset { reason: Reason::Trimmed, from: place(4).to_string(), oldest, head };
+    judge.reset(0, 0, &reset, place(6), at(5));
+    judge.entry(0, 0, place(7), Some(last), at(5));
+    judge.close(&judge.missing(), at(6));
+    // 5 was sent before it joined, 6 after that.
+    assert_eq!(kinds(&judge), HashMap::from([(Kind::LostAndTold, 1)]), "{:?}", judge.violations());
+    assert_eq!((judge.counts().too_old, judge.counts().lost_and_told), (1, 1));
+}
+
+#[test]
 fn a_stream_that_skips_a_lost_stretch_without_a_reset_is_caught() {
     let mut world = World::new(LOSS_EXPECTED);
     for _ in 0..5 {
