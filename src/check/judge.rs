@@ -191,6 +191,8 @@ impl Judge {
         self.counts.delivered += 1;
         let Some(view) = self.books[subscriber].view(topic) else { return };
         let at = view.at();
+        // After a reset a stream begins anew with what is retained.
+        let again = view.was_reset() && view.has(place);
         let step = view.step(place);
         match step {
             Step::Next => {}
@@ -227,7 +229,7 @@ impl Judge {
         }
         let book = &mut self.books[subscriber];
         book.note(now, Some(topic), Seen::Entry(place, event));
-        if let Some(token) = event.filter(|_| step != Step::Twin) {
+        if let Some(token) = event.filter(|_| step != Step::Twin && !again) {
             self.measure(subscriber, topic, token, now);
         }
         // A hole that is not filled soon stays one.
@@ -271,11 +273,8 @@ impl Judge {
                         let about = self.about(subscriber, Some(topic));
                         self.double(token, other, place, about, now);
                     }
-                    None => {
-                        if self.republished.insert(token) {
-                            self.counts.republished_after_loss += 1;
-                        }
-                    }
+                    // Unless somebody else saw both in one log.
+                    None => drop(self.republished.insert(token)),
                 }
             }
         }

@@ -158,6 +158,11 @@ impl View {
         self.stretches.push(Stretch::default());
     }
 
+    /// Whether there was a reset.
+    pub fn was_reset(&self) -> bool {
+        !self.told.is_empty()
+    }
+
     /// Whether the entry was delivered, ever.
     pub fn has(&self, position: Position) -> bool {
         self.stretches.iter().rev().any(|stretch| stretch.has(position))

@@ -91,6 +91,8 @@ impl Judge {
             self.settle_holes(subscriber);
         }
         self.counts.unknown = self.counts.sent - self.counts.acknowledged - self.counts.refused;
+        let republished = self.republished.difference(&self.doubled).count();
+        self.counts.republished_after_loss = republished as u64;
         for missing in missing {
             let too_old = missing.events.iter().filter(|(.., fate)| *fate == Fate::TooOld);
             self.counts.too_old += too_old.count() as u64;

@@ -36,7 +36,7 @@ pub struct Counts {
     pub resets_unjudged: u64,
     /// Events that got a second position in the same log.
     pub doubled_by_retry: u64,
-    /// Events that got a second position after the log had lost the first.
+    /// Events that got a second position after the log had lost the first; counted at the end.
     pub republished_after_loss: u64,
     /// Deliveries of acknowledged events that are missing, and nobody said so.
     pub lost_in_silence: u64,

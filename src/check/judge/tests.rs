@@ -354,6 +354,8 @@ fn what_a_failover_loses_is_told_to_those_who_saw_it_and_counted_for_all() {
     assert_eq!(judge.counts().lost_by_log, 4);
     assert_eq!(judge.counts().resets_justified, 1);
     assert_eq!(judge.counts().lost_in_silence, 0);
+    // Subscriber 0 got 1 to 3 again, which says nothing of how long a delivery takes.
+    assert_eq!(judge.lags().count(), judge.counts().delivered - 3);
 }
 
 #[test]
@@ -370,6 +372,31 @@ fn what_a_flush_takes_from_a_subscriber_is_lost_and_told() {
     let judge = world.close_after_delivering_all();
     assert_eq!(kinds(&judge), HashMap::from([(Kind::LostAndTold, 3)]), "{:?}", judge.violations());
     assert_eq!(judge.counts().lost_and_told, 6);
+}
+
+#[test]
+fn an_event_that_was_lost_and_sent_again_is_not_doubled_but_two_in_one_log_are() {
+    let doubled = |lost: u64| {
+        let mut world = World::new(NO_LOSS);
+        for _ in 0..3 {
+            world.publish();
+        }
+        let now = world.now();
+        let token = world.judge.send(0, 1, now);
+        world.write(token);
+        world.deliver(0, 4);
+        world.fail_over(lost);
+        let now = world.now();
+        world.judge.send_again(token, now);
+        // A log that does not know the key takes it as new.
+        let place = world.write(token);
+        let now = world.now();
+        world.judge.acknowledge(token, place, "http://b", now);
+        let counts = world.close_after_delivering_all().counts();
+        (counts.doubled_by_retry, counts.republished_after_loss)
+    };
+    assert_eq!(doubled(1), (0, 1));
+    assert_eq!(doubled(0), (1, 0));
 }
 
 #[test]
