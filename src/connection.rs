@@ -138,13 +138,15 @@ impl Connection {
     /// Joins the topics and stands ready. Sends nothing by itself.
     pub fn new(node: Arc<Node>, admitted: Admitted, request: Request) -> Connection {
         metric::connection_opened();
+        let mut lifetime = Lifetime::new(admitted);
+        lifetime.stalled = Some(request.stalled.clone());
         Connection {
             follower: Follower::new(node.clone(), &request),
             drain: node.drain.clone(),
             node,
             goodbye_at: None,
             silent_since: Instant::now(),
-            lifetime: Lifetime { end: None, stalled: Some(request.stalled), _admitted: admitted },
+            lifetime,
         }
     }
 

@@ -7,6 +7,7 @@ pub mod balancer;
 pub mod chromium;
 pub mod client;
 pub mod faulty;
+pub mod liar;
 pub mod nginx;
 pub mod process;
 pub mod roamer;
