@@ -10,6 +10,7 @@ mod bad_input;
 mod browser;
 mod cluster;
 mod crowd;
+mod deafness;
 mod drain;
 mod epochs;
 mod harness;

@@ -9,6 +9,7 @@ pub mod client;
 pub mod faulty;
 pub mod nginx;
 pub mod process;
+pub mod proxy;
 pub mod roamer;
 
 use std::time::Duration;

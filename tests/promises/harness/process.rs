@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::proxy::Proxy;
 use super::{Api, until};
 
 /// A child that is killed when dropped, and can be signalled before.
@@ -103,7 +104,16 @@ impl Node {
     /// Starts a node; it listens when this returns, and with a Redis it is ready.
     pub async fn start(id: &str, redis: Option<&Redis>, settings: &[(&str, &str)]) -> Node {
         let url = redis.map(Redis::url);
-        let node = Node::start_at(id, "127.0.0.1:0", url.as_deref(), settings).await;
+        Node::start_ready(id, url.as_deref(), settings).await
+    }
+
+    /// The same, with this network between it and its Redis.
+    pub async fn start_behind(id: &str, proxy: &Proxy, settings: &[(&str, &str)]) -> Node {
+        Node::start_ready(id, Some(&proxy.url()), settings).await
+    }
+
+    async fn start_ready(id: &str, url: Option<&str>, settings: &[(&str, &str)]) -> Node {
+        let node = Node::start_at(id, "127.0.0.1:0", url, settings).await;
         until(&format!("{id} is ready"), async || {
             let ready = node.api.send("GET", "/readyz", None).await;
             (ready.status == 200).then_some(())
