@@ -33,7 +33,7 @@ use crate::frame::encode_rest;
 use crate::position::{Epoch, Position};
 use crate::topic::Topic;
 use answers::{accepted, board_json, entry, lineage, text, unexpected};
-use commands::Commands;
+use commands::{Breaks, Commands};
 use keys::Keys;
 use scripts::Call;
 use subscription::Subscription;
@@ -95,9 +95,11 @@ impl RedisLog {
         let (announcer, heard) = Announcer::new();
         let keys = Keys::new(prefix);
         let client = Client::open(info.clone()).map_err(|error| error.to_string())?;
-        let subscription = Arc::new(Subscription::new(client, keys.clone(), node, announcer));
+        let breaks = Breaks::new();
+        let subscription = Subscription::new(client, keys.clone(), node, announcer, breaks.clone());
+        let subscription = Arc::new(subscription);
         tokio::spawn(subscription.clone().run());
-        let commands = Commands::new(&info).map_err(|error| error.to_string())?;
+        let commands = Commands::new(&info, breaks).map_err(|error| error.to_string())?;
         let log = RedisLog {
             commands,
             subscription,

@@ -161,7 +161,7 @@ async fn assert_continues(what: &str, fault: impl Fn(&Proxy)) {
     for _ in 0..runs() {
         fault(&deaf.proxy);
         let during = deaf.publisher.publish("t", "during").await;
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(2_000..5_000))).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(500..3_500))).await;
         deaf.proxy.mend();
         let mended_at = Instant::now();
         deaf.stream.until_id(&during).await;
