@@ -12,6 +12,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::entry::Event;
 use crate::topic::Topic;
 
 pub use state::Board;
@@ -33,6 +34,11 @@ pub const TITLE_BYTES_MAX: usize = 1_000;
 /// topic: no event without its state.
 pub const EVENT_TYPES: [&str; 5] =
     ["task_created", "task_updated", "task_moved", "task_deleted", "list_created"];
+
+/// Whether only a board may publish an event of this type, if the topic belongs to one.
+pub(crate) fn is_of_board(event: &Event) -> bool {
+    event.event_type.as_ref().is_some_and(|event_type| EVENT_TYPES.contains(&event_type.as_str()))
+}
 
 /// A title: 1 to [`TITLE_BYTES_MAX`] bytes without control characters, not only white space.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -140,6 +146,40 @@ pub enum Command {
         /// The list.
         list: NewList,
     },
+}
+
+impl Command {
+    /// What is asked, as one text that is the same on every node and differs for every other
+    /// command: what an idempotency key is tied to.
+    pub(crate) fn words(&self) -> String {
+        // Ids and titles contain no control characters.
+        match self {
+            Command::CreateTask { title, list } => format!("create task\n{title}\n{list}"),
+            Command::RenameTask { task, title } => format!("rename task\n{task}\n{title}"),
+            Command::MoveTask { task, list, index } => {
+                format!("move task\n{task}\n{list}\n{index:?}")
+            }
+            Command::DeleteTask { task } => format!("delete task\n{task}"),
+            Command::CreateBoard { id, name, lists } => {
+                let id = id.as_ref().map_or("", Topic::as_str);
+                let lists: String = lists.iter().map(NewList::words).collect();
+                format!("create board\n{id}\n{name}{lists}")
+            }
+            Command::CreateList { board, list } => format!("create list\n{board}{}", list.words()),
+        }
+    }
+}
+
+impl NewList {
+    fn words(&self) -> String {
+        format!("\n{}\n{}", self.id.as_ref().map_or("", Topic::as_str), self.title)
+    }
+}
+
+impl fmt::Display for Title {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Why a command cannot be carried out. Nothing has changed then.

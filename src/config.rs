@@ -30,7 +30,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     /// Serve streams, tasks and topics (the default)
-    Serve(Config),
+    Serve(Box<Config>),
     /// Ask a running gateway whether it answers: exit status 0 if so, else 1 and one line that says why
     Health(Health),
 }
@@ -72,6 +72,14 @@ pub struct Config {
     /// After this time without use a topic's history is forgotten, 1s or more
     #[arg(long, env = "FANTAIL_HISTORY_TTL", default_value = "24h", value_parser = duration::<1_000, 31_536_000_000>)]
     pub history_ttl: Duration,
+
+    /// How long the answer to a request with an Idempotency-Key is kept, 1s to 7d
+    #[arg(long, env = "FANTAIL_IDEMPOTENCY_WINDOW", default_value = "10m", value_parser = duration::<1_000, 604_800_000>)]
+    pub idempotency_window: Duration,
+
+    /// Replicas of Redis that must have a write before it is acknowledged, 0 to 100
+    #[arg(long, env = "FANTAIL_WAIT_REPLICAS", default_value = "0", value_parser = number::<0, 100>)]
+    pub wait_replicas: usize,
 
     /// Silence on a stream after which a heartbeat comment is sent, 100ms to 10m
     #[arg(long, env = "FANTAIL_HEARTBEAT", default_value = "15s", value_parser = duration::<100, 600_000>)]
@@ -163,12 +171,24 @@ impl Config {
     {
         let arguments = Arguments::try_parse_from(arguments).map_err(|error| stop(&error))?;
         match arguments.command {
-            Some(Subcommands::Serve(config)) => Ok(config),
+            Some(Subcommands::Serve(config)) => config.consistent(),
             Some(Subcommands::Health(Health { url, listen })) => {
                 Err(Stop::Health(url.unwrap_or_else(|| HealthUrl::of(listen))))
             }
-            None => Ok(arguments.config),
+            None => arguments.config.consistent(),
         }
+    }
+
+    /// How settings must relate.
+    fn consistent(self) -> Result<Config, Stop> {
+        if self.wait_replicas > 0 && self.redis_url.is_none() {
+            return Err(Stop::Wrong(format!(
+                "--wait-replicas (FANTAIL_WAIT_REPLICAS) is {}: it needs --redis-url \
+                 (FANTAIL_REDIS_URL), the embedded log has no replicas",
+                self.wait_replicas
+            )));
+        }
+        Ok(self)
     }
 
     /// All settings as (flag, variable, default, help), for documentation and its test.

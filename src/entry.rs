@@ -16,7 +16,7 @@ pub const EVENT_TYPE_BYTES_MAX: usize = 200;
 const RESERVED: [&str; 2] = ["reset", "snapshot"];
 
 /// The type of an event: the SSE `event:` field, one line of 1 to [`EVENT_TYPE_BYTES_MAX`] bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EventType(String);
 
 /// Why a text is not an [`EventType`].
@@ -74,7 +74,7 @@ impl fmt::Display for EventTypeError {
 impl std::error::Error for EventTypeError {}
 
 /// What the publisher gave as data.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Data {
     /// JSON text on one line.
     Json(String),
@@ -92,7 +92,7 @@ impl Data {
 }
 
 /// What a publisher says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Event {
     /// The SSE `event:`; without one, browsers call `onmessage`.
     pub event_type: Option<EventType>,

@@ -66,16 +66,24 @@ impl Gateway {
     ) -> std::io::Result<Gateway> {
         let listener = serve::bind(config.listen)?;
         let address = listener.local_addr()?;
-        let retention =
-            Retention { history_entries_max: config.history_size, history_ttl: config.history_ttl };
+        let retention = Retention {
+            history_entries_max: config.history_size,
+            history_ttl: config.history_ttl,
+            idempotency_window: config.idempotency_window,
+        };
         let (log, heard): Connected = match &config.redis_url {
             None => {
                 let (log, heard) = MemoryLog::new(retention);
                 (Arc::new(log), heard)
             }
             Some(url) => {
-                let started =
-                    RedisLog::start(url, &config.redis_prefix, &config.node_id, retention);
+                let started = RedisLog::start(
+                    url,
+                    &config.redis_prefix,
+                    &config.node_id,
+                    retention,
+                    config.wait_replicas,
+                );
                 let (log, heard) = started.map_err(std::io::Error::other)?;
                 (log, heard)
             }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
@@ -35,6 +35,9 @@ use crate::position::Position;
 use crate::telemetry::metric;
 use problem::Problem;
 use streams::LAST_EVENT_ID;
+
+/// On the answer to a write that was carried out before.
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -84,7 +87,7 @@ fn cors(origins: &CorsOrigins) -> CorsLayer {
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([LAST_EVENT_ID, header::LOCATION, header::RETRY_AFTER])
+        .expose_headers([LAST_EVENT_ID, header::LOCATION, header::RETRY_AFTER, IDEMPOTENT_REPLAYED])
         .max_age(Duration::from_secs(3600));
     match origins {
         CorsOrigins::Any => layer.allow_origin(AllowOrigin::any()),
@@ -125,7 +128,15 @@ fn changed(status: StatusCode, changed: Changed) -> Response {
         (status, [(header::CONTENT_TYPE, json)], changed.answer).into_response()
     };
     tell_position(&mut response, changed.position);
+    tell_before(&mut response, changed.before);
     response
+}
+
+/// Says that this answer was given before, to the same request with the same idempotency key.
+fn tell_before(response: &mut Response, before: bool) {
+    if before {
+        response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
 }
 
 /// Puts a position into the `Last-Event-ID` header of a response.

@@ -146,9 +146,11 @@ impl Hub {
         lock(&self.topics).get(name).cloned()
     }
 
-    /// All topics of this node.
+    /// All topics of this node, those that most connections watch first.
     pub fn all(&self) -> Vec<Arc<HubTopic>> {
-        lock(&self.topics).values().cloned().collect()
+        let mut topics: Vec<Arc<HubTopic>> = lock(&self.topics).values().cloned().collect();
+        topics.sort_by_cached_key(|topic| std::cmp::Reverse(topic.state().watchers.len()));
+        topics
     }
 
     /// How many topics this node follows.

@@ -7,6 +7,7 @@
 //! The log is the truth, an announcement is only a hint (design §1): a backend may lose, repeat or
 //! delay announcements, but what it has acknowledged it returns from [`EventLog::read`].
 
+mod conditions;
 pub mod memory;
 pub mod redis;
 
@@ -22,6 +23,8 @@ use crate::entry::{Entry, Event};
 use crate::frame::Frame;
 use crate::position::{Epoch, Lineage, Position};
 use crate::topic::Topic;
+
+pub use conditions::{Conditions, IdempotencyKey, IdempotencyKeyError};
 
 /// How many announcements may wait for the relay. When more do, the rest is dropped and
 /// [`Heard::Missed`] tells the relay to compare heads: a bound without a silent loss.
@@ -48,6 +51,15 @@ pub enum Heard {
     Missed,
 }
 
+/// Where events were appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// The position of the last one; the others are right before it.
+    pub last: Position,
+    /// Whether that happened before, when the same request came with the same idempotency key.
+    pub before: bool,
+}
+
 /// Where and how a change took effect.
 #[derive(Debug, Clone)]
 pub struct Changed {
@@ -59,6 +71,8 @@ pub struct Changed {
     pub events: u64,
     /// The changed task, list or board as JSON; empty for a deletion.
     pub answer: String,
+    /// Whether that happened before, when the same request came with the same idempotency key.
+    pub before: bool,
 }
 
 /// A stretch of a log, read in one atomic step.
@@ -108,6 +122,10 @@ pub enum LogError {
     Unanswered(String),
     /// Not done: the rules of the board forbid it.
     Refused(Refusal),
+    /// Not done: the head is here, and not where [`Conditions::if_match`] wants it.
+    HeadMoved(Position),
+    /// Not done: the idempotency key belongs to another request.
+    OtherRequest,
 }
 
 impl fmt::Display for LogError {
@@ -116,6 +134,8 @@ impl fmt::Display for LogError {
             LogError::Unavailable(reason) => write!(f, "the log is unavailable: {reason}"),
             LogError::Unanswered(reason) => write!(f, "the log did not answer: {reason}"),
             LogError::Refused(refusal) => write!(f, "refused: {refusal:?}"),
+            LogError::HeadMoved(head) => write!(f, "the head of the log is {head}"),
+            LogError::OtherRequest => f.write_str("the idempotency key is of another request"),
         }
     }
 }
@@ -130,16 +150,23 @@ impl From<Refusal> for LogError {
 
 /// Named, ordered, append-only logs, and the boards whose changes they tell.
 ///
-/// After an `Err` of [`LogError::Unavailable`] or [`LogError::Refused`] nothing has changed.
+/// After any `Err` but [`LogError::Unanswered`] nothing has changed.
 #[async_trait]
 pub trait EventLog: Send + Sync + 'static {
-    /// Appends an event and announces it. When it returns `Ok`, the entry is in the log, every
-    /// later [`EventLog::read`] on any node includes it until it is trimmed, and its seq is one
-    /// more than that of the entry before.
-    async fn append(&self, topic: &Topic, event: Event) -> Result<Position, LogError>;
+    /// Appends events (at least one), in order and as one atomic step, and announces them. When it
+    /// returns `Ok`, the entries are in the log, every later [`EventLog::read`] on any node
+    /// includes them until they are trimmed, and the seq of each is one more than that of the
+    /// entry before. The conditions are looked at in the same step.
+    async fn append(
+        &self,
+        topic: &Topic,
+        events: &[Event],
+        conditions: &Conditions,
+    ) -> Result<Appended, LogError>;
 
-    /// Changes a board and appends the event that tells of it, as one atomic step.
-    async fn change(&self, command: Command) -> Result<Changed, LogError>;
+    /// Changes a board and appends the event that tells of it, as one atomic step. Making a board
+    /// and deleting a task take no idempotency key.
+    async fn change(&self, command: Command, conditions: &Conditions) -> Result<Changed, LogError>;
 
     /// Finds the topic's log, or makes it: afterwards it has an epoch, so that a subscriber of an
     /// empty topic has a position to resume from.
@@ -246,4 +273,6 @@ pub struct Retention {
     pub history_entries_max: usize,
     /// An idle topic expires after this time.
     pub history_ttl: std::time::Duration,
+    /// What a request with an idempotency key was answered is kept at least this long.
+    pub idempotency_window: std::time::Duration,
 }

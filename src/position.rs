@@ -266,6 +266,12 @@ impl Lineage {
         }
     }
 
+    /// Whether the newest entry is the one at `position`, which may be of an earlier epoch that no
+    /// entry followed.
+    pub fn stands_at(&self, position: Position) -> bool {
+        position.seq == self.head && self.end_of(position.epoch).is_some_and(|end| end >= self.head)
+    }
+
     /// The place at `seq`, in the current epoch.
     pub fn at(&self, seq: u64) -> Position {
         Position { seq, epoch: self.epoch }

@@ -170,6 +170,8 @@ impl Relay {
             if let Err(error) = self.log.ensure_first_board().await {
                 tracing::debug!(%error, "cannot make the first board");
             }
+            // In batches, the most watched first: their repairs are the first to read. After an
+            // outage that is what most people wait for.
             let topics = self.hub.all();
             let keep = kept_at.elapsed() >= self.history_ttl / 4;
             let mut complete = true;

@@ -8,9 +8,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::problem::Problem;
-use super::request::{Body, IdPath, topic};
+use super::request::{Body, IdPath, On, topic};
 use super::{App, changed, tell_position, title};
 use crate::board::{BoardSummary, Command, LISTS_MAX, NewList};
+use crate::log::Conditions;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,8 +42,15 @@ pub(super) async fn all(State(app): State<App>) -> Result<Json<Vec<BoardSummary>
 
 pub(super) async fn create(
     State(app): State<App>,
+    On(conditions): On,
     Body(board): Body<NewBoard>,
 ) -> Result<Response, Problem> {
+    if conditions != Conditions::NONE {
+        return Err(Problem::bad_request(
+            "making a board takes neither Idempotency-Key nor If-Match: give it an id, and making \
+             it twice is refused",
+        ));
+    }
     if board.lists.len() > LISTS_MAX {
         return Err(Problem::bad_request(format!("at most {LISTS_MAX} lists a board")));
     }
@@ -50,7 +58,7 @@ pub(super) async fn create(
     let lists: Result<Vec<NewList>, Problem> =
         board.lists.into_iter().map(NewListBody::into_list).collect();
     let command = Command::CreateBoard { id, name: title(&board.name)?, lists: lists? };
-    Ok(changed(StatusCode::CREATED, app.node.log.change(command).await?))
+    Ok(changed(StatusCode::CREATED, app.node.log.change(command, &conditions).await?))
 }
 
 pub(super) async fn show(
@@ -69,8 +77,9 @@ pub(super) async fn show(
 pub(super) async fn create_list(
     State(app): State<App>,
     IdPath(board): IdPath,
+    On(conditions): On,
     Body(list): Body<NewListBody>,
 ) -> Result<Response, Problem> {
     let command = Command::CreateList { board, list: list.into_list()? };
-    Ok(changed(StatusCode::CREATED, app.node.log.change(command).await?))
+    Ok(changed(StatusCode::CREATED, app.node.log.change(command, &conditions).await?))
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::admission::NotAdmitted;
 use crate::board::Refusal;
 use crate::log::LogError;
+use crate::position::Position;
 
 /// An error as a client sees it.
 #[derive(Debug)]
@@ -18,11 +19,13 @@ pub(crate) struct Problem {
     title: &'static str,
     detail: String,
     retry_after_seconds: Option<u32>,
+    /// Where the log is, if that is what is wrong.
+    head: Option<Position>,
 }
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: String) -> Problem {
-        Problem { status, kind, title, detail, retry_after_seconds: None }
+        Problem { status, kind, title, detail, retry_after_seconds: None, head: None }
     }
 
     /// 400: what was sent can never be accepted.
@@ -128,6 +131,22 @@ impl From<LogError> for Problem {
     fn from(error: LogError) -> Problem {
         match error {
             LogError::Refused(refusal) => refusal.into(),
+            LogError::HeadMoved(head) => {
+                let mut problem = Problem::new(
+                    StatusCode::PRECONDITION_FAILED,
+                    "head-moved",
+                    "Head moved",
+                    format!("the newest event is at {head} and not where If-Match says"),
+                );
+                problem.head = Some(head);
+                problem
+            }
+            LogError::OtherRequest => Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "other-request",
+                "Idempotency key of another request",
+                "this Idempotency-Key came before, with another request".to_owned(),
+            ),
             LogError::Unavailable(reason) => Problem::try_later(
                 "log-unavailable",
                 "Log unavailable",
@@ -174,6 +193,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(head) = self.head {
+            super::tell_position(&mut response, head);
         }
         response
     }

@@ -6,11 +6,13 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+use crate::log::{Conditions, IdempotencyKeyError};
+use crate::position::PositionError;
 use crate::topic::Topic;
 
 /// Time to send a body: guards against peers that fill memory with bodies they never end.
@@ -47,6 +49,47 @@ fn of_json(rejection: &JsonRejection) -> Problem {
         rejection => rejection.body_text(),
     };
     Problem::from_framework(rejection.status(), detail)
+}
+
+/// The header that makes repeating a write safe.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What the headers `Idempotency-Key` and `If-Match` ask of a write.
+pub(super) struct On(pub(super) Conditions);
+
+impl<S: Send + Sync> FromRequestParts<S> for On {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let idempotency_key = match only(&parts.headers, &IDEMPOTENCY_KEY)? {
+            Some(key) => Some(key.parse().map_err(|error: IdempotencyKeyError| {
+                Problem::bad_request(format!("Idempotency-Key: {error}"))
+            })?),
+            None => None,
+        };
+        let if_match = match only(&parts.headers, &header::IF_MATCH)? {
+            Some(position) => Some(unquoted(position).parse().map_err(|_: PositionError| {
+                Problem::bad_request("If-Match takes one position such as \"42-k3f9\"")
+            })?),
+            None => None,
+        };
+        Ok(On(Conditions { idempotency_key, if_match }))
+    }
+}
+
+/// The value of a header that may come once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next().map(|value| value.to_str().unwrap_or_default());
+    if values.next().is_some() {
+        return Err(Problem::bad_request(format!("{name} may be sent once only")));
+    }
+    Ok(value)
+}
+
+/// An entity tag without its quotes; a bare position is taken as it is.
+fn unquoted(tag: &str) -> &str {
+    tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag)
 }
 
 /// The one parameter of a path, as the name of a topic that may be new.

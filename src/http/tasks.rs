@@ -6,9 +6,10 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::problem::Problem;
-use super::request::{Body, IdPath};
+use super::request::{Body, IdPath, On};
 use super::{App, changed, title};
 use crate::board::{Command, Refusal};
+use crate::log::Conditions;
 use crate::topic::Topic;
 
 #[derive(Deserialize)]
@@ -33,37 +34,42 @@ pub(super) struct NewPlace {
 
 pub(super) async fn create(
     State(app): State<App>,
+    On(conditions): On,
     Body(task): Body<NewTask>,
 ) -> Result<Response, Problem> {
     let command = Command::CreateTask { title: title(&task.title)?, list: list(&task.list_id)? };
-    let change = app.node.log.change(command).await?;
-    Ok(changed(StatusCode::CREATED, change))
+    Ok(changed(StatusCode::CREATED, app.node.log.change(command, &conditions).await?))
 }
 
 pub(super) async fn rename(
     State(app): State<App>,
     IdPath(task): IdPath,
+    On(conditions): On,
     Body(new): Body<NewTitle>,
 ) -> Result<Response, Problem> {
     let command = Command::RenameTask { task, title: title(&new.title)? };
-    Ok(changed(StatusCode::OK, app.node.log.change(command).await?))
+    Ok(changed(StatusCode::OK, app.node.log.change(command, &conditions).await?))
 }
 
 pub(super) async fn place(
     State(app): State<App>,
     IdPath(task): IdPath,
+    On(conditions): On,
     Body(new): Body<NewPlace>,
 ) -> Result<Response, Problem> {
     let command = Command::MoveTask { task, list: list(&new.list_id)?, index: new.index };
-    Ok(changed(StatusCode::OK, app.node.log.change(command).await?))
+    Ok(changed(StatusCode::OK, app.node.log.change(command, &conditions).await?))
 }
 
 pub(super) async fn delete(
     State(app): State<App>,
     IdPath(task): IdPath,
+    On(conditions): On,
 ) -> Result<Response, Problem> {
     let command = Command::DeleteTask { task };
-    Ok(changed(StatusCode::NO_CONTENT, app.node.log.change(command).await?))
+    // To delete twice is to delete once: the second finds no task. A key would add nothing.
+    let conditions = Conditions { idempotency_key: None, ..conditions };
+    Ok(changed(StatusCode::NO_CONTENT, app.node.log.change(command, &conditions).await?))
 }
 
 /// The id of a list that must exist: what cannot be an id, nothing has.

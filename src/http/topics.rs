@@ -4,17 +4,39 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::problem::Problem;
-use super::request::{Body, Parameters, TopicPath};
-use super::{App, tell_position};
+use super::request::{Body, On, Parameters, TopicPath};
+use super::{App, tell_before, tell_position};
 use crate::entry::{Data, Entry, Event, EventType};
 use crate::frame::{Reset, ResetReason, decode_rest, json, minify_json};
-use crate::log::READ_ENTRIES_MAX;
-use crate::position::{Claim, Cursor, Lineage};
+use crate::log::{Appended, READ_ENTRIES_MAX};
+use crate::position::{Claim, Cursor, Lineage, Position};
 use crate::telemetry::metric;
+
+/// Events that one request may publish. Redis does nothing else meanwhile.
+const EVENTS_MAX: usize = 1_000;
+
+/// What is published: one event, or an array of them, which is appended as one step.
+pub(super) enum NewEvents {
+    One(NewEvent),
+    Several(Vec<NewEvent>),
+}
+
+impl<'de> Deserialize<'de> for NewEvents {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<NewEvents, D::Error> {
+        // Raw values, which keep what was written, cannot be tried one shape after the other.
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let read = match raw.get().starts_with('[') {
+            true => serde_json::from_str(raw.get()).map(NewEvents::Several),
+            false => serde_json::from_str(raw.get()).map(NewEvents::One),
+        };
+        read.map_err(D::Error::custom)
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,19 +46,44 @@ pub(super) struct NewEvent {
     data: Box<RawValue>,
 }
 
+impl NewEvent {
+    fn into_event(self) -> Result<Event, Problem> {
+        let event_type = self.event.as_deref().map(EventType::new).transpose();
+        let event_type = event_type.map_err(|error| Problem::bad_request(error.to_string()))?;
+        Ok(Event { event_type, data: data(&self.data)? })
+    }
+}
+
 pub(super) async fn publish(
     State(app): State<App>,
     TopicPath(topic): TopicPath,
-    Body(new): Body<NewEvent>,
+    On(conditions): On,
+    Body(new): Body<NewEvents>,
 ) -> Result<Response, Problem> {
-    let event_type = new.event.as_deref().map(EventType::new).transpose();
-    let event_type = event_type.map_err(|error| Problem::bad_request(error.to_string()))?;
-    let event = Event { event_type, data: data(&new.data)? };
-    let position = app.node.log.append(&topic, event).await?;
-    metric::published(1);
-    let body = Json(serde_json::json!({ "id": position.to_string() }));
-    let mut response = (StatusCode::CREATED, body).into_response();
-    tell_position(&mut response, position);
+    let (events, several) = match new {
+        NewEvents::One(event) => (vec![event.into_event()?], false),
+        NewEvents::Several(events) if (1..=EVENTS_MAX).contains(&events.len()) => {
+            (events.into_iter().map(NewEvent::into_event).collect::<Result<_, _>>()?, true)
+        }
+        NewEvents::Several(_) => {
+            return Err(Problem::bad_request(format!("send 1 to {EVENTS_MAX} events at once")));
+        }
+    };
+    let Appended { last, before } = app.node.log.append(&topic, &events, &conditions).await?;
+    let count = events.len() as u64;
+    if !before {
+        metric::published(count);
+    }
+    let body = if several {
+        let place = |seq| Position { seq, ..last }.to_string();
+        let ids: Vec<String> = (last.seq + 1 - count..=last.seq).map(place).collect();
+        serde_json::json!({ "ids": ids })
+    } else {
+        serde_json::json!({ "id": last.to_string() })
+    };
+    let mut response = (StatusCode::CREATED, Json(body)).into_response();
+    tell_position(&mut response, last);
+    tell_before(&mut response, before);
     Ok(response)
 }
 

@@ -4,7 +4,10 @@
 //! Fantail working and tests run against a real log without Redis. All state stands behind one
 //! lock, which makes each step as atomic as a Redis script.
 
+mod answers;
+
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -13,14 +16,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{
-    Announcer, Changed, EventLog, Health, Heard, LogError, Opened, Page, READ_BYTES_MAX,
-    READ_ENTRIES_MAX, Retention, Snapshot,
+    Announcer, Appended, Changed, Conditions, EventLog, Health, Heard, LogError, Opened, Page,
+    READ_BYTES_MAX, READ_ENTRIES_MAX, Retention, Snapshot,
 };
-use crate::board::{self, BOARDS_MAX, Board, BoardSummary, Command, EVENT_TYPES, NewList, Refusal};
+use crate::board::{self, BOARDS_MAX, Board, BoardSummary, Command, NewList, Refusal};
 use crate::entry::{Data, Entry, Event};
 use crate::frame::{self, Frame, json};
 use crate::position::{Epoch, Lineage, Position};
 use crate::topic::Topic;
+use answers::{Answers, Kept};
 
 /// Memory that entries may take over all topics, in bytes. Beyond it the longest idle topics
 /// expire early, then the fullest lose their oldest entries; both are told as resets.
@@ -48,6 +52,7 @@ struct State {
     boards_made: u64,
     subscribed: HashSet<Topic>,
     reports: HashMap<String, String>,
+    answers: Answers,
     bytes: usize,
 }
 
@@ -74,6 +79,7 @@ impl MemoryLog {
             boards_made: 0,
             subscribed: HashSet::new(),
             reports: HashMap::new(),
+            answers: Answers::default(),
             bytes: 0,
         };
         (MemoryLog { state: Mutex::new(state), announcer, retention }, heard)
@@ -82,6 +88,30 @@ impl MemoryLog {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing under this lock panics half-way through a change that matters to others.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks whether the request may happen; returns what it was answered before, if it was.
+    fn allow(
+        &self,
+        state: &mut State,
+        topic: &Topic,
+        request: &impl Hash,
+        conditions: &Conditions,
+    ) -> Result<Option<Kept>, LogError> {
+        if let Some(key) = &conditions.idempotency_key {
+            let place = (topic.clone(), key.clone());
+            let window = self.retention.idempotency_window;
+            if let Some(kept) = state.answers.find(&place, request, window)? {
+                return Ok(Some(kept));
+            }
+        }
+        if let Some(position) = conditions.if_match {
+            let lineage = state.open(topic, &self.retention).lineage();
+            if !lineage.stands_at(position) {
+                return Err(LogError::HeadMoved(lineage.at(lineage.head)));
+            }
+        }
+        Ok(None)
     }
 
     /// Appends under the lock, so that announcements leave in log order.
@@ -186,6 +216,20 @@ impl State {
         }
     }
 
+    /// The board whose topic will tell of a change, if there is one already.
+    fn board_of(&self, command: &Command) -> Option<Topic> {
+        match command {
+            Command::CreateTask { list, .. } => self.board_of_list.get(list).cloned(),
+            Command::RenameTask { task, .. }
+            | Command::MoveTask { task, .. }
+            | Command::DeleteTask { task } => self.board_of_task.get(task).cloned(),
+            Command::CreateBoard { .. } => None,
+            Command::CreateList { board, .. } => {
+                self.boards.contains_key(board).then(|| board.clone())
+            }
+        }
+    }
+
     fn board_of_task(&mut self, task: &Topic) -> Result<(Topic, &mut Board), Refusal> {
         let board = self.board_of_task.get(task).ok_or(Refusal::NoSuchTask)?.clone();
         let state = self.boards.get_mut(&board).ok_or(Refusal::NoSuchTask)?;
@@ -221,18 +265,40 @@ fn milliseconds() -> u64 {
 
 #[async_trait]
 impl EventLog for MemoryLog {
-    async fn append(&self, topic: &Topic, event: Event) -> Result<Position, LogError> {
+    async fn append(
+        &self,
+        topic: &Topic,
+        events: &[Event],
+        conditions: &Conditions,
+    ) -> Result<Appended, LogError> {
         let state = &mut *self.state();
-        let of_board = event.event_type.as_ref().is_some_and(|t| EVENT_TYPES.contains(&t.as_str()));
-        if of_board && state.boards.contains_key(topic) {
+        if state.boards.contains_key(topic) && events.iter().any(board::is_of_board) {
             return Err(Refusal::EventTypeOfBoard.into());
         }
-        Ok(self.append_to(state, topic, &event))
+        if let Some(kept) = self.allow(state, topic, &events, conditions)? {
+            return Ok(Appended { last: kept.position, before: true });
+        }
+        let lineage = state.open(topic, &self.retention).lineage();
+        let mut last = lineage.at(lineage.head);
+        for event in events {
+            last = self.append_to(state, topic, event);
+        }
+        if let Some(key) = &conditions.idempotency_key {
+            state.answers.keep((topic.clone(), key.clone()), &events, last, String::new());
+        }
+        Ok(Appended { last, before: false })
     }
 
-    async fn change(&self, command: Command) -> Result<Changed, LogError> {
+    async fn change(&self, command: Command, conditions: &Conditions) -> Result<Changed, LogError> {
         let now = format!("{:.3}", jiff::Timestamp::now());
+        let words = command.words();
         let state = &mut *self.state();
+        if let Some(board) = state.board_of(&command)
+            && let Some(kept) = self.allow(state, &board, &words, conditions)?
+        {
+            let Kept { position, answer, .. } = kept;
+            return Ok(Changed { board, position, events: 0, answer, before: true });
+        }
         let (board, change) = match command {
             Command::CreateTask { title, list } => {
                 let board = state.board_of_list.get(&list).ok_or(Refusal::NoSuchList)?.clone();
@@ -275,7 +341,11 @@ impl EventLog for MemoryLog {
             }
         };
         let position = self.append_to(state, &board, &change.event);
-        Ok(Changed { board, position, events: 1, answer: change.answer })
+        let answer = change.answer;
+        if let Some(key) = &conditions.idempotency_key {
+            state.answers.keep((board.clone(), key.clone()), &words, position, answer.clone());
+        }
+        Ok(Changed { board, position, events: 1, answer, before: false })
     }
 
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
@@ -370,7 +440,7 @@ impl EventLog for MemoryLog {
         if !self.state().boards.is_empty() {
             return Ok(());
         }
-        match self.change(board::first_board()).await {
+        match self.change(board::first_board(), &Conditions::NONE).await {
             Ok(_) | Err(LogError::Refused(Refusal::BoardExists)) => Ok(()),
             Err(error) => Err(error),
         }
@@ -442,6 +512,6 @@ impl MemoryLog {
             Some(board) => board.to_json(&position.to_string()),
             None => json(&id),
         };
-        Ok(Changed { board: id, position, events: 0, answer })
+        Ok(Changed { board: id, position, events: 0, answer, before: false })
     }
 }

@@ -24,15 +24,16 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{
-    Announcer, Changed, EventLog, Health, Heard, LogError, Opened, Page, READ_BYTES_MAX,
-    READ_ENTRIES_MAX, Retention, Snapshot,
+    Announcer, Appended, Changed, Conditions, EventLog, Health, Heard, LogError, Opened, Page,
+    READ_BYTES_MAX, READ_ENTRIES_MAX, Retention, Snapshot,
 };
-use crate::board::{self, BoardSummary, Command, EVENT_TYPES, Refusal};
+use crate::board::{self, BoardSummary, Command, Refusal};
 use crate::entry::{Data, Event};
 use crate::frame::encode_rest;
 use crate::position::{Epoch, Position};
 use crate::topic::Topic;
 use answers::{accepted, board_json, entry, lineage, text, unexpected};
+use boards::Asked;
 use commands::{Breaks, Commands};
 use keys::Keys;
 use scripts::Call;
@@ -43,6 +44,13 @@ const REPORT_COUNTS: Duration = Duration::from_secs(5);
 
 /// How many lists' boards are remembered.
 const LISTS_KNOWN_MAX: usize = 10_000;
+
+/// Connections for commands, and for writes that wait for replicas.
+const LANES: usize = 4;
+const WAITING_LANES: usize = 16;
+
+/// How long a write waits for replicas; less than an answer may take.
+const REPLICAS_WITHIN: Duration = Duration::from_millis(1_000);
 
 /// How long a canary may take from publish to subscription.
 const CANARY_WITHIN: Duration = Duration::from_millis(1_500);
@@ -56,6 +64,9 @@ const HEADS_AT_ONCE: usize = 500;
 /// A log in Redis.
 pub struct RedisLog {
     commands: Commands,
+    /// The way of writes that wait for replicas: they hold up what comes after them on their
+    /// connection, and nothing else shall be there.
+    waiting: Option<Waiting>,
     subscription: Arc<Subscription>,
     keys: Keys,
     retention: Retention,
@@ -65,6 +76,12 @@ pub struct RedisLog {
     clock: Mutex<Option<(Instant, u64)>>,
     /// When the subscription was last replaced because Redis was found to be read-only.
     replaced_at: Mutex<Option<Instant>>,
+}
+
+/// Writes that wait until some replicas have them.
+struct Waiting {
+    commands: Commands,
+    replicas: usize,
 }
 
 /// Checks that `url` can be the address of a Redis.
@@ -77,7 +94,8 @@ pub fn check_url(url: &str) -> Result<(), String> {
 
 impl RedisLog {
     /// Starts following `url`, whether or not it can be reached already, and says where it is
-    /// heard. Must be called within a runtime.
+    /// heard. A write counts as done when `wait_replicas` replicas have it too. Must be called
+    /// within a runtime.
     ///
     /// # Errors
     /// When `url` is no address of a Redis.
@@ -86,6 +104,7 @@ impl RedisLog {
         prefix: &str,
         node: &str,
         retention: Retention,
+        wait_replicas: usize,
     ) -> Result<(Arc<RedisLog>, mpsc::Receiver<Heard>), String> {
         // redis-rs leaves the choice of a cryptography provider to us. An error means that one is
         // chosen already.
@@ -99,9 +118,15 @@ impl RedisLog {
         let subscription = Subscription::new(client, keys.clone(), node, announcer, breaks.clone());
         let subscription = Arc::new(subscription);
         tokio::spawn(subscription.clone().run());
-        let commands = Commands::new(&info, breaks).map_err(|error| error.to_string())?;
+        let commands =
+            |lanes| Commands::new(&info, lanes, breaks.clone()).map_err(|error| error.to_string());
+        let waiting = match wait_replicas {
+            0 => None,
+            replicas => Some(Waiting { commands: commands(WAITING_LANES)?, replicas }),
+        };
         let log = RedisLog {
-            commands,
+            commands: commands(LANES)?,
+            waiting,
             subscription,
             keys,
             retention,
@@ -130,22 +155,32 @@ impl RedisLog {
 
 #[async_trait]
 impl EventLog for RedisLog {
-    async fn append(&self, topic: &Topic, event: Event) -> Result<Position, LogError> {
-        let of_board = event.event_type.as_ref().is_some_and(|t| EVENT_TYPES.contains(&t.as_str()));
-        let call = Call::new(&scripts::APPEND, &self.keys.topic(topic))
+    async fn append(
+        &self,
+        topic: &Topic,
+        events: &[Event],
+        conditions: &Conditions,
+    ) -> Result<Appended, LogError> {
+        let Conditions { idempotency_key, if_match } = conditions;
+        let mut call = Call::new(&scripts::APPEND, &self.keys.topic(topic))
+            .key(idempotency_key.as_ref().map(|key| self.keys.once(topic, key)))
             .arg(self.keys.channel(topic))
             .arg(Epoch::random().as_str())
             .arg(self.retention.history_entries_max)
             .arg(self.ttl_milliseconds())
-            .arg(i32::from(matches!(event.data, Data::Json(_))))
-            .arg(&encode_rest(&event)[..])
-            .arg(i32::from(of_board));
-        let answer: Vec<String> = self.commands.call(call).await?;
-        accepted(&answer)
+            .arg(if_match.map(|position| position.to_string()).unwrap_or_default())
+            .arg(self.retention.idempotency_window.as_millis() as u64)
+            .arg(i32::from(events.iter().any(board::is_of_board)));
+        for event in events {
+            call = call
+                .arg(i32::from(matches!(event.data, Data::Json(_))))
+                .arg(&encode_rest(event)[..]);
+        }
+        accepted(&self.write(call).await?)
     }
 
-    async fn change(&self, command: Command) -> Result<Changed, LogError> {
-        self.change_a_board(command).await
+    async fn change(&self, command: Command, conditions: &Conditions) -> Result<Changed, LogError> {
+        self.change_a_board(command, conditions).await
     }
 
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
@@ -251,7 +286,7 @@ impl EventLog for RedisLog {
     }
 
     async fn board(&self, board: &Topic) -> Result<Snapshot, LogError> {
-        let call = self.board_call(&scripts::BOARD_READ, board);
+        let call = self.board_call(&scripts::BOARD_READ, board, &Asked::NOTHING);
         let answer: Vec<Value> = self.commands.call(call).await?;
         let Ok([seq, epoch, name, lists]) = <[Value; 4]>::try_from(answer) else {
             return Err(Refusal::NoSuchBoard.into());
@@ -272,7 +307,7 @@ impl EventLog for RedisLog {
         if exists || boards > 1 {
             return Ok(());
         }
-        match self.change(command).await {
+        match self.change(command, &Conditions::NONE).await {
             // Another node was faster, or somebody has taken its ids for something else.
             Ok(_) | Err(LogError::Refused(_)) => Ok(()),
             Err(error) => Err(error),
@@ -345,6 +380,22 @@ impl EventLog for RedisLog {
 }
 
 impl RedisLog {
+    /// Calls a script that writes; its answer counts once enough replicas have it too.
+    async fn write(&self, call: Call<'static>) -> Result<Vec<String>, LogError> {
+        let Some(Waiting { commands, replicas }) = &self.waiting else {
+            return self.commands.call(call).await;
+        };
+        let (answer, reached): (Vec<String>, usize) =
+            commands.call_and_wait(call, *replicas, REPLICAS_WITHIN).await?;
+        if answer.first().is_some_and(|word| word == "ok") && reached < *replicas {
+            return Err(LogError::Unanswered(format!(
+                "Redis has it, but only {reached} of {replicas} replicas had it within \
+                 {REPLICAS_WITHIN:?}"
+            )));
+        }
+        Ok(answer)
+    }
+
     fn report_call(&self) -> Call<'static> {
         Call::new(&scripts::REPORT, &[self.keys.shared("nodes")])
     }

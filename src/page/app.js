@@ -21,6 +21,10 @@ const ANIMATED_CHANGES_MAX = 20;
 const ACTIVITY_ENTRIES_MAX = 50;
 const WATCHING_POLL_MILLISECONDS = 5_000;
 const WRITE_TIMEOUT_MILLISECONDS = 10_000;
+/** How often a write without an answer is sent in all, and a move that others were faster than. */
+const WRITE_TRIES_MAX = 4;
+const WRITE_AGAIN_MILLISECONDS = 700;
+const CATCH_UP_MILLISECONDS = 3_000;
 const TOAST_MILLISECONDS = 6_000;
 /** A finger that rests this long wants to drag; one that moves earlier wants to scroll. */
 const LONG_PRESS_MILLISECONDS = 320;
@@ -210,36 +214,81 @@ function setState(next) {
 
 /** `{ kind, taskId, …, told }`; `told` is the position of its event, once the gateway answered. */
 let changes = [];
+/** When this page last changed a card: task id → `updatedAt` of the answer. */
+const ownUpdates = new Map();
 /** Own writes go out one after the other, so that they arrive in the order they were made. */
 let lastWrite = Promise.resolve();
 
 /** Sends a write; the answer's thing and the position of its event, or an error in plain words. */
-function write(method, path, body) {
-  const sent = lastWrite.then(() => send(method, path, body));
+const write = (method, path, body) => inOrder(() => send(method, path, body));
+
+function inOrder(sending) {
+  const sent = lastWrite.then(sending);
   lastWrite = sent.catch(() => {});
   return sent;
 }
 
-async function send(method, path, body) {
-  const request = { method, signal: AbortSignal.timeout(WRITE_TIMEOUT_MILLISECONDS) };
-  if (body) Object.assign(request, { body: JSON.stringify(body), headers: { 'Content-Type': 'application/json' } });
-  const response = await fetch(path, request).catch(() => {
-    throw new Error('The gateway did not answer: the change may not have been saved.');
-  });
-  const answer = await response.json().catch(() => null); // a deletion answers without a body
-  if (!response.ok) {
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** Not secret, only unique. */
+const newKey = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
+
+/** Without an answer the same request goes out again, which its key makes safe. A board that is
+    made takes no key; its id does the same. */
+async function send(method, path, body, headers = {}) {
+  if (body) headers = { ...headers, 'Content-Type': 'application/json' };
+  const repeatable = method !== 'DELETE' && path !== '/boards';
+  if (repeatable) headers['Idempotency-Key'] = newKey();
+  for (let tries = 1; ; tries += 1) {
+    const signal = AbortSignal.timeout(WRITE_TIMEOUT_MILLISECONDS);
+    const response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) }).catch(() => null);
+    if ((!response || response.status === 503) && repeatable && tries < WRITE_TRIES_MAX) {
+      response?.body?.cancel();
+      await pause(WRITE_AGAIN_MILLISECONDS * tries * (0.5 + Math.random()));
+      continue;
+    }
+    if (!response) throw new Error('The gateway did not answer: the change may not have been saved.');
+    const answer = await response.json().catch(() => null); // a deletion answers without a body
+    const position = readPosition(response.headers.get('Last-Event-ID') ?? '0');
+    if (response.ok) return { answer, position };
     const { title = `Status ${response.status}`, detail } = answer ?? {};
-    throw new Error(detail ? `${title}: ${detail}.` : `${title}.`);
+    throw Object.assign(new Error(detail ? `${title}: ${detail}.` : `${title}.`), { status: response.status, position });
   }
-  return { answer, position: readPosition(response.headers.get('Last-Event-ID') ?? '0') };
+}
+
+/** Moves a card unless somebody else changed it since it looked as in `seen`. The gateway refuses if
+    anything on the board changed; if it was not this card, the move goes out again on top of that. */
+async function sendMove(taskId, place, seen) {
+  for (let tries = 1; tries <= WRITE_TRIES_MAX; tries += 1) {
+    const task = truth?.tasks.get(taskId);
+    // A card that this page made or changed may be ahead of the stream.
+    if (task && task.updatedAt !== seen && task.updatedAt !== ownUpdates.get(taskId)) {
+      throw new Error(`Somebody else changed “${task.title}” meanwhile: it stays in ${listTitle(task.listId)}.`);
+    }
+    try {
+      const result = await send('PATCH', `${taskPath(taskId)}/move`, place, { 'If-Match': `"${lastEventId}"` });
+      ownUpdates.set(taskId, result.answer.updatedAt);
+      return result;
+    } catch (error) {
+      if (error.status !== 412) throw error;
+      await caughtUp(error.position);
+    }
+  }
+  throw new Error('The board changes too fast: try again.');
+}
+
+/** Until the stream has told what others did, or for so long. */
+async function caughtUp({ seq }) {
+  const until = Date.now() + CATCH_UP_MILLISECONDS;
+  while (Date.now() < until && !(truth?.position.seq >= seq)) await pause(20);
 }
 
 /** Shows a change at once and sends it; takes it back if it is refused. */
-async function makeChange(change, method, path, body) {
+async function makeChange(change, sending) {
   changes.push(change);
   drawSoon();
   try {
-    change.told = (await write(method, path, body)).position;
+    change.told = (await inOrder(sending)).position;
     return true;
   } catch (error) {
     changes = changes.filter((other) => other !== change);
@@ -253,6 +302,7 @@ async function makeChange(change, method, path, body) {
 async function createTask(listId, title) {
   const { answer, position } = await write('POST', '/tasks', { title, listId });
   // Usually the stream was faster. If it is away, the card must not wait for it.
+  ownUpdates.set(answer.id, answer.updatedAt);
   changes.push({ kind: 'create', taskId: answer.id, task: answer, told: position });
   drawSoon();
   return answer;
@@ -260,12 +310,19 @@ async function createTask(listId, title) {
 
 const taskPath = (taskId) => `/tasks/${encodeURIComponent(taskId)}`;
 
-function moveTask(taskId, listId, index) {
-  return makeChange({ kind: 'move', taskId, listId, index }, 'PATCH', `${taskPath(taskId)}/move`, { listId, index });
+const updatedAt = (taskId) => truth?.tasks.get(taskId)?.updatedAt;
+
+/** `seen` is the `updatedAt` of the card as it was when the move began. */
+function moveTask(taskId, listId, index, seen = updatedAt(taskId)) {
+  return makeChange({ kind: 'move', taskId, listId, index }, () => sendMove(taskId, { listId, index }, seen));
 }
 
 function renameTask(taskId, title) {
-  return makeChange({ kind: 'rename', taskId, title }, 'PATCH', taskPath(taskId), { title });
+  return makeChange({ kind: 'rename', taskId, title }, async () => {
+    const result = await send('PATCH', taskPath(taskId), { title });
+    ownUpdates.set(taskId, result.answer.updatedAt);
+    return result;
+  });
 }
 
 async function deleteTask(taskId) {
@@ -273,7 +330,7 @@ async function deleteTask(taskId) {
   if (!at) return;
   const { title } = at.task;
   announce(`Deleted “${title}”`);
-  if (!(await makeChange({ kind: 'delete', taskId }, 'DELETE', taskPath(taskId)))) return;
+  if (!(await makeChange({ kind: 'delete', taskId }, () => send('DELETE', taskPath(taskId))))) return;
   toast(`Deleted “${title}”`, {
     action: 'Undo',
     onAction: () => createTask(at.listId, title).then(
@@ -636,6 +693,7 @@ function startDrag() {
     pointerId, card, x, y,
     grip: { x: x - rect.left, y: y - rect.top },
     origin: at,
+    seen: updatedAt(taskId),
     change: { kind: 'move', taskId, listId: at.listId, index: at.index },
     ghost: makeGhost(card, rect),
   };
@@ -695,12 +753,12 @@ function scrollAtEdges({ tasks }, x, y) {
 }
 
 function endDrag(drop) {
-  const { card, ghost, origin, change, pointerId } = drag;
+  const { card, ghost, origin, seen, change, pointerId } = drag;
   drag = null;
   if (boardElement.hasPointerCapture(pointerId)) boardElement.releasePointerCapture(pointerId);
   boardElement.classList.remove('is-dragging');
   if (drop && (change.listId !== origin.listId || change.index !== origin.index)) {
-    moveTask(change.taskId, change.listId, change.index);
+    moveTask(change.taskId, change.listId, change.index, seen);
     announceMove(change.taskId);
   }
   drawSoon();

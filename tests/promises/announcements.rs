@@ -14,7 +14,7 @@ use fantail::connection::{Connection, Node, Request, Start, Wanted};
 use fantail::entry::{Data, Event};
 use fantail::hub::Hub;
 use fantail::log::memory::MemoryLog;
-use fantail::log::{EventLog, Heard, Retention};
+use fantail::log::{Conditions, EventLog, Heard, Retention};
 use fantail::position::Cursor;
 use fantail::relay::Relay;
 use fantail::replay::Replays;
@@ -35,8 +35,11 @@ struct World {
 
 impl World {
     fn new(random: &mut fastrand::Rng) -> World {
-        let retention =
-            Retention { history_entries_max: 100_000, history_ttl: Duration::from_secs(3600) };
+        let retention = Retention {
+            history_entries_max: 100_000,
+            history_ttl: Duration::from_secs(3600),
+            idempotency_window: Duration::from_secs(60),
+        };
         let (log, heard) = MemoryLog::new(retention);
         let log = Arc::new(FaultyLog::new(log, random.fork()));
         let (lies, told) = mpsc::channel(1024);
@@ -156,8 +159,8 @@ async fn simulate(seed: u64) {
         .collect();
     for n in 1..=ENTRIES {
         let event = Event { event_type: None, data: Data::Text(n.to_string()) };
-        let position = world.log.append(&topic, event).await.unwrap();
-        assert_eq!(position.seq, n);
+        let appended = world.log.append(&topic, &[event], &Conditions::NONE).await.unwrap();
+        assert_eq!(appended.last.seq, n);
         if random.f64() < 0.2 {
             tokio::time::sleep(Duration::from_millis(random.u64(0..400))).await;
         }

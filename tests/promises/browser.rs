@@ -91,6 +91,60 @@ async fn a_page_whose_node_is_killed_goes_on_with_another_and_misses_nothing() {
     browser.close().await;
 }
 
+/// JavaScript: the page's next write goes out right after somebody else's, of which it knows nothing.
+fn somebody_is_faster(method: &str, path: &str, body: Value) -> String {
+    format!(
+        "(() => {{ const real = fetch; window.fetch = async (...own) => {{ \
+           if (own[1]?.method !== 'PATCH') return real(...own); \
+           window.fetch = real; \
+           await real('{path}', {{ method: '{method}', body: JSON.stringify({body}), \
+             headers: {{ 'Content-Type': 'application/json' }} }}); \
+           return real(...own); }}; return true; }})()"
+    )
+}
+
+#[tokio::test]
+async fn a_card_that_somebody_else_moved_meanwhile_stays_there_and_the_page_says_so() {
+    let node = Backend::Embedded.start(&[]).await;
+    node.create("mine", "list-todo").await;
+    node.create("other", "list-todo").await;
+    let browser = Chromium::start().await;
+    browser.open(&format!("{}/", node.base)).await;
+    browser.until(LIVE).await;
+    browser.until(&shows("list-todo", "mine")).await;
+    let move_right = async || {
+        // The keyboard's way to drag.
+        let key = "document.querySelector('.card[data-task-id=\"task-1\"]').dispatchEvent( \
+                     new KeyboardEvent('keydown', { key: 'ArrowRight', altKey: true, bubbles: true }))";
+        browser.value(key).await;
+    };
+
+    // Another card changed: nothing that this move would undo.
+    let place = json!({ "listId": "list-done" });
+    browser.until(&somebody_is_faster("PATCH", "/tasks/task-2/move", place)).await;
+    move_right().await;
+    browser.until(&shows("list-doing", "mine")).await;
+    browser.until(&shows("list-done", "other")).await;
+    until("the move was saved", async || {
+        let board = node.get("/boards/board-1").await;
+        (board["lists"][1]["tasks"][0]["id"] == "task-1").then_some(())
+    })
+    .await;
+
+    // This card was moved by somebody else: it stays where they put it.
+    let place = json!({ "listId": "list-todo" });
+    browser.until(&somebody_is_faster("PATCH", "/tasks/task-1/move", place)).await;
+    move_right().await;
+    browser
+        .until("document.querySelector('#toasts').textContent.includes('Somebody else changed')")
+        .await;
+    browser.until(&shows("list-todo", "mine")).await;
+    browser.picture("somebody-was-faster").await;
+    let board = node.get("/boards/board-1").await;
+    assert_eq!(board["lists"][0]["tasks"][0]["id"], "task-1", "{board}");
+    browser.close().await;
+}
+
 #[tokio::test]
 async fn a_page_whose_log_is_gone_recovers_by_a_new_snapshot() {
     let node = Backend::Redis.start(&[]).await;

@@ -9,6 +9,7 @@ mod announcements;
 mod bad_input;
 mod browser;
 mod cluster;
+mod conditions;
 mod crowd;
 mod deafness;
 mod drain;

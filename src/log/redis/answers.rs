@@ -8,17 +8,26 @@ use redis::{FromRedisValue, Value};
 use crate::board::Refusal;
 use crate::entry::Entry;
 use crate::frame::json;
-use crate::log::LogError;
+use crate::log::{Appended, LogError};
 use crate::position::{Lineage, Position};
 use crate::topic::Topic;
 
-/// The position in the answer of a script that appends, or why it did not.
-pub(super) fn accepted(answer: &[String]) -> Result<Position, LogError> {
+/// The position in the answer of a script that appends and whether it did so before, or why it did
+/// not.
+pub(super) fn accepted(answer: &[String]) -> Result<Appended, LogError> {
+    let position = |seq, epoch| {
+        let position: Result<Position, _> = format!("{seq}-{epoch}").parse();
+        position.map_err(|_| unexpected("a position"))
+    };
     match answer {
-        [word, seq, epoch, ..] if word == "ok" => {
-            let position = format!("{seq}-{epoch}").parse();
-            position.map_err(|_| unexpected("a position"))
+        [word, seq, epoch, rest @ ..] if word == "ok" => {
+            let before = rest.get(1).is_some_and(|word| word == "again");
+            Ok(Appended { last: position(seq, epoch)?, before })
         }
+        [word, seq, epoch] if word == "head_moved" => {
+            Err(LogError::HeadMoved(position(seq, epoch)?))
+        }
+        [word] if word == "other_request" => Err(LogError::OtherRequest),
         [word, ..] => Err(refused(word)),
         [] => Err(unexpected("an answer")),
     }

@@ -1,17 +1,30 @@
--- Appends one event to a topic and announces it.
+-- Appends events to a topic and announces them.
 --
--- KEYS 1 seq, 2 log, 3 meta, 4 board (exists if the topic belongs to a board)
+-- KEYS 1 seq, 2 log, 3 meta, 4 board (exists if the topic belongs to a board), 5 once:… of the
+--      request's idempotency key, if it has one
 -- ARGV 1 channel, 2 epoch to begin if one must, 3 history_entries_max, 4 history_ttl in
---      milliseconds, 5 '1' for JSON data or '0' for text, 6 SSE text after the id line,
---      7 '1' if the event type is one that only a board may use
--- returns {'ok', seq, epoch} or {'event_type_of_board'}
+--      milliseconds, 5 position that the head must have or '', 6 idempotency window in
+--      milliseconds, 7 '1' if one of the event types is one that only a board may use; then for
+--      each event '1' for JSON data or '0' for text, SSE text after the id line
+-- returns {'ok', seq of the last, epoch, '', 'again' or nothing} or {'event_type_of_board'} or
+--         {'other_request'} or {'head_moved', seq, epoch}
 
 local is_board = redis.call('EXISTS', KEYS[4]) == 1
 if is_board and ARGV[7] == '1' then
   return { 'event_type_of_board' }
 end
-local ttl = tonumber(ARGV[4])
+local request = KEYS[5] and table.concat(ARGV, '', 8) or ''
+local before = answered(KEYS[5], request, ARGV[6])
+if before then
+  return before
+end
 -- A board's numbering lives as long as the board.
-local retention = { entries_max = ARGV[3], log_ttl = ttl, ttl = is_board and 0 or ttl }
-local seq, epoch = append(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[5], ARGV[6], retention)
+local retention = { entries_max = ARGV[3], log_ttl = ARGV[4] }
+retention.ttl = is_board and 0 or tonumber(ARGV[4])
+local not_there = elsewhere(ARGV[5], KEYS[1], KEYS[2], KEYS[3], ARGV[2], retention.ttl)
+if not_there then
+  return not_there
+end
+local seq, epoch = append(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV, 8, retention)
+keep_answer(KEYS[5], request, ARGV[6], seq, epoch, '')
 return { 'ok', seq, epoch }

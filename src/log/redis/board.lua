@@ -61,13 +61,30 @@ local function list_json(board, list, title)
     .. ',"boardId":' .. json_string(board) .. '}'
 end
 
--- KEYS 1 seq, 2 log, 3 meta, 4 board, 5 board:lists, 6 board:titles, 7 board:tasks
+-- KEYS 1 seq, 2 log, 3 meta, 4 board, 5 board:lists, 6 board:titles, 7 board:tasks, 8 once:… of
+--      the request's idempotency key, if it has one
 -- ARGV 1 channel, 2 epoch to begin if one must, 3 history_entries_max, 4 history_ttl in
---      milliseconds, 5 prefix of board:order keys, 6 id of the board; the command's own from 7 on
+--      milliseconds, 5 prefix of board:order keys, 6 id of the board, 7 position that the head must
+--      have or '', 8 idempotency window in milliseconds, 9 what is asked, in words; the command's
+--      own from 10 on
 local ORDER, BOARD = ARGV[5], ARGV[6]
 
-local function tell(event_type, data)
+-- What a change begins with. Returns the answer to give at once, or nil to go on; that is
+-- {'ok', seq, epoch, answer, 'again'}, {'other_request'} or {'head_moved', seq, epoch}.
+local function answer_at_once()
+  local before = answered(KEYS[8], ARGV[9], ARGV[8])
+  -- A board that does not exist is refused for that, and gets no epoch by it.
+  if before or redis.call('EXISTS', KEYS[4]) == 0 then
+    return before
+  end
+  return elsewhere(ARGV[7], KEYS[1], KEYS[2], KEYS[3], ARGV[2], 0)
+end
+
+-- What a change ends with: the event that tells of it, and the answer to give.
+local function tell(event_type, data, answer)
   local retention = { entries_max = ARGV[3], log_ttl = ARGV[4], ttl = 0 }
-  return append(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], '1',
-    'event: ' .. event_type .. '\ndata: ' .. data .. '\n\n', retention)
+  local entry = { '1', 'event: ' .. event_type .. '\ndata: ' .. data .. '\n\n' }
+  local seq, epoch = append(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], entry, 1, retention)
+  keep_answer(KEYS[8], ARGV[9], ARGV[8], seq, epoch, answer)
+  return { 'ok', seq, epoch, answer }
 end

@@ -13,27 +13,47 @@ use super::scripts::{self, Call};
 use super::{LISTS_KNOWN_MAX, RedisLog};
 use crate::board::{BOARDS_MAX, Command, LISTS_MAX, NewList, Refusal, TASKS_MAX, Title};
 use crate::frame::json;
-use crate::log::{Changed, EventLog, LogError};
+use crate::log::{Appended, Changed, Conditions, EventLog, LogError};
 use crate::position::Epoch;
 use crate::topic::Topic;
 
+/// What a request asks for, and under what conditions.
+pub(super) struct Asked<'a> {
+    /// [`Command::words`]; what an idempotency key is tied to.
+    words: String,
+    conditions: &'a Conditions,
+}
+
+impl Asked<'static> {
+    /// Nothing that could be asked twice.
+    pub(super) const NOTHING: Asked<'static> =
+        Asked { words: String::new(), conditions: &Conditions::NONE };
+}
+
 impl RedisLog {
     /// Carries out a command of the board.
-    pub(super) async fn change_a_board(&self, command: Command) -> Result<Changed, LogError> {
+    pub(super) async fn change_a_board(
+        &self,
+        command: Command,
+        conditions: &Conditions,
+    ) -> Result<Changed, LogError> {
+        let asked = Asked { words: command.words(), conditions };
         match command {
-            Command::CreateTask { title, list } => self.create_task(&title, &list).await,
+            Command::CreateTask { title, list } => self.create_task(&title, &list, &asked).await,
             Command::RenameTask { task, title } => {
                 let board = self.board_of_task(&task).await?;
                 let call = self
-                    .board_call(&scripts::TASK_RENAME, &board)
+                    .board_call(&scripts::TASK_RENAME, &board, &asked)
                     .arg(task.as_str())
                     .arg(json(&title));
                 self.change_board(&board, call).await
             }
-            Command::MoveTask { task, list, index } => self.move_task(&task, &list, index).await,
-            Command::DeleteTask { task } => self.delete_task(&task).await,
+            Command::MoveTask { task, list, index } => {
+                self.move_task(&task, &list, index, &asked).await
+            }
+            Command::DeleteTask { task } => self.delete_task(&task, &asked).await,
             Command::CreateBoard { id, name, lists } => self.create_board(id, &name, &lists).await,
-            Command::CreateList { board, list } => self.create_list(&board, list).await,
+            Command::CreateList { board, list } => self.create_list(&board, list, &asked).await,
         }
     }
 
@@ -42,22 +62,28 @@ impl RedisLog {
         &self,
         script: &'static (&'static str, redis::Script),
         board: &Topic,
+        asked: &Asked<'_>,
     ) -> Call<'static> {
+        let Conditions { idempotency_key, if_match } = asked.conditions;
         Call::new(script, &self.keys.board(board))
+            .key(idempotency_key.as_ref().map(|key| self.keys.once(board, key)))
             .arg(self.keys.channel(board))
             .arg(Epoch::random().as_str())
             .arg(self.retention.history_entries_max)
             .arg(self.ttl_milliseconds())
             .arg(self.keys.order(board))
             .arg(board.as_str())
+            .arg(if_match.map(|position| position.to_string()).unwrap_or_default())
+            .arg(self.retention.idempotency_window.as_millis() as u64)
+            .arg(&asked.words)
     }
 
     /// Carries out a board's script and says what came of it.
     async fn change_board(&self, board: &Topic, call: Call<'static>) -> Result<Changed, LogError> {
-        let answer: Vec<String> = self.commands.call(call).await?;
-        let position = accepted(&answer)?;
+        let answer = self.write(call).await?;
+        let Appended { last: position, before } = accepted(&answer)?;
         let answer = answer.get(3).cloned().unwrap_or_default();
-        Ok(Changed { board: board.clone(), position, events: 1, answer })
+        Ok(Changed { board: board.clone(), position, events: u64::from(!before), answer, before })
     }
 
     async fn board_of_task(&self, task: &Topic) -> Result<Topic, LogError> {
@@ -72,7 +98,12 @@ impl RedisLog {
         Ok(board.and_then(|board| Topic::new(&board).ok()))
     }
 
-    async fn create_task(&self, title: &Title, list: &Topic) -> Result<Changed, LogError> {
+    async fn create_task(
+        &self,
+        title: &Title,
+        list: &Topic,
+        asked: &Asked<'_>,
+    ) -> Result<Changed, LogError> {
         let known = self.lists().get(list).cloned();
         let board = match &known {
             Some(board) => board.clone(),
@@ -82,13 +113,19 @@ impl RedisLog {
         let index = Call::new(&scripts::INDEX_TASK, &index).arg(board.as_str());
         let task: String = self.commands.call(index).await?;
         let call = self
-            .board_call(&scripts::TASK_CREATE, &board)
+            .board_call(&scripts::TASK_CREATE, &board, asked)
             .arg(&task)
             .arg(json(title))
             .arg(list.as_str())
             .arg(TASKS_MAX);
         let result = self.change_board(&board, call).await;
-        if let Err(LogError::Refused(_)) = result {
+        let unused = match &result {
+            // It was made before, under another id.
+            Ok(changed) => changed.before,
+            Err(LogError::Unanswered(_) | LogError::Unavailable(_)) => false,
+            Err(_) => true,
+        };
+        if unused {
             self.forget_task(&task).await;
         }
         let mut lists = self.lists();
@@ -112,10 +149,11 @@ impl RedisLog {
         task: &Topic,
         list: &Topic,
         index: Option<usize>,
+        asked: &Asked<'_>,
     ) -> Result<Changed, LogError> {
         let board = self.board_of_task(task).await?;
         let call = self
-            .board_call(&scripts::TASK_MOVE, &board)
+            .board_call(&scripts::TASK_MOVE, &board, asked)
             .arg(task.as_str())
             .arg(list.as_str())
             .arg(index.map(|index| index.to_string()).unwrap_or_default());
@@ -128,9 +166,9 @@ impl RedisLog {
         result
     }
 
-    async fn delete_task(&self, task: &Topic) -> Result<Changed, LogError> {
+    async fn delete_task(&self, task: &Topic, asked: &Asked<'_>) -> Result<Changed, LogError> {
         let board = self.board_of_task(task).await?;
-        let call = self.board_call(&scripts::TASK_DELETE, &board).arg(task.as_str());
+        let call = self.board_call(&scripts::TASK_DELETE, &board, asked).arg(task.as_str());
         let changed = self.change_board(&board, call).await?;
         self.forget_task(task.as_str()).await;
         Ok(changed)
@@ -182,7 +220,8 @@ impl RedisLog {
             return Err(Refusal::BoardExists.into());
         }
         let (board, list_ids) = self.claim(id.as_ref(), true, lists).await?;
-        let mut call = self.board_call(&scripts::BOARD_CREATE, &board).arg(json(name));
+        let mut call =
+            self.board_call(&scripts::BOARD_CREATE, &board, &Asked::NOTHING).arg(json(name));
         for (id, list) in list_ids.iter().zip(lists) {
             call = call.arg(id).arg(json(&list.title));
         }
@@ -193,14 +232,19 @@ impl RedisLog {
         Ok(Changed { answer, events: 0, ..changed })
     }
 
-    async fn create_list(&self, board: &Topic, list: NewList) -> Result<Changed, LogError> {
+    async fn create_list(
+        &self,
+        board: &Topic,
+        list: NewList,
+        asked: &Asked<'_>,
+    ) -> Result<Changed, LogError> {
         if !self.have_boards(std::slice::from_ref(board)).await? {
             return Err(Refusal::NoSuchBoard.into());
         }
         let lists = [list];
         let (board, list_ids) = self.claim(Some(board), false, &lists).await?;
         let call = self
-            .board_call(&scripts::LIST_CREATE, &board)
+            .board_call(&scripts::LIST_CREATE, &board, asked)
             .arg(&list_ids)
             .arg(json(&lists[0].title))
             .arg(LISTS_MAX);

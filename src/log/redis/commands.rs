@@ -22,9 +22,6 @@ use super::scripts::Call;
 use crate::log::LogError;
 use crate::telemetry::metric;
 
-/// Connections for commands.
-const LANES: usize = 4;
-
 /// How long to wait for a connection.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_millis(1_000);
 
@@ -96,8 +93,12 @@ struct LaneState {
 }
 
 impl Commands {
-    /// Nothing is connected before the first command.
-    pub(super) fn new(info: &ConnectionInfo, breaks: Arc<Breaks>) -> Result<Commands, RedisError> {
+    /// Over `lanes` connections. Nothing is connected before the first command.
+    pub(super) fn new(
+        info: &ConnectionInfo,
+        lanes: usize,
+        breaks: Arc<Breaks>,
+    ) -> Result<Commands, RedisError> {
         let on_push = {
             let breaks = breaks.clone();
             move |push: PushInfo| {
@@ -113,7 +114,7 @@ impl Commands {
             .set_push_sender(on_push);
         let manager = Manager::new_with_config(info.clone(), config)?;
         let pool = Pool::builder(manager)
-            .max_size(LANES)
+            .max_size(lanes)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(CONNECT_WITHIN))
             .create_timeout(Some(CONNECT_WITHIN))
@@ -122,7 +123,7 @@ impl Commands {
             .map_err(|error| {
                 RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string()))
             })?;
-        let lanes = std::iter::repeat_with(Lane::default).take(LANES).collect();
+        let lanes = std::iter::repeat_with(Lane::default).take(lanes).collect();
         Ok(Commands {
             pool,
             lanes,
@@ -136,6 +137,24 @@ impl Commands {
     pub(super) async fn call<T: FromRedisValue>(&self, call: Call<'_>) -> Result<T, LogError> {
         let name = call.name();
         self.send(name, async move |connection| call.invoke(connection).await).await
+    }
+
+    /// Runs a script that writes, then waits until `replicas` replicas have what it wrote, or the
+    /// time is up; returns how many have it.
+    pub(super) async fn call_and_wait<T: FromRedisValue>(
+        &self,
+        call: Call<'_>,
+        replicas: usize,
+        within: Duration,
+    ) -> Result<(T, usize), LogError> {
+        let name = call.name();
+        self.send(name, async move |connection| {
+            let answer = call.invoke(connection).await?;
+            // On the same connection: it is the connection's last write that is waited for.
+            let wait = redis::cmd("WAIT").arg(replicas).arg(within.as_millis() as u64).to_owned();
+            Ok((answer, wait.query_async(connection).await?))
+        })
+        .await
     }
 
     /// Sends commands as one batch.
@@ -252,7 +271,7 @@ fn script_broke(error: &RedisError) -> bool {
 fn count_error(error: &LogError) {
     metric::redis_error(match error {
         LogError::Unanswered(_) => "unanswered",
-        LogError::Unavailable(_) | LogError::Refused(_) => "unavailable",
+        _ => "unavailable",
     });
 }
 

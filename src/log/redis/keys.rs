@@ -1,5 +1,6 @@
 //! The names of all keys and channels in Redis (design §5).
 
+use crate::log::IdempotencyKey;
 use crate::topic::Topic;
 
 /// Makes keys under one prefix.
@@ -21,6 +22,11 @@ impl Keys {
     /// KEYS of the scripts on a topic: seq, log, meta, board.
     pub(super) fn topic(&self, topic: &Topic) -> [String; 4] {
         ["seq", "log", "meta", "board"].map(|what| self.of(topic, what))
+    }
+
+    /// What a request with this idempotency key was answered.
+    pub(super) fn once(&self, topic: &Topic, key: &IdempotencyKey) -> String {
+        self.of(topic, &format!("once:{}", key.as_str()))
     }
 
     /// Counter of a topic's entries.

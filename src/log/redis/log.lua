@@ -5,6 +5,8 @@
 --   log    stream   the newest entries; entry ids are <seq>-0; fields e (epoch), t (milliseconds
 --                   since 1970), j (1 for JSON data, 0 for text), f (SSE text after the id line)
 --   meta   string   "<epoch> <reign> <floor>[ <past epoch>:<its last seq>]…", newest past first
+--   once:… string   "<SHA-1 of the request> <seq> <epoch> <answer>": what a request with this
+--                   idempotency key was answered; expires after the idempotency window
 --
 -- An epoch is the reign of one Redis process over one log (its replication id). Where the stored
 -- reign differs, a new epoch begins and the old one is noted with the last seq it reached on this
@@ -84,20 +86,63 @@ local function open(seq_key, log_key, meta_key, new_epoch, ttl)
   return new_epoch, head, meta
 end
 
--- Appends one entry and announces it. rest: SSE text after the id line. json: '1' or '0'.
--- retention: {history_entries_max, ttl of the log, ttl of seq and meta}, both in milliseconds, 0
--- for never. Returns seq, epoch.
-local function append(seq_key, log_key, meta_key, channel, new_epoch, json, rest, retention)
+-- Appends entries and announces them. entries: flat list of '1' for JSON or '0' for text, and SSE
+-- text after the id line, from index first on. retention: {history_entries_max, ttl of the log, ttl
+-- of seq and meta}, both in milliseconds, 0 for never. Returns seq of the last, epoch.
+local function append(seq_key, log_key, meta_key, channel, new_epoch, entries, first, retention)
   local epoch = open(seq_key, log_key, meta_key, new_epoch, retention.ttl)
-  local seq = digits(redis.call('INCR', seq_key))
   local now = digits(milliseconds())
-  redis.call('XADD', log_key, 'MAXLEN', '=', retention.entries_max, seq .. '-0',
-    'e', epoch, 't', now, 'j', json, 'f', rest)
+  local seq
+  for i = first, #entries, 2 do
+    local rest = entries[i + 1]
+    seq = digits(redis.call('INCR', seq_key))
+    redis.call('XADD', log_key, 'MAXLEN', '=', retention.entries_max, seq .. '-0',
+      'e', epoch, 't', now, 'j', entries[i], 'f', rest)
+    redis.call('PUBLISH', channel, now .. '\nid: ' .. seq .. '-' .. epoch .. '\n' .. rest)
+  end
   redis.call('PEXPIRE', log_key, retention.log_ttl)
   if retention.ttl > 0 then
     redis.call('PEXPIRE', seq_key, retention.ttl)
     redis.call('PEXPIRE', meta_key, retention.ttl)
   end
-  redis.call('PUBLISH', channel, now .. '\nid: ' .. seq .. '-' .. epoch .. '\n' .. rest)
   return seq, epoch
+end
+
+-- What the request was answered before, if it was. once_key: nil if the request has no idempotency
+-- key. window: milliseconds. Returns the answer to give, or nil if the request is new.
+local function answered(once_key, request, window)
+  local kept = once_key and redis.call('GET', once_key)
+  if not kept then
+    return nil
+  end
+  local asked, seq, epoch, answer = string.match(kept, '^(%x+) (%d+) (%w+) (.*)$')
+  if asked ~= redis.sha1hex(request) then
+    return { 'other_request' }
+  end
+  -- Also a write, so that WAIT after a repetition waits for what it repeats.
+  redis.call('PEXPIRE', once_key, window)
+  return { 'ok', seq, epoch, answer, 'again' }
+end
+
+-- Keeps what a request is answered, if it has an idempotency key.
+local function keep_answer(once_key, request, window, seq, epoch, answer)
+  if once_key then
+    local kept = redis.sha1hex(request) .. ' ' .. seq .. ' ' .. epoch .. ' ' .. answer
+    redis.call('SET', once_key, kept, 'PX', window)
+  end
+end
+
+-- Whether the newest entry is the one at the position if_match; '' matches always. The position may
+-- be of an earlier epoch that no entry followed. Returns nil if so, or the answer to give.
+local function elsewhere(if_match, seq_key, log_key, meta_key, new_epoch, ttl)
+  if if_match == '' then
+    return nil
+  end
+  local epoch, head, meta = open(seq_key, log_key, meta_key, new_epoch, ttl)
+  local seq, of = string.match(if_match, '^(%d+)-(%w+)$')
+  local reached = of == epoch and head or tonumber(string.match(meta, ' ' .. of .. ':(%d+)') or -1)
+  if tonumber(seq) == head and reached >= head then
+    return nil
+  end
+  return { 'head_moved', digits(head), epoch }
 end

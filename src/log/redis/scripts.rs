@@ -46,6 +46,14 @@ impl Call<'static> {
         Call { name: script.0, invocation }
     }
 
+    /// One more key, if there is one.
+    pub(super) fn key(mut self, key: Option<String>) -> Call<'static> {
+        if let Some(key) = key {
+            self.invocation.key(key);
+        }
+        self
+    }
+
     pub(super) fn arg(mut self, arg: impl redis::ToRedisArgs) -> Call<'static> {
         self.invocation.arg(arg);
         self

@@ -1,10 +1,15 @@
 -- Gives a task another title.
 --
--- KEYS and ARGV 1-6 as in board.lua
--- ARGV 7 id of the task, 8 title as JSON
--- returns {'ok', seq, epoch, task as JSON} or {'no_such_task'}
+-- KEYS and ARGV 1-9 as in board.lua
+-- ARGV 10 id of the task, 11 title as JSON
+-- returns {'ok', seq, epoch, task as JSON} or {'no_such_task'}, or what answer_at_once
+--         does
 
-local task = read_task(KEYS[7], ARGV[7])
+local at_once = answer_at_once()
+if at_once then
+  return at_once
+end
+local task = read_task(KEYS[7], ARGV[10])
 if not task then
   return { 'no_such_task' }
 end
@@ -12,9 +17,8 @@ end
 -- anew with the tasks that are touched.
 local index = redis.call('LPOS', ORDER .. task.list, task.id, 'RANK', -1)
   or redis.call('RPUSH', ORDER .. task.list, task.id) - 1
-task.title = ARGV[8]
+task.title = ARGV[11]
 task.updated = rfc3339(milliseconds())
 write_task(KEYS[7], task)
 local json = task_json(BOARD, task, index)
-local seq, epoch = tell('task_updated', '{"task":' .. json .. '}')
-return { 'ok', seq, epoch, json }
+return tell('task_updated', '{"task":' .. json .. '}', json)

@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use fantail::board::{BoardSummary, Command};
 use fantail::entry::Event;
 use fantail::log::memory::MemoryLog;
-use fantail::log::{Changed, EventLog, Health, LogError, Opened, Page, Snapshot};
-use fantail::position::{Epoch, Position};
+use fantail::log::{
+    Appended, Changed, Conditions, EventLog, Health, LogError, Opened, Page, Snapshot,
+};
+use fantail::position::Epoch;
 use fantail::topic::Topic;
 
 /// A log between which and its users lies a bad network. Writes are left alone: what the
@@ -42,12 +44,17 @@ impl FaultyLog {
 
 #[async_trait]
 impl EventLog for FaultyLog {
-    async fn append(&self, topic: &Topic, event: Event) -> Result<Position, LogError> {
-        self.inner.append(topic, event).await
+    async fn append(
+        &self,
+        topic: &Topic,
+        events: &[Event],
+        conditions: &Conditions,
+    ) -> Result<Appended, LogError> {
+        self.inner.append(topic, events, conditions).await
     }
 
-    async fn change(&self, command: Command) -> Result<Changed, LogError> {
-        self.inner.change(command).await
+    async fn change(&self, command: Command, conditions: &Conditions) -> Result<Changed, LogError> {
+        self.inner.change(command, conditions).await
     }
 
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {

@@ -191,12 +191,43 @@ impl Api {
         Api::answer(request).await
     }
 
+    /// Sends a request with headers.
+    pub async fn send_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
+        match body {
+            Some(body) => {
+                let body = body.to_string().into_bytes();
+                self.raw_with(method, path, "application/json", headers, body).await
+            }
+            None => self.raw_with(method, path, "", headers, Vec::new()).await,
+        }
+    }
+
     /// Sends a request that a well-behaved client would not.
     pub async fn raw(&self, method: &str, path: &str, content_type: &str, body: Vec<u8>) -> Answer {
+        self.raw_with(method, path, content_type, &[], body).await
+    }
+
+    pub async fn raw_with(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Answer {
         let method: reqwest::Method = method.parse().unwrap();
         let mut request = self.client.request(method, format!("{}{path}", self.base)).body(body);
         if !content_type.is_empty() {
             request = request.header("content-type", content_type);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         Api::answer(request).await.unwrap()
     }
