@@ -64,3 +64,5 @@ pub mod config;
 pub mod telemetry;
 
 pub mod health;
+
+pub mod check;

@@ -8,6 +8,7 @@ mod agreement;
 mod announcements;
 mod bad_input;
 mod browser;
+mod check;
 mod cluster;
 mod conditions;
 mod crowd;
