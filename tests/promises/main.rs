@@ -15,6 +15,7 @@ mod crowd;
 mod deafness;
 mod drain;
 mod epochs;
+mod faults;
 mod harness;
 mod held;
 mod http2;

@@ -51,9 +51,12 @@ impl Process {
         self.child.id()
     }
 
+    pub fn as_pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).unwrap();
+        kill_process(self.as_pid(), signal).unwrap();
     }
 
     /// SIGKILL, and gone when this returns.
@@ -255,6 +258,27 @@ impl Redis {
         self.process = None;
     }
 
+    /// Loses its disk, while it does not run.
+    pub fn forget(&mut self) {
+        assert!(self.process.is_none());
+        self.dir = TempDir::new();
+    }
+
+    /// Starts it again after [`Redis::kill`]; to load each of its keys takes this many
+    /// microseconds, and it answers nothing else meanwhile.
+    pub async fn restart_slowly(&mut self, key_microseconds: u64) {
+        let slowly = [
+            "--key-load-delay",
+            &key_microseconds.to_string(),
+            "--loading-process-events-interval-bytes",
+            "1024",
+        ];
+        let count = self.arguments.len();
+        self.arguments.extend(slowly.map(str::to_owned));
+        self.restart().await;
+        self.arguments.truncate(count);
+    }
+
     /// Stops it in its tracks: connections stay open and nothing answers.
     pub fn freeze(&self) {
         self.process.as_ref().unwrap().signal(Signal::STOP);
@@ -296,6 +320,19 @@ impl Redis {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         false
+    }
+
+    /// The same for commands that take long; what they answer, also an error, is not wanted.
+    pub async fn ask_patiently(&self, patience: Duration, words: &[&str]) {
+        let client = redis::Client::open(self.url()).unwrap();
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(patience));
+        let mut connection =
+            client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        let _ = command.query_async::<redis::Value>(&mut connection).await;
     }
 
     async fn connect(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {

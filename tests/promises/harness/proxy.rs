@@ -20,6 +20,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 pub use mischief::{Channels, Mischief};
 use pump::Line;
+pub use pump::swallow;
 
 /// Which connections a fault is about. A connection is nobody's before its first command that
 /// tells: until then only faults of all connections concern it.

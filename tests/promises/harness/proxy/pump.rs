@@ -212,7 +212,7 @@ impl Line {
 
 /// Lets the kernel drop all packets that arrive for this socket, or none. A listener loses the
 /// attempts to connect.
-pub(super) fn swallow<'a>(socket: impl Into<SockRef<'a>>, all: bool) {
+pub fn swallow<'a>(socket: impl Into<SockRef<'a>>, all: bool) {
     let socket: SockRef<'_> = socket.into();
     let nothing_is_kept = [SockFilter::new(0x06, 0, 0, 0)];
     let done = if all { socket.attach_filter(&nothing_is_kept) } else { socket.detach_filter() };
