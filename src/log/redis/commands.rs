@@ -30,7 +30,7 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_millis(2_000);
 
 /// How long commands may still be answered on a connection that is being replaced. Where one
 /// connection died without a word the others did too, and who waits for them waits in vain.
-const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(500);
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(250);
 
 /// Counts connections that broke: one that is older than the last break is replaced before
 /// anything is sent on it.

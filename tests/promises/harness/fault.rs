@@ -53,6 +53,7 @@ faults! {
     BlackHole = "network: black hole",
     BlackHoleOfOne = "network: black hole before one node",
     DeadConnections = "network: all connections dead without a word",
+    DeadLanes = "network: connections for commands dead without a word",
     HalfOpen = "network: connections closed on the side of Redis alone",
     AnswersLost = "network: nothing arrives from Redis",
     CommandsLost = "network: nothing arrives at Redis",
@@ -90,26 +91,38 @@ impl Fault {
     /// Whether deliveries must go on while it lasts, to everybody. After all others they must when
     /// it is over.
     pub fn is_bridged(self) -> bool {
-        match self {
+        matches!(
+            self,
             Fault::NodesRestarted
-            | Fault::SubscriptionsKilled
-            | Fault::ConnectionsKilled
-            | Fault::RedisFlushed
-            | Fault::RedisEvicting
-            | Fault::RedisFailedOver
-            | Fault::SubscriptionsOverflow
-            | Fault::DeadConnections
-            | Fault::HalfOpen
-            | Fault::Slow
-            | Fault::AnnouncementsDropped
-            | Fault::DeafToTopics
-            | Fault::CanariesDropped
-            | Fault::AnnouncementsDoubled
-            | Fault::AnnouncementsReordered
-            | Fault::RudeClients
-            | Fault::ClocksWrong => true,
-            _ => false,
-        }
+                | Fault::SubscriptionsKilled
+                | Fault::ConnectionsKilled
+                | Fault::RedisFlushed
+                | Fault::RedisEvicting
+                | Fault::RedisFailedOver
+                | Fault::SubscriptionsOverflow
+                | Fault::DeadConnections
+                | Fault::DeadLanes
+                | Fault::HalfOpen
+                | Fault::Slow
+                | Fault::AnnouncementsDropped
+                | Fault::DeafToTopics
+                | Fault::CanariesDropped
+                | Fault::AnnouncementsDoubled
+                | Fault::AnnouncementsReordered
+                | Fault::RudeClients
+                | Fault::ClocksWrong
+        )
+    }
+
+    /// Whether no node is ended, stopped or kept from accepting.
+    pub fn leaves_nodes_alone(self) -> bool {
+        let touching = [
+            Fault::NodeKilled,
+            Fault::NodeFrozen,
+            Fault::NodesRestarted,
+            Fault::NodeWithoutDescriptors,
+        ];
+        !touching.contains(&self)
     }
 
     /// Lets it befall this world, for some time if it is of a kind that lasts. It is over when this
@@ -146,6 +159,10 @@ impl Fault {
                     prlimit(Some(pid), Resource::Nofile, Rlimit { maximum, ..none }).unwrap();
                 world.proxies[n].close(Who::All);
                 tokio::time::sleep(lasts).await;
+                // Connections wait in the kernel, and nobody takes them.
+                let asked = world.nodes[n].send("GET", "/healthz", None);
+                let answered = tokio::time::timeout(Duration::from_millis(100), asked).await;
+                assert!(answered.is_err(), "{answered:?}");
                 prlimit(Some(pid), Resource::Nofile, before).unwrap();
             }
             Fault::SubscriptionsKilled | Fault::ConnectionsKilled => {
@@ -223,7 +240,7 @@ impl Fault {
                 .await;
                 world.redis.kill();
                 let delay = lasts.as_micros() as u64 / keys.max(1);
-                world.redis.restart_slowly(delay).await;
+                assert!(world.redis.restart_slowly(delay).await, "it was not seen loading");
             }
             Fault::RedisBusy => {
                 let script = "local now = function() local t = redis.call('TIME') \
@@ -232,9 +249,17 @@ impl Fault {
                               while now() - started < tonumber(ARGV[1]) do end";
                 let milliseconds = lasts.as_millis().to_string();
                 let patience = lasts + Duration::from_secs(5);
-                world.redis.ask_patiently(patience, &["EVAL", script, "0", &milliseconds]).await;
+                let words = ["EVAL", script, "0", &milliseconds];
+                let refused = async {
+                    tokio::time::sleep(lasts / 2).await;
+                    world.redis.try_ask::<String>(&["GET", "x"]).await.unwrap_err().to_string()
+                };
+                let (_, refusal) =
+                    tokio::join!(world.redis.ask_patiently(patience, &words), refused);
+                assert!(refusal.contains("BUSY"), "{refusal}");
             }
             Fault::SubscriptionsOverflow => {
+                let before = world.reconnects().await;
                 let limit = "client-output-buffer-limit";
                 set(&world.redis, limit, "pubsub 65536 0 0").await;
                 let flood = "for i = 1, 300 do for n = 1, 3 do redis.call('PUBLISH', \
@@ -244,6 +269,7 @@ impl Fault {
                 })
                 .await;
                 set(&world.redis, limit, "pubsub 33554432 8388608 60").await;
+                assert!(world.reconnects().await >= before + 3.0, "nothing overflowed");
             }
             Fault::Cut => during(world, lasts, Proxy::cut).await,
             Fault::BlackHole => during(world, lasts, |proxy| proxy.black_hole(Who::All)).await,
@@ -254,6 +280,9 @@ impl Fault {
                 world.mend();
             }
             Fault::DeadConnections => during(world, lasts, |proxy| proxy.freeze(Who::All)).await,
+            Fault::DeadLanes => {
+                during(world, lasts, |proxy| proxy.freeze(Who::Commands)).await;
+            }
             Fault::HalfOpen => during(world, lasts, |proxy| proxy.half_open(Who::All)).await,
             Fault::AnswersLost => {
                 during(world, lasts, |proxy| proxy.one_way(Who::All, Direction::ToNode)).await;
@@ -293,6 +322,16 @@ impl Fault {
                 world.set_clock(0, 3_600);
                 world.set_clock(1, -3_600);
                 tokio::time::sleep(lasts).await;
+                let mut dates = Vec::new();
+                for node in &world.nodes {
+                    dates.push(node.send("GET", "/healthz", None).await.header("date"));
+                }
+                dates.sort();
+                let hours = |date: &String| date.split([' ', ':']).nth(4).map(str::to_owned);
+                let mut hours: Vec<_> = dates.iter().map(hours).collect();
+                hours.dedup();
+                // HTTP never dates back, so the one that is behind shows the time of before.
+                assert!(hours.len() >= 2, "no clock is wrong: {dates:?}");
                 world.set_clock(0, 0);
                 world.set_clock(1, 0);
             }
@@ -324,18 +363,21 @@ async fn set(redis: &Redis, name: &str, value: &str) {
     redis.ask::<String>(&["CONFIG", "SET", name, value]).await;
 }
 
+/// A number that Redis tells of itself.
+async fn number(redis: &Redis, section: &str, name: &str) -> u64 {
+    let info: String = redis.ask(&["INFO", section]).await;
+    let line = info.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().parse().unwrap()
+}
+
 /// Lowers the limit until Redis has evicted some of our keys.
 async fn evict(redis: &Redis, lasts: Duration) {
     set(redis, "maxmemory-policy", "allkeys-random").await;
-    let number = async |section: &str, name: &str| -> u64 {
-        let info: String = redis.ask(&["INFO", section]).await;
-        let line = info.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().parse().unwrap()
-    };
-    let before = number("stats", "evicted_keys:").await;
+    let evicted = async || number(redis, "stats", "evicted_keys:").await;
+    let before = evicted().await;
     let began_at = tokio::time::Instant::now();
-    while number("stats", "evicted_keys:").await < before + 20 || began_at.elapsed() < lasts {
-        let used = number("memory", "used_memory:").await;
+    while evicted().await < before + 20 || began_at.elapsed() < lasts {
+        let used = number(redis, "memory", "used_memory:").await;
         set(redis, "maxmemory", &(used - (20 << 10)).to_string()).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         set(redis, "maxmemory", "0").await;

@@ -221,6 +221,8 @@ pub struct Redis {
     port: u16,
     dir: TempDir,
     arguments: Vec<String>,
+    /// Asked too early, it has said so.
+    refused_loading: bool,
 }
 
 impl Redis {
@@ -230,7 +232,13 @@ impl Redis {
 
     pub async fn start_with(arguments: &[&str]) -> Redis {
         let arguments = arguments.iter().map(|&a| a.to_owned()).collect();
-        let mut redis = Redis { process: None, port: 0, dir: TempDir::new(), arguments };
+        let mut redis = Redis {
+            process: None,
+            port: 0,
+            dir: TempDir::new(),
+            arguments,
+            refused_loading: false,
+        };
         for _ in 0..10 {
             redis.port = free_port();
             if redis.launch().await {
@@ -265,8 +273,8 @@ impl Redis {
     }
 
     /// Starts it again after [`Redis::kill`]; to load each of its keys takes this many
-    /// microseconds, and it answers nothing else meanwhile.
-    pub async fn restart_slowly(&mut self, key_microseconds: u64) {
+    /// microseconds, and it answers nothing else meanwhile. Whether it was seen loading.
+    pub async fn restart_slowly(&mut self, key_microseconds: u64) -> bool {
         let slowly = [
             "--key-load-delay",
             &key_microseconds.to_string(),
@@ -275,8 +283,10 @@ impl Redis {
         ];
         let count = self.arguments.len();
         self.arguments.extend(slowly.map(str::to_owned));
+        self.refused_loading = false;
         self.restart().await;
         self.arguments.truncate(count);
+        self.refused_loading
     }
 
     /// Stops it in its tracks: connections stay open and nothing answers.
@@ -310,6 +320,8 @@ impl Redis {
                 Err(_) => {}
                 Ok(mut connection) => {
                     let answer = redis::cmd("PING").query_async::<String>(&mut connection).await;
+                    self.refused_loading |=
+                        answer.as_ref().is_err_and(|error| error.to_string().contains("oading"));
                     let answers =
                         answer.map_or_else(|e| e.to_string().contains("NOAUTH"), |_| true);
                     if answers {
@@ -341,12 +353,17 @@ impl Redis {
 
     /// Sends one command, given in words.
     pub async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut connection = self.connect().await.unwrap();
+        self.try_ask(words).await.unwrap()
+    }
+
+    /// The same where it may be refused.
+    pub async fn try_ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let mut connection = self.connect().await?;
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
             command.arg(*word);
         }
-        command.query_async(&mut connection).await.unwrap()
+        command.query_async(&mut connection).await
     }
 
     /// How often a command was called since the statistics were reset.

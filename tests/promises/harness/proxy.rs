@@ -10,7 +10,6 @@ mod pump;
 pub mod resp;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -97,7 +96,6 @@ struct Shared {
     weather: watch::Sender<Weather>,
     /// All there ever were: a connection remembers how many were there before it.
     strokes: watch::Sender<Vec<(Who, Stroke)>>,
-    subscriptions: AtomicUsize,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -117,7 +115,6 @@ impl Proxy {
             upstream: Mutex::new(SocketAddr::from(([127, 0, 0, 1], port))),
             weather: watch::Sender::default(),
             strokes: watch::Sender::default(),
-            subscriptions: AtomicUsize::new(0),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
         });
         let accepting = shared.clone();
@@ -203,11 +200,6 @@ impl Proxy {
     /// The name leads to another Redis from now on; open connections stay where they are.
     pub fn lead_to(&self, port: u16) {
         self.shared.upstream.lock().unwrap().set_port(port);
-    }
-
-    /// How many connections that have subscribed to something are open.
-    pub fn subscriptions(&self) -> usize {
-        self.shared.subscriptions.load(Ordering::Acquire)
     }
 
     fn change(&self, change: impl FnOnce(&mut Weather)) {

@@ -151,6 +151,15 @@ impl World {
         }
     }
 
+    /// How often subscriptions were made anew, over all nodes.
+    pub async fn reconnects(&self) -> f64 {
+        let mut sum = 0.0;
+        for node in &self.nodes {
+            sum += node.metric("fantail_redis_reconnects_total", "").await;
+        }
+        sum
+    }
+
     pub async fn pause(&mut self, shortest: Duration, longest: Duration) {
         let milliseconds = shortest.as_millis() as u64..=longest.as_millis() as u64;
         tokio::time::sleep(Duration::from_millis(self.random.u64(milliseconds))).await;

@@ -1,7 +1,6 @@
 //! One connection through the proxy: two sockets, and what happens between them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use socket2::{SockFilter, SockRef, Socket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,12 +16,6 @@ use super::{Direction, Kind, Shared, Stroke, Who};
 pub(super) struct Line {
     shared: Arc<Shared>,
     kind: watch::Sender<Kind>,
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        self.leave();
-    }
 }
 
 impl Line {
@@ -196,16 +189,6 @@ impl Line {
         };
         if *self.kind.borrow() == Kind::Unknown {
             self.kind.send_replace(kind);
-            if kind == Kind::Subscription {
-                self.shared.subscriptions.fetch_add(1, Ordering::AcqRel);
-            }
-        }
-    }
-
-    /// It is no longer one of those that are open.
-    fn leave(&self) {
-        if self.kind.send_replace(Kind::Unknown) == Kind::Subscription {
-            self.shared.subscriptions.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
