@@ -19,6 +19,7 @@ mod faults;
 mod harness;
 mod held;
 mod http2;
+mod idle;
 mod operations;
 mod resume;
 mod slow;

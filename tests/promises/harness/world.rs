@@ -125,9 +125,11 @@ impl World {
         }
         let heir = self.heir.as_ref().unwrap();
         let _: String = heir.ask(&["REPLICAOF", "127.0.0.1", &port]).await;
-        until("the heir follows", async || {
+        until("the heir follows, and the master knows it", async || {
             let info: String = heir.ask(&["INFO", "replication"]).await;
-            info.contains("master_link_status:up").then_some(())
+            let known: String = self.redis.ask(&["INFO", "replication"]).await;
+            let follows = info.contains("master_link_status:up") && known.contains("state=online");
+            follows.then_some(())
         })
         .await;
     }
