@@ -182,9 +182,9 @@ survived! {
 
 // --- The long version ------------------------------------------------------------------------
 
-const HEAD: &str = "| fault | times | acknowledged | outcome unknown | delivered | lost in silence | \
+const HEAD: &str = "| fault | times | acknowledged | sent again | outcome unknown | delivered | lost in silence | \
                     lost and told | doubled | resets justified | in vain | continued after, median | worst |\n\
-                    |---|---|---|---|---|---|---|---|---|---|---|---|";
+                    |---|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 impl std::fmt::Display for Suffered {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -195,10 +195,11 @@ impl std::fmt::Display for Suffered {
         let doubled = counts.doubled_by_retry + verdict.count(Kind::Twin);
         write!(
             f,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2} s | {:.2} s |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2} s | {:.2} s |",
             self.fault,
             times.len(),
             counts.acknowledged,
+            counts.retries,
             counts.unknown,
             counts.delivered,
             counts.lost_in_silence,

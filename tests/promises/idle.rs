@@ -103,12 +103,27 @@ async fn watching_idle_topics() {
         assert_eq!(found, n.to_string());
         found_after.push(lost_at.elapsed());
     }
-    found_after.sort();
-    println!(
-        "a lost announcement was found after {:.2?} in the median, {:.2?} at worst of {LOST}",
-        found_after[LOST / 2],
-        found_after[LOST - 1]
-    );
+    print("a lost announcement was found", found_after);
+
+    // And what is said while the node has no subscription at all.
+    let mut found_after = Vec::new();
+    for _ in 0..LOST {
+        let at = fastrand::usize(..streams.len());
+        let topic = format!("t{}", at * TOPICS_EACH + fastrand::usize(..TOPICS_EACH));
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(500..2_500))).await;
+        let _: u64 = redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        let lost_at = Instant::now();
+        node.publish(&topic, "said to nobody").await;
+        within("the comparison of heads", next_entry(&mut streams[at])).await;
+        found_after.push(lost_at.elapsed());
+    }
+    print("what was said to a broken subscription came", found_after);
+}
+
+fn print(what: &str, mut after: Vec<Duration>) {
+    after.sort();
+    let (median, worst) = (after[LOST / 2], after[LOST - 1]);
+    println!("{what} after {median:.2?} in the median, {worst:.2?} at worst of {LOST}");
 }
 
 async fn next_entry(stream: &mut Stream) -> String {
