@@ -101,6 +101,10 @@ pub struct Config {
     #[arg(long, env = "FANTAIL_MAX_CONNECTIONS_PER_ADDRESS", default_value = "0", value_parser = number::<0, 10_000_000>)]
     pub max_connections_per_address: usize,
 
+    /// Threads that carry waiting streams outside the HTTP server, 0 to 64; 0 leaves all of them to the HTTP server
+    #[arg(long, env = "FANTAIL_REACTORS", default_value = "1", value_parser = number::<0, 64>)]
+    pub reactors: usize,
+
     /// Largest request body, as bytes or with KiB or MiB, 1KiB to 64MiB
     #[arg(long, env = "FANTAIL_MAX_BODY", default_value = "1MiB", value_parser = size)]
     pub max_body: usize,

@@ -51,6 +51,8 @@ pub mod connection;
 
 pub mod replay;
 
+pub mod reactor;
+
 pub mod http;
 
 pub mod gateway;

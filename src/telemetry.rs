@@ -185,6 +185,11 @@ pub mod metric {
         LAG.record(lag.as_secs_f64());
     }
 
+    /// The same lag for several handouts.
+    pub(crate) fn delivery_lags(lag: Duration, handouts: usize) {
+        LAG.record_many(lag.as_secs_f64(), handouts);
+    }
+
     pub(crate) fn replay(source: &'static str) {
         counter!("fantail_replays_total", "source" => source).increment(1);
     }

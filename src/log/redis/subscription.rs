@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, Value};
 use tokio::sync::{Notify, watch};
@@ -289,7 +288,7 @@ impl Subscription {
                 self.canary.send_replace(number);
             }
         } else if let Some(topic) = self.keys.topic_of_channel(&channel) {
-            match frame(payload.into()) {
+            match frame(&payload) {
                 Some(frame) => self.announcer.announce(topic, frame),
                 // Somebody else publishes on our channels; the log decides, as always.
                 None => self.announcer.missed(),
@@ -322,9 +321,9 @@ async fn told(numbers: &mut watch::Receiver<u64>, number: u64) {
     }
 }
 
-/// Reads `<milliseconds>\n<frame>`, without copying the frame.
-fn frame(payload: Bytes) -> Option<Frame> {
+/// Reads `<milliseconds>\n<frame>`.
+fn frame(payload: &[u8]) -> Option<Frame> {
     let line_end = payload.iter().take(20).position(|&b| b == b'\n')?;
     let milliseconds = std::str::from_utf8(&payload[..line_end]).ok()?.parse().ok()?;
-    Frame::from_announced(milliseconds, payload.slice(line_end + 1..))
+    Frame::from_announced(milliseconds, &payload[line_end + 1..])
 }

@@ -143,6 +143,10 @@ impl Node {
             command.env_remove(name);
         }
         command.env("FANTAIL_LISTEN", listen).env("FANTAIL_NODE_ID", id);
+        // REACTORS=0 runs the same tests with all streams left to the HTTP server.
+        if let Ok(reactors) = std::env::var("REACTORS") {
+            command.env("FANTAIL_REACTORS", reactors);
+        }
         if let Some(url) = redis_url {
             command.env("FANTAIL_REDIS_URL", url);
         }

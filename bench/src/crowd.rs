@@ -1,0 +1,329 @@
+//! [`Crowd`]: many streams, read by a few threads that each wait on one epoll.
+//!
+//! What it costs matters, because it shares the machine with what it measures: a stream is one
+//! socket and some hundred bytes, a delivery is one `recv` into a buffer that all streams of the
+//! thread share. Every stream's account is kept: what it missed, got twice or got out of order.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
+
+use crate::clock;
+use crate::histogram::Histogram;
+use crate::scanner::{Heard, Scanner};
+use crate::server::Server;
+
+/// Streams of one thread that are being opened at the same time; below every server's backlog.
+const OPENING_MAX: usize = 128;
+/// Streams from one source address: the kernel has some 28,000 ports for it.
+const STREAMS_PER_ADDRESS: usize = 20_000;
+/// What one `recv` takes at most, in bytes.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// One stream to open.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Index of the topic.
+    pub topic: u32,
+    /// The number of the first event it should get.
+    pub first: u32,
+    /// Where to resume, if it does.
+    pub last_event_id: Option<Arc<str>>,
+}
+
+impl Plan {
+    /// `count` streams, spread over `topics` topics that nobody has published to.
+    pub fn spread(topics: u32, count: usize) -> Vec<Plan> {
+        let plan = |n| Plan { topic: n as u32 % topics, first: 1, last_event_id: None };
+        (0..count).map(plan).collect()
+    }
+}
+
+/// What the threads say while they run.
+#[derive(Default)]
+struct Progress {
+    opened: AtomicUsize,
+    last_opened: AtomicU64,
+    delivered: AtomicU64,
+    failed: AtomicBool,
+    stop: AtomicBool,
+    /// Events that were due earlier are not counted among the latencies: the warm-up.
+    counts_from: AtomicU64,
+}
+
+/// Streams that are open, and the threads that read them.
+pub struct Crowd {
+    progress: Arc<Progress>,
+    threads: Vec<JoinHandle<Result<Account, String>>>,
+    streams: usize,
+    began: u64,
+}
+
+/// What all streams of a crowd got.
+#[derive(Default)]
+pub struct Account {
+    /// From when a publish was due to when a stream had it.
+    pub latencies: Histogram,
+    /// From `connect` to when a stream was open.
+    pub openings: Histogram,
+    /// Events that streams got.
+    pub delivered: u64,
+    /// Events that were passed over.
+    pub lost: u64,
+    /// Events that came again, or after a later one.
+    pub twins: u64,
+    /// The streams: topic, and number of the next event.
+    ends: Vec<(u32, u32)>,
+}
+
+impl Crowd {
+    /// Opens all planned streams, as fast as the server takes them.
+    pub fn open(server: &Server, run: &str, plans: &[Plan], threads: usize) -> Crowd {
+        let progress = Arc::<Progress>::default();
+        let began = clock::now();
+        let threads = (0..threads).map(|thread| {
+            // Every thread has streams of every topic.
+            let share = plans.iter().enumerate().skip(thread).step_by(threads);
+            let mut reader = Reader {
+                address: server.streams,
+                greets: server.dialect.greets(),
+                plans: share.map(|(n, plan)| (n, plan.clone())).collect(),
+                dialect: server.dialect,
+                run: run.to_owned(),
+                streams: Vec::new(),
+                opening: 0,
+                account: Account::default(),
+                progress: progress.clone(),
+            };
+            std::thread::spawn(move || {
+                let result = reader.read_all();
+                if result.is_err() {
+                    reader.progress.failed.store(true, Ordering::Relaxed);
+                }
+                result.map(|()| reader.account)
+            })
+        });
+        let threads = threads.collect();
+        Crowd { progress, threads, streams: plans.len(), began }
+    }
+
+    /// Waits until all streams are open. Returns how long it took from the first `connect` to the
+    /// last greeting.
+    ///
+    /// # Errors
+    /// When a stream failed, or not all are open after `at_most`.
+    pub fn until_open(&self, at_most: Duration) -> Result<Duration, String> {
+        let opened = || self.progress.opened.load(Ordering::Relaxed);
+        let what = || format!("{} streams to open", self.streams);
+        clock::until(&what(), at_most, || opened() == self.streams || self.failed())
+            .map_err(|why| format!("{why} ({} are)", opened()))?;
+        let took = self.progress.last_opened.load(Ordering::Relaxed).saturating_sub(self.began);
+        Ok(Duration::from_micros(took))
+    }
+
+    /// Counts latencies of events that are due from now on.
+    pub fn count_from(&self, microseconds: u64) {
+        self.progress.counts_from.store(microseconds, Ordering::Relaxed);
+    }
+
+    /// Events that streams got up to now.
+    pub fn delivered(&self) -> u64 {
+        self.progress.delivered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until streams got `events` events, all together.
+    ///
+    /// # Errors
+    /// When a stream failed, or after `at_most`; then the account says what is missing.
+    pub fn until_delivered(&self, events: u64, at_most: Duration) -> Result<(), String> {
+        let what = format!("{events} deliveries");
+        clock::until(&what, at_most, || self.delivered() >= events || self.failed())
+            .map_err(|why| format!("{why} (there were {})", self.delivered()))
+    }
+
+    /// Whether a stream failed; closing says why.
+    pub fn failed(&self) -> bool {
+        self.progress.failed.load(Ordering::Relaxed)
+    }
+
+    /// Closes all streams, and returns what they got.
+    ///
+    /// # Errors
+    /// When a stream failed.
+    pub fn close(self) -> Result<Account, String> {
+        self.progress.stop.store(true, Ordering::Relaxed);
+        let mut whole = Account::default();
+        for thread in self.threads {
+            let account = thread.join().map_err(|_| "a reader panicked".to_owned())??;
+            whole.latencies.add(&account.latencies);
+            whole.openings.add(&account.openings);
+            whole.delivered += account.delivered;
+            whole.lost += account.lost;
+            whole.twins += account.twins;
+            whole.ends.extend(account.ends);
+        }
+        Ok(whole)
+    }
+
+    /// Closes all streams, and returns what they got if every stream got every event once and in
+    /// order. `published`: how many events each topic has.
+    ///
+    /// # Errors
+    /// What was wrong.
+    pub fn close_complete(self, published: &[u32]) -> Result<Account, String> {
+        let account = self.close()?;
+        let behind = |&&(topic, next): &&(u32, u32)| next != published[topic as usize] + 1;
+        let incomplete = account.ends.iter().filter(behind).count();
+        if incomplete + (account.lost + account.twins) as usize > 0 {
+            return Err(format!(
+                "of {} streams, {incomplete} did not get the last event; {} events were passed \
+                 over, {} came again or out of order",
+                account.ends.len(),
+                account.lost,
+                account.twins
+            ));
+        }
+        Ok(account)
+    }
+}
+
+struct Stream {
+    socket: OwnedFd,
+    scanner: Scanner,
+    topic: u32,
+    next: u32,
+    began: u64,
+}
+
+/// One thread's streams.
+struct Reader {
+    address: SocketAddrV4,
+    dialect: crate::server::Dialect,
+    greets: bool,
+    run: String,
+    plans: Vec<(usize, Plan)>,
+    streams: Vec<Stream>,
+    opening: usize,
+    account: Account,
+    progress: Arc<Progress>,
+}
+
+impl Reader {
+    fn read_all(&mut self) -> Result<(), String> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| e.to_string())?;
+        let nothing =
+            epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
+        let mut events = vec![nothing; 1024];
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let tick = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        let mut opened = self.plans.len();
+        let plans = std::mem::take(&mut self.plans);
+        let mut plans = plans.iter();
+        while !self.progress.stop.load(Ordering::Relaxed) {
+            while opened > 0 && self.opening < OPENING_MAX {
+                let Some((n, plan)) = plans.next() else { break };
+                self.open(&epoll, *n, plan).map_err(|error| format!("a stream: {error}"))?;
+                opened -= 1;
+            }
+            let count = match epoll::wait(&epoll, &mut events[..], Some(&tick)) {
+                Ok(count) => count,
+                Err(Errno::INTR) => 0,
+                Err(error) => return Err(format!("epoll: {error}")),
+            };
+            let before = self.account.delivered;
+            for event in &events[..count] {
+                let data = event.data;
+                self.take(data.u64() as usize, &mut buffer)?;
+            }
+            let more = self.account.delivered - before;
+            if more > 0 {
+                self.progress.delivered.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+        let ends = self.streams.drain(..).map(|stream| (stream.topic, stream.next));
+        self.account.ends = ends.collect();
+        Ok(())
+    }
+
+    /// On loopback `connect` and the request take no waiting: both sides are this kernel.
+    fn open(&mut self, epoll: &OwnedFd, n: usize, plan: &Plan) -> io::Result<()> {
+        let began = clock::now();
+        let socket = connect(self.address, n / STREAMS_PER_ADDRESS)?;
+        let id = plan.last_event_id.as_deref();
+        let request = self.dialect.stream_request(&self.run, plan.topic, id);
+        rustix::net::send(&socket, request.as_bytes(), SendFlags::NOSIGNAL)?;
+        let index = epoll::EventData::new_u64(self.streams.len() as u64);
+        epoll::add(epoll, &socket, index, epoll::EventFlags::IN)?;
+        self.streams.push(Stream {
+            socket,
+            scanner: Scanner::new(self.greets),
+            topic: plan.topic,
+            next: plan.first,
+            began,
+        });
+        self.opening += 1;
+        Ok(())
+    }
+
+    /// Reads what one stream has.
+    fn take(&mut self, index: usize, buffer: &mut [u8]) -> Result<(), String> {
+        let Reader { streams, account, progress, opening, .. } = self;
+        let stream = &mut streams[index];
+        let length = match rustix::net::recv(&stream.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return Err("the server closed a stream".to_owned()),
+            Ok((length, _)) => length,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
+            Err(error) => return Err(format!("a stream: {error}")),
+        };
+        let now = clock::now();
+        let counts_from = progress.counts_from.load(Ordering::Relaxed);
+        let next = &mut stream.next;
+        stream.scanner.read(&buffer[..length], |heard| match heard {
+            Heard::Opened => {
+                account.openings.record(now - stream.began);
+                *opening -= 1;
+                progress.last_opened.fetch_max(now, Ordering::Relaxed);
+                progress.opened.fetch_add(1, Ordering::Relaxed);
+            }
+            Heard::Event { number, due } => {
+                account.delivered += 1;
+                if number < *next {
+                    account.twins += 1;
+                    return;
+                }
+                account.lost += u64::from(number - *next);
+                *next = number.wrapping_add(1);
+                if due >= counts_from {
+                    account.latencies.record(now.saturating_sub(due));
+                }
+            }
+        })
+    }
+}
+
+/// A connection that leaves nothing behind when it is dropped: the kernel keeps a closed
+/// connection's port for a minute, and run follows upon run.
+///
+/// # Errors
+/// As the system says.
+pub fn connect(address: SocketAddrV4, source: usize) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let kind = SocketType::STREAM;
+    let socket = rustix::net::socket_with(AddressFamily::INET, kind, flags, Some(ipproto::TCP))?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+    if source > 0 {
+        let source = Ipv4Addr::new(127, 0, 0, 1 + source as u8);
+        rustix::net::bind(&socket, &SocketAddrV4::new(source, 0))?;
+    }
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket)
+}
