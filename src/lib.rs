@@ -23,13 +23,15 @@
 //!
 //! Around it: [`config`] and [`gateway`] (start and drain), [`admission`] (how many streams),
 //! [`canary`] (whether this node can deliver), [`telemetry`] (what operators see), [`health`] (what
-//! a container engine asks).
+//! a container engine asks). Outside of it: [`check`], a witness that asks gateways over HTTP whether
+//! they keep what is promised.
 //!
 //! # Doors
 //!
 //! [`board`], [`topic`], [`position`], [`entry`] and [`frame`] are pure. Only [`log::redis`] knows
 //! Redis, only [`http`] knows axum. [`hub`] never waits on the network. [`relay`] and
-//! [`connection`] know the log only as [`log::EventLog`].
+//! [`connection`] know the log only as [`log::EventLog`]. [`check`] knows none of them but
+//! [`position`].
 
 pub mod topic;
 

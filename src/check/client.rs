@@ -3,6 +3,7 @@
 //! HTTP/1.1, and over TLS HTTP/2 where the other side has it. Every stream has a connection of its
 //! own, so that what happens to one connection happens to one subscriber.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,10 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
 
 /// How long a connection may take until it stands.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -38,13 +43,14 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client that sends these headers with everything.
+    /// A client that sends these headers with everything; `insecure` believes every certificate.
     ///
     /// # Errors
     /// One line: a header that is none, or no trusted certificates can be found.
     pub(super) fn new(
         headers: &[(String, String)],
         answer_within: Duration,
+        insecure: bool,
     ) -> Result<Client, String> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -57,12 +63,22 @@ impl Client {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_WITHIN));
         connector.enforce_http(false);
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
-            .map_err(|error| format!("cannot read the system's certificates: {error}"))?
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(connector);
+        let provider = rustls::crypto::ring::default_provider();
+        let builder = hyper_rustls::HttpsConnectorBuilder::new();
+        let builder = if insecure {
+            let trusting = rustls::ClientConfig::builder_with_provider(provider.clone().into())
+                .with_safe_default_protocol_versions()
+                .map_err(|error| format!("cannot speak TLS: {error}"))?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Trusting(provider)))
+                .with_no_client_auth();
+            builder.with_tls_config(trusting)
+        } else {
+            builder
+                .with_provider_and_native_roots(provider)
+                .map_err(|error| format!("cannot read the system's certificates: {error}"))?
+        };
+        let connector = builder.https_or_http().enable_all_versions().wrap_connector(connector);
         let mut requests = Pool::builder(TokioExecutor::new());
         // What is sent twice must be sent by a publisher that knows it.
         requests.retry_canceled_requests(false).pool_timer(TokioTimer::new());
@@ -151,4 +167,45 @@ fn told(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Believes every certificate, whoever signed it; that its owner holds the key is still checked.
+#[derive(Debug)]
+struct Trusting(CryptoProvider);
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }

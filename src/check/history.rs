@@ -8,7 +8,7 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::Scene;
-use super::judge::{Fate, Finding, Missing};
+use super::judge::{Doubt, Fate, Finding, Missing, Question};
 use crate::position::Position;
 
 /// Entries that one question asks for; the API gives no more.
@@ -117,23 +117,31 @@ pub(super) fn in_vain(from: Position, told_head: Option<Position>, now: &Retaine
     reaches && contiguous && same_log
 }
 
-/// Asks whether the log still has what a reset told to be gone.
-pub(super) async fn judge_reset(
-    scene: &Scene,
-    topic: usize,
-    from: Position,
-    told_head: Option<Position>,
-) -> (Finding, String) {
-    let patience = scene.plan.settle;
-    match retained(scene, topic, from.seq.saturating_sub(1), patience).await {
-        None => (Finding::Unknown, String::new()),
-        Some(now) if in_vain(from, told_head, &now) => {
-            let first = now.entries.first().map_or_else(String::new, Position::to_string);
-            let head = now.head.map_or_else(String::new, |head| head.to_string());
-            (Finding::InVain, format!("its history goes from {first} to {head}"))
-        }
-        Some(_) => (Finding::Justified, String::new()),
+/// Asks the log what the judge wants to know, and says what that was.
+pub(super) async fn decide(scene: &Scene, question: &Question) -> (Finding, String) {
+    let after = match question.doubt {
+        Doubt::Reset { from, .. } => from.seq.saturating_sub(1),
+        Doubt::Earliest { .. } => 0,
+    };
+    let topic = question.topic;
+    let Some(now) = retained(scene, topic, after, scene.plan.settle).await else {
+        return (Finding::Unknown, String::new());
+    };
+    let accuses = match question.doubt {
+        Doubt::Reset { from, head } => in_vain(from, head, &now),
+        // What is the oldest now was there before. That it had been acknowledged when the stream
+        // was asked for says that it was in this log, and not in one that was made anew since.
+        Doubt::Earliest { place, asked_at } => now.entries.first().is_some_and(|oldest| {
+            oldest.seq <= place.seq
+                && scene.judge().was_acknowledged_before(topic, *oldest, asked_at)
+        }),
+    };
+    if !accuses {
+        return (Finding::Excuses, String::new());
     }
+    let first = now.entries.first().map_or_else(String::new, Position::to_string);
+    let head = now.head.map_or_else(String::new, |head| head.to_string());
+    (Finding::Accuses, format!("the log's history goes from {first} to {head}"))
 }
 
 /// Looks in the log for what was not delivered, and corrects what was concluded from streams alone.
@@ -161,7 +169,7 @@ pub(super) async fn audit(scene: &Scene, missing: &mut [Missing]) {
 /// What became of an event that was not delivered, given what the log has now. One that is still
 /// there was withheld, whatever a reset said. One that is gone although its epoch goes on was
 /// acknowledged without being written; only a new epoch explains that a log lost something.
-fn fate_of(place: Position, concluded: Fate, is_there: bool, now: &Retained) -> Fate {
+pub(super) fn fate_of(place: Position, concluded: Fate, is_there: bool, now: &Retained) -> Fate {
     if is_there {
         return Fate::Silence;
     }

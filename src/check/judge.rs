@@ -4,162 +4,28 @@
 //! cannot decide alone, whether the log still has what somebody was told to be gone, it asks as a
 //! [`Question`] that [`history`](super::history) answers.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::fmt;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::ledger::{Agreement, Ledger, Token};
 use super::view::{Step, Told, View};
-use super::violation::seconds;
 use super::{Kind, Lags, Violation};
 use crate::position::Position;
 
-/// Violations that are kept with their evidence; the others are counted.
-pub const VIOLATIONS_MAX: usize = 1_000;
+mod books;
+mod closing;
+mod counts;
+mod doubts;
 
-/// How many of the last things a subscriber saw go with a violation.
-const RECENT_MAX: usize = 8;
+pub use books::VIOLATIONS_MAX;
+pub use closing::{Fate, Missing};
+pub use counts::Counts;
+pub use doubts::{Doubt, Finding, Question, Reason, Reset};
 
-/// One delivery is kept for [`Judge::progress_after`] out of those that come within this time.
+use books::{About, Book, Seen, shown};
+
+/// Of the deliveries to one subscriber within this time, [`Judge::progress_after`] knows the last.
 const SERIES_STEP: Duration = Duration::from_millis(10);
-
-/// Why a stream said that it could not go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// Entries after the client's place are no longer retained.
-    Trimmed,
-    /// What the client has seen was lost.
-    Lost,
-    /// The client's id is no position.
-    Unreadable,
-}
-
-/// The data of a `reset` event, as it was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reset {
-    /// Why.
-    pub reason: Reason,
-    /// The client's place, as the server understood it.
-    pub from: String,
-    /// The oldest entry that is retained.
-    pub oldest: Option<Position>,
-    /// The newest entry.
-    pub head: Option<Position>,
-}
-
-/// Whether the log still has what a reset told to be gone.
-#[derive(Debug, Clone)]
-pub struct Question {
-    /// Index of the topic.
-    pub topic: usize,
-    /// The client's place when it was told.
-    pub from: Position,
-    /// The head of the log as the reset told it.
-    pub head: Option<Position>,
-    accusation: Violation,
-}
-
-/// The answer to a [`Question`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
-    /// The log has the client's place and everything after it.
-    InVain,
-    /// It has not.
-    Justified,
-    /// The log could not be asked.
-    Unknown,
-}
-
-/// Acknowledged events that a subscriber should have been delivered and was not.
-#[derive(Debug, Clone)]
-pub struct Missing {
-    /// Who.
-    pub subscriber: usize,
-    /// Index of the topic.
-    pub topic: usize,
-    /// Positions, and what is known of each.
-    pub events: Vec<(Position, Token, Fate)>,
-}
-
-/// What became of an event that was not delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// Nobody said anything.
-    Silence,
-    /// A reset said that it was gone.
-    Told,
-    /// The log went on without it.
-    LostByLog,
-}
-
-/// Sums over the whole check.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct Counts {
-    /// Events that were sent at least once.
-    pub sent: u64,
-    /// Events that were answered with a position.
-    pub acknowledged: u64,
-    /// Events that no answer came for until the end.
-    pub unknown: u64,
-    /// Events that were refused for good.
-    pub refused: u64,
-    /// Times an event was sent again.
-    pub retries: u64,
-    /// Entries that came on streams, over all subscribers.
-    pub delivered: u64,
-    /// Opening events, over all subscribers.
-    pub connections: u64,
-    /// Streams that ended without the subscriber's doing, could not be opened, or were refused for now.
-    pub drops: u64,
-    /// Of these, streams on which nothing came for too long.
-    pub silent_streams: u64,
-    /// Streams that their subscriber left in order to come back elsewhere.
-    pub roams: u64,
-    /// Resets, over all subscribers and topics.
-    pub resets: u64,
-    /// Resets after which the log did not have the client's place and all after it.
-    pub resets_justified: u64,
-    /// Resets after which it did.
-    pub resets_in_vain: u64,
-    /// Resets about which the log could not be asked.
-    pub resets_unjudged: u64,
-    /// Events that got a second position in the same log.
-    pub doubled_by_retry: u64,
-    /// Events that got a second position after the log had lost the first.
-    pub republished_after_loss: u64,
-    /// Deliveries of acknowledged events that are missing, and nobody said so.
-    pub lost_in_silence: u64,
-    /// Deliveries of acknowledged events that are missing, and a reset said so.
-    pub lost_and_told: u64,
-    /// Deliveries of acknowledged events that are missing because the log lost them before.
-    pub lost_by_log: u64,
-    /// Violations, with those beyond [`VIOLATIONS_MAX`].
-    pub violations: u64,
-}
-
-/// Something that a subscriber saw.
-#[derive(Debug, Clone)]
-enum Seen {
-    Opened(String),
-    Hello(Position),
-    Entry(Position, Option<Token>),
-    Reset(String),
-    Ended(String),
-}
-
-#[derive(Debug, Default)]
-struct Book {
-    views: Vec<(usize, View)>,
-    url: String,
-    connection: u32,
-    recent: VecDeque<(Duration, Option<usize>, Seen)>,
-    /// Holes that may still be filled: topic, first and last number, and what they would be told as.
-    drafts: Vec<(usize, u64, u64, Violation)>,
-    longest_wait: Duration,
-    /// Some of its deliveries: milliseconds since the start, and which event.
-    series: Vec<(u32, Token)>,
-}
 
 /// What is expected beyond the promises.
 #[derive(Debug, Clone, Copy)]
@@ -269,13 +135,18 @@ impl Judge {
 
     // --- What subscribers see ------------------------------------------------------------------
 
-    /// A stream was opened and answered 200.
-    pub fn opened(&mut self, subscriber: usize, url: &str, now: Duration) {
+    /// A stream is asked for.
+    pub fn asks(&mut self, subscriber: usize, url: &str, now: Duration) {
         let book = &mut self.books[subscriber];
         book.connection += 1;
         url.clone_into(&mut book.url);
-        book.note(now, None, Seen::Opened(url.to_owned()));
+        book.note(now, None, Seen::Asked(url.to_owned()));
+    }
+
+    /// It was answered 200.
+    pub fn opened(&mut self, http_2: bool) {
         self.counts.connections += 1;
+        self.counts.http_2_connections += u64::from(http_2);
     }
 
     /// A stream ended without the subscriber's doing, or could not be opened.
@@ -320,6 +191,8 @@ impl Judge {
         self.counts.delivered += 1;
         let Some(view) = self.books[subscriber].view(topic) else { return };
         let at = view.at();
+        // After a reset a stream begins anew with what is retained.
+        let again = view.was_reset() && view.has(place);
         let step = view.step(place);
         match step {
             Step::Next => {}
@@ -356,7 +229,7 @@ impl Judge {
         }
         let book = &mut self.books[subscriber];
         book.note(now, Some(topic), Seen::Entry(place, event));
-        if let Some(token) = event.filter(|_| step != Step::Twin) {
+        if let Some(token) = event.filter(|_| step != Step::Twin && !again) {
             self.measure(subscriber, topic, token, now);
         }
         // A hole that is not filled soon stays one.
@@ -400,11 +273,8 @@ impl Judge {
                         let about = self.about(subscriber, Some(topic));
                         self.double(token, other, place, about, now);
                     }
-                    None => {
-                        if self.republished.insert(token) {
-                            self.counts.republished_after_loss += 1;
-                        }
-                    }
+                    // Unless somebody else saw both in one log.
+                    None => drop(self.republished.insert(token)),
                 }
             }
         }
@@ -434,56 +304,12 @@ impl Judge {
             }
         }
         let milliseconds = u32::try_from(now.as_millis()).unwrap_or(u32::MAX);
-        let step = SERIES_STEP.as_millis() as u32;
-        if book.series.last().is_none_or(|&(last, _)| milliseconds >= last + step) {
-            book.series.push((milliseconds, token));
-        }
-    }
-
-    /// A reset came, with an id that says after which place the stream goes on.
-    pub fn reset(
-        &mut self,
-        subscriber: usize,
-        topic: usize,
-        reset: &Reset,
-        resume: Position,
-        now: Duration,
-    ) -> Option<Question> {
-        self.counts.resets += 1;
-        self.settle_holes(subscriber);
-        let text = format!("{:?} from {} to after {resume}", reset.reason, reset.from);
-        self.books[subscriber].note(now, Some(topic), Seen::Reset(text.clone()));
-        let view = self.books[subscriber].view(topic)?;
-        let from = view.at()?;
-        let wrong = if reset.from != from.to_string() {
-            Some(format!("the client's place {from}"))
-        } else if reset.oldest.is_some_and(|oldest| oldest.seq != resume.seq + 1) {
-            Some(format!("an id just before the oldest entry {}", shown(reset.oldest)))
-        } else if reset.reason == Reason::Trimmed && resume.seq <= from.seq {
-            Some(format!("an oldest entry beyond {}", from.seq + 1))
-        } else {
-            None
-        };
-        view.reset(Told { reason: reset.reason, from, resume, at: now });
-        if let Some(expected) = wrong {
-            self.accuse(Kind::BadReset, now, subscriber, topic, expected, text.clone());
-        }
-        let about = self.about(subscriber, Some(topic));
-        let expected = format!("no reset: the log has {from} and everything after it");
-        let accusation = about.violation(Kind::ResetInVain, now, &self.topics, expected, text);
-        Some(Question { topic, from, head: reset.head, accusation })
-    }
-
-    /// The log was asked about a reset.
-    pub fn answer(&mut self, question: Question, finding: Finding, evidence: &str) {
-        match finding {
-            Finding::Justified => self.counts.resets_justified += 1,
-            Finding::Unknown => self.counts.resets_unjudged += 1,
-            Finding::InVain => {
-                self.counts.resets_in_vain += 1;
-                let mut violation = question.accusation;
-                violation.expected = format!("{}; {evidence}", violation.expected);
-                self.keep(violation);
+        // The newest of each step: after an outage the old come first, and the new is the news.
+        match book.series.last_mut() {
+            Some(last) if now < book.step_ends => *last = (milliseconds, token),
+            _ => {
+                book.step_ends = now + SERIES_STEP;
+                book.series.push((milliseconds, token));
             }
         }
     }
@@ -546,105 +372,6 @@ impl Judge {
         }
     }
 
-    // --- At the end ----------------------------------------------------------------------------
-
-    /// Whether every subscriber has, or was told of, the newest acknowledged event of each of its
-    /// topics. Cheap; what came before it is [`Judge::missing`]'s question.
-    pub fn is_settled(&self) -> bool {
-        let settled = |(topic, view): &(usize, View)| {
-            self.ledger.newest(*topic).is_none_or(|newest| {
-                let event = self.ledger.event_at(*topic, newest);
-                let line = event.and_then(|token| self.ledger.line(token));
-                line.is_none_or(|line| {
-                    let sent = line.first_sent();
-                    !view.is_due(newest, sent)
-                        || view.has(newest)
-                        || view.was_told(newest, sent)
-                        || view.was_passed_over(newest)
-                })
-            })
-        };
-        self.books.iter().all(|book| book.views.iter().all(settled))
-    }
-
-    /// Every acknowledged event that was due to a subscriber and not delivered.
-    pub fn missing(&self) -> Vec<Missing> {
-        let mut missing = Vec::new();
-        for (subscriber, book) in self.books.iter().enumerate() {
-            for (topic, view) in &book.views {
-                let events = self.ledger.acknowledged(*topic).iter().filter_map(|&token| {
-                    let line = self.ledger.line(token)?;
-                    let place = line.place()?;
-                    let sent = line.first_sent();
-                    if view.has(place) || !view.is_due(place, sent) {
-                        return None;
-                    }
-                    let fate = if view.was_told(place, sent) {
-                        Fate::Told
-                    } else if view.was_passed_over(place) {
-                        Fate::LostByLog
-                    } else {
-                        Fate::Silence
-                    };
-                    Some((place, token, fate))
-                });
-                let mut events: Vec<_> = events.collect();
-                events.sort_by_key(|(place, ..)| place.seq);
-                if !events.is_empty() {
-                    missing.push(Missing { subscriber, topic: *topic, events });
-                }
-            }
-        }
-        missing
-    }
-
-    /// Closes the books: judges what is missing and what is still open.
-    pub fn close(&mut self, missing: &[Missing], now: Duration) {
-        for subscriber in 0..self.books.len() {
-            self.settle_holes(subscriber);
-        }
-        self.counts.unknown = self.counts.sent - self.counts.acknowledged - self.counts.refused;
-        for missing in missing {
-            for (fate, kind) in [
-                (Fate::Silence, Kind::LostInSilence),
-                (Fate::Told, Kind::LostAndTold),
-                (Fate::LostByLog, Kind::LostByLog),
-            ] {
-                let events = missing.events.iter().filter(|(.., its)| *its == fate);
-                let events: Vec<_> = events.collect();
-                let Some(first) = events.first() else { continue };
-                let count = events.len() as u64;
-                match fate {
-                    Fate::Silence => self.counts.lost_in_silence += count,
-                    Fate::Told => self.counts.lost_and_told += count,
-                    Fate::LostByLog => self.counts.lost_by_log += count,
-                }
-                if fate != Fate::Silence && self.rules.loss_expected {
-                    continue;
-                }
-                let (place, token, _) = first;
-                let acknowledged = self.ledger.line(*token).and_then(|line| line.acknowledged());
-                let expected = format!(
-                    "{count} acknowledged {}, the first {} at {place}, acknowledged at {:.3} s",
-                    if count == 1 { "event" } else { "events" },
-                    self.show(*token),
-                    seconds(acknowledged.unwrap_or_default())
-                );
-                let at = self.books[missing.subscriber].view(missing.topic).and_then(|v| v.at());
-                let came = match fate {
-                    Fate::Silence => "no delivery and no reset",
-                    Fate::Told => "a reset that told of the loss",
-                    Fate::LostByLog => "no delivery; the log went on without it",
-                };
-                let came = format!("{came}; the stream stands at {}", shown(at));
-                let about = self.about(missing.subscriber, Some(missing.topic));
-                let mut violation = about.violation(kind, now, &self.topics, expected, came);
-                violation.events = count;
-                self.keep(violation);
-            }
-        }
-    }
-
     // --- What is asked while it runs -----------------------------------------------------------
 
     /// The sums so far.
@@ -672,10 +399,12 @@ impl Judge {
         self.books.iter().map(|book| book.longest_wait).collect()
     }
 
-    /// How many subscribers were never sent an opening event.
+    /// How many subscribers asked for a stream and never got an opening event.
     pub fn never_opened(&self) -> usize {
-        let opened = |book: &&Book| book.views.iter().any(|(_, view)| view.hello().is_none());
-        self.books.iter().filter(opened).count()
+        let waits = |book: &&Book| {
+            book.connection > 0 && book.views.iter().any(|(_, view)| view.hello().is_none())
+        };
+        self.books.iter().filter(waits).count()
     }
 
     /// Whether this subscriber has had an opening event.
@@ -702,117 +431,7 @@ impl Judge {
         }
         Some(latest)
     }
-
-    // --- Evidence ------------------------------------------------------------------------------
-
-    fn about(&self, subscriber: usize, topic: Option<usize>) -> About {
-        let book = &self.books[subscriber];
-        About {
-            topic,
-            subscriber: Some(subscriber),
-            url: Some(book.url.clone()),
-            connection: Some(book.connection),
-            recent: book.recent.iter().map(|seen| self.show_seen(seen)).collect(),
-        }
-    }
-
-    fn accuse(
-        &mut self,
-        kind: Kind,
-        now: Duration,
-        subscriber: usize,
-        topic: usize,
-        expected: String,
-        came: String,
-    ) {
-        let about = self.about(subscriber, Some(topic));
-        self.violate(kind, now, about, expected, came);
-    }
-
-    fn violate(&mut self, kind: Kind, now: Duration, about: About, expected: String, came: String) {
-        let violation = about.violation(kind, now, &self.topics, expected, came);
-        self.keep(violation);
-    }
-
-    fn keep(&mut self, violation: Violation) {
-        self.counts.violations += 1;
-        *self.kinds.entry(violation.kind).or_default() += 1;
-        if self.violations.len() < VIOLATIONS_MAX {
-            self.violations.push(violation);
-        }
-    }
-
-    fn show(&self, token: Token) -> String {
-        match self.ledger.line(token) {
-            Some(line) => format!("event {} of publisher {}", token.0, line.publisher()),
-            None => format!("event {}, which was never sent,", token.0),
-        }
-    }
-
-    fn show_seen(&self, (at, topic, seen): &(Duration, Option<usize>, Seen)) -> String {
-        let topic = topic.map_or(String::new(), |topic| format!("{} ", self.topics[topic]));
-        let what = match seen {
-            Seen::Opened(url) => format!("connected to {url}"),
-            Seen::Hello(place) => format!("opening event at {place}"),
-            Seen::Entry(place, Some(token)) => format!("{place} {}", self.show(*token)),
-            Seen::Entry(place, None) => format!("{place}, no event of this check"),
-            Seen::Reset(text) => format!("reset {text}"),
-            Seen::Ended(why) => format!("stream ended: {why}"),
-        };
-        format!("{:9.3} s  {topic}{what}", at.as_secs_f64())
-    }
 }
 
-fn shown(place: Option<Position>) -> impl fmt::Display {
-    place.map_or_else(|| "nowhere".to_owned(), |place| place.to_string())
-}
-
-impl Book {
-    fn view(&mut self, topic: usize) -> Option<&mut View> {
-        self.views.iter_mut().find(|(its, _)| *its == topic).map(|(_, view)| view)
-    }
-
-    fn note(&mut self, now: Duration, topic: Option<usize>, seen: Seen) {
-        if self.recent.len() == RECENT_MAX {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((now, topic, seen));
-    }
-}
-
-/// Whom and what a violation is about.
-#[derive(Debug, Clone)]
-struct About {
-    topic: Option<usize>,
-    subscriber: Option<usize>,
-    url: Option<String>,
-    connection: Option<u32>,
-    recent: Vec<String>,
-}
-
-impl About {
-    const NOBODY: About =
-        About { topic: None, subscriber: None, url: None, connection: None, recent: Vec::new() };
-
-    fn violation(
-        self,
-        kind: Kind,
-        now: Duration,
-        topics: &[String],
-        expected: String,
-        came: String,
-    ) -> Violation {
-        Violation {
-            kind,
-            at_seconds: seconds(now),
-            topic: self.topic.map(|topic| topics[topic].clone()),
-            subscriber: self.subscriber,
-            url: self.url,
-            connection: self.connection,
-            expected,
-            came,
-            events: 1,
-            recent: self.recent,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::position::Position;
+use crate::position::{Epoch, Position};
 
 /// An event of this check: the how-manieth it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,6 +88,8 @@ pub enum Agreement {
 #[derive(Debug, Default)]
 struct TopicBook {
     events: HashMap<Position, Token>,
+    /// Every epoch that a position was seen in.
+    epochs: Vec<Epoch>,
     acknowledged: Vec<Token>,
     newest: Option<Position>,
 }
@@ -179,7 +181,11 @@ impl Ledger {
     /// Notes that the event was seen at this position, and says whether that can be.
     pub fn place(&mut self, topic: usize, place: Position, token: Token) -> Agreement {
         let Some(line) = self.lines.get_mut(token.0 as usize) else { return Agreement::Agrees };
-        let known = *self.topics[topic].events.entry(place).or_insert(token);
+        let book = &mut self.topics[topic];
+        if !book.epochs.contains(&place.epoch) {
+            book.epochs.push(place.epoch);
+        }
+        let known = *book.events.entry(place).or_insert(token);
         if known != token {
             return Agreement::Conflict(known);
         }
@@ -207,5 +213,17 @@ impl Ledger {
     /// The event at this position, as far as known.
     pub fn event_at(&self, topic: usize, place: Position) -> Option<Token> {
         self.topics[topic].events.get(&place).copied()
+    }
+
+    /// Whether the number of an acknowledged event was given to another one that was sent later:
+    /// numbers are given once, so the log has lost the first.
+    pub fn was_given_again(&self, topic: usize, place: Position, acknowledged: Duration) -> bool {
+        let book = &self.topics[topic];
+        let others = book.epochs.iter().filter(|epoch| **epoch != place.epoch);
+        others.copied().any(|epoch| {
+            let other = book.events.get(&Position { epoch, ..place });
+            let other = other.and_then(|token| self.line(*token));
+            other.is_some_and(|line| line.first_sent() >= acknowledged)
+        })
     }
 }

@@ -55,14 +55,16 @@ pub struct Plan {
     pub subscribers: usize,
     /// Events per second, from all publishers together.
     pub rate: f64,
-    /// How long [`Running::finish`](super::Running::finish) is not called, for who asks
-    /// [`Running::until_planned_end`](super::Running::until_planned_end).
+    /// How long to publish: [`Running::until_planned_end`](super::Running::until_planned_end) waits
+    /// for it, and subscribers that join late do so within it.
     pub duration: Duration,
     /// How long a subscriber stays on average before it leaves in order to come back elsewhere;
     /// every fourth stays for good. `None`: nobody leaves.
     pub roam: Option<Duration>,
     /// Sent with every request, as names and values.
     pub headers: Vec<(String, String)>,
+    /// Whether to believe every TLS certificate, such as the self-signed one of a demo.
+    pub insecure: bool,
     /// Size of an event's data in bytes, at least what its token needs (some 60).
     pub payload_bytes: usize,
     /// How long to wait for the last deliveries after the last event.
@@ -94,6 +96,7 @@ impl Default for Plan {
             duration: Duration::from_secs(30),
             roam: Some(Duration::from_secs(10)),
             headers: Vec::new(),
+            insecure: false,
             payload_bytes: 100,
             settle: Duration::from_secs(20),
             retry_max: Duration::from_secs(1),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use hyper::Version;
 use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -18,6 +19,12 @@ use super::publisher::is_refusal;
 use super::{Kind, Phase, Scene};
 use crate::position::Position;
 
+/// How long at most a subscriber is away that left in order to come back.
+const AWAY: Duration = Duration::from_millis(50);
+
+/// How long it waits at most before it asks another gateway when one cannot serve it.
+const ELSEWHERE_AFTER: Duration = Duration::from_millis(200);
+
 /// A subscriber and what it remembers between its streams.
 struct Subscriber {
     scene: Arc<Scene>,
@@ -28,6 +35,8 @@ struct Subscriber {
     retry: Duration,
     /// Index of the URL it was at last.
     at: usize,
+    /// When the current stream was asked for.
+    asked_at: Duration,
     /// Whether the current stream has had its opening event.
     greeted: bool,
 }
@@ -36,6 +45,8 @@ struct Subscriber {
 enum End {
     /// By the subscriber, to come back elsewhere.
     Roamed,
+    /// It never was one: nobody answered, or somebody who cannot serve now.
+    Refused(String),
     /// By the other side, or because it was silent for too long.
     Dropped { why: String, silent: bool },
 }
@@ -63,6 +74,7 @@ pub(super) async fn run(
         role,
         last_event_id: String::new(),
         retry: Duration::MAX,
+        asked_at: Duration::ZERO,
         greeted: false,
     };
     let closing = async { phase.clone().wait_for(|phase| *phase == Phase::Closing).await.is_ok() };
@@ -86,7 +98,12 @@ impl Subscriber {
             let wait = match end {
                 End::Roamed => {
                     self.scene.judge().roamed(self.number, now);
-                    Duration::from_millis(50)
+                    AWAY
+                }
+                End::Refused(why) => {
+                    self.scene.judge().dropped(self.number, &why, false, now);
+                    // Another node will do: this is what load balancers do for browsers.
+                    ELSEWHERE_AFTER.min(self.scene.plan.retry_max)
                 }
                 End::Dropped { why, silent } => {
                     self.scene.judge().dropped(self.number, &why, silent, now);
@@ -99,12 +116,13 @@ impl Subscriber {
 
     /// One stream, from request to end.
     async fn visit(&mut self, mut phase: watch::Receiver<Phase>) -> End {
-        let dropped = |why: String| End::Dropped { why, silent: false };
         let base = self.scene.plan.urls[self.at].to_string();
         let url = format!("{base}{}", self.path());
+        self.asked_at = self.scene.now();
+        self.scene.judge().asks(self.number, &base, self.asked_at);
         let response = match self.scene.client.stream(&url, &self.last_event_id).await {
             Ok(response) => response,
-            Err(why) => return dropped(format!("{base}: {why}")),
+            Err(why) => return End::Refused(format!("{base}: {why}")),
         };
         let status = response.status().as_u16();
         let content_type = response.headers().get(hyper::header::CONTENT_TYPE);
@@ -117,12 +135,12 @@ impl Subscriber {
             let now = self.scene.now();
             let mut judge = self.scene.judge();
             judge.complain(Kind::FatalAnswer, self.number, None, expected, came.clone(), now);
-            return dropped(came);
+            return End::Refused(came);
         }
         if status != 200 {
-            return dropped(format!("{base} answered {status}"));
+            return End::Refused(format!("{base} answered {status}"));
         }
-        self.scene.judge().opened(self.number, &base, self.scene.now());
+        self.scene.judge().opened(response.version() == Version::HTTP_2);
         self.greeted = false;
         let leave = self.scene.plan.roam.filter(|_| self.role.roams);
         let leave = leave.map(|mean| Instant::now() + mean.mul_f64(0.5 + fastrand::f64()));
@@ -184,29 +202,41 @@ impl Subscriber {
     }
 
     /// Takes one event to the judge.
-    fn hear(&mut self, judge: &mut Judge, heard: Heard<'_>, now: Duration) -> Option<Question> {
+    fn hear(&mut self, judge: &mut Judge, heard: Heard<'_>, now: Duration) -> Vec<Question> {
         let number = self.number;
+        let mut questions = Vec::new();
         let garbled = |judge: &mut Judge, expected: &str, came: String| {
             judge.complain(Kind::Garbled, number, None, expected, came, now);
         };
         let Some(places) = self.places(heard.id) else {
             let came = format!("the id {:?} on an event of type {:?}", heard.id, heard.kind);
             garbled(judge, "an id with the place in every topic of the stream", came);
-            return None;
+            return questions;
         };
         if heard.kind == "message" && is_hello(heard.data) {
             self.greeted = true;
             for (&topic, place) in self.role.topics.iter().zip(places) {
+                let is_first = judge.at(number, topic).is_none();
                 judge.hello(number, topic, place, now);
+                if is_first && matches!(self.role.join, Join::Earliest(_)) {
+                    questions.extend(judge.wanted_earliest(
+                        number,
+                        topic,
+                        place,
+                        self.asked_at,
+                        now,
+                    ));
+                }
             }
-            return None;
+            return questions;
         }
         if !std::mem::replace(&mut self.greeted, true) {
             let came = format!("{:?} at {}", heard.kind, heard.id);
             garbled(judge, "the opening event before any other", came);
         }
         if heard.kind == "reset" {
-            return self.hear_reset(judge, heard, &places, now);
+            questions.extend(self.hear_reset(judge, heard, &places, now));
+            return questions;
         }
         let recognised = self.scene.payload.recognise(heard.kind, heard.data);
         let token = match recognised {
@@ -216,7 +246,7 @@ impl Subscriber {
         let Some((topic, place)) = self.moved(judge, &places, token) else {
             let came = format!("the id {}", heard.id);
             garbled(judge, "an id in which one topic has moved on", came);
-            return None;
+            return questions;
         };
         match recognised {
             Recognised::Event(token) => judge.entry(number, topic, place, Some(token), now),
@@ -233,7 +263,7 @@ impl Subscriber {
                 judge.complain(Kind::Stray, number, Some(topic), expected, came, now);
             }
         }
-        None
+        questions
     }
 
     fn hear_reset(

@@ -53,7 +53,10 @@ pub struct Verdict {
     /// long the slowest of them was behind at its worst.
     #[serde(serialize_with = "as_seconds")]
     pub longest_wait: Duration,
-    /// Subscribers that had not had an opening event when it ended.
+    /// The same for each subscriber.
+    #[serde(skip)]
+    pub longest_waits: Vec<Duration>,
+    /// Subscribers that asked for a stream and had not had an opening event when it ended.
     pub never_opened: usize,
     /// The random name of this run, which is in the names of its topics.
     pub run: String,
@@ -85,6 +88,7 @@ impl Verdict {
             Outcome::Kept
         };
         let lags = judge.lags().clone();
+        let longest_waits = judge.longest_waits();
         Verdict {
             outcome,
             counts,
@@ -94,7 +98,8 @@ impl Verdict {
             lag_p50: lags.quantile(0.5),
             lag_p99: lags.quantile(0.99),
             lag_max: lags.max(),
-            longest_wait: judge.longest_waits().into_iter().max().unwrap_or_default(),
+            longest_wait: longest_waits.iter().copied().max().unwrap_or_default(),
+            longest_waits,
             never_opened: judge.never_opened(),
             run: run.to_owned(),
             urls: plan.urls.clone(),
@@ -180,7 +185,7 @@ impl fmt::Display for Verdict {
         )?;
         writeln!(
             f,
-            "doubled      {} events by a retry; {} published again after the log had lost them",
+            "doubled      {} by a retry; {} published again after the log had lost them",
             counts.doubled_by_retry, counts.republished_after_loss
         )?;
         if self.never_opened > 0 {

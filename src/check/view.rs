@@ -158,6 +158,11 @@ impl View {
         self.stretches.push(Stretch::default());
     }
 
+    /// Whether there was a reset.
+    pub fn was_reset(&self) -> bool {
+        !self.told.is_empty()
+    }
+
     /// Whether the entry was delivered, ever.
     pub fn has(&self, position: Position) -> bool {
         self.stretches.iter().rev().any(|stretch| stretch.has(position))
@@ -178,12 +183,12 @@ impl View {
         })
     }
 
-    /// Whether a reset told this subscriber that a stretch of the log was gone in which the event
+    /// Why a reset told this subscriber, if one did, that a stretch of the log was gone in which the event
     /// lay. `trimmed` names the numbers between two places of one log. `lost` says that everything
     /// is gone that came after the client's place in its incarnation of the log, and whatever else
     /// was sent until then and lies before the place where the stream goes on.
-    pub fn was_told(&self, position: Position, first_sent: Duration) -> bool {
-        self.told.iter().any(|told| {
+    pub fn was_told(&self, position: Position, first_sent: Duration) -> Option<Reason> {
+        let told = self.told.iter().find(|told| {
             let beyond = position.epoch == told.resume.epoch && position.seq > told.resume.seq;
             let earlier = first_sent <= told.at;
             match told.reason {
@@ -194,20 +199,8 @@ impl View {
                     !beyond && (earlier || position.epoch == told.from.epoch)
                 }
             }
-        })
-    }
-
-    /// Whether the stream went on in a later epoch at or before this number, without a reset: then
-    /// the event's own epoch had ended before it, and the log has lost it. The place where a
-    /// stretch starts proves nothing: it is told in the log's current epoch, whatever comes after.
-    pub fn was_passed_over(&self, position: Position) -> bool {
-        self.stretches.iter().any(|stretch| {
-            let mut known = false;
-            stretch.segments.iter().any(|segment| {
-                known |= segment.epoch == position.epoch;
-                known && segment.epoch != position.epoch && segment.first <= position.seq
-            })
-        })
+        });
+        told.map(|told| told.reason)
     }
 }
 
@@ -218,5 +211,152 @@ impl Stretch {
                 && (segment.first..=segment.last).contains(&position.seq)
         };
         self.segments.iter().rev().any(holds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn place(text: &str) -> Position {
+        text.parse().unwrap()
+    }
+
+    fn opened(at: &str) -> View {
+        let mut view = View::default();
+        assert!(view.open(place(at), Duration::ZERO));
+        view
+    }
+
+    #[test]
+    fn numbers_go_up_by_one_and_the_epoch_may_change_but_not_back() {
+        let mut view = opened("3-aaaa");
+        for (entry, step) in [
+            ("4-aaaa", Step::Next),
+            ("5-bbbb", Step::Next),
+            ("6-aaaa", Step::EpochReturned),
+            ("7-bbbb", Step::EpochReturned),
+            ("10-bbbb", Step::Hole(8, 9)),
+            ("9-bbbb", Step::Late),
+            ("9-bbbb", Step::Twin),
+            ("3-aaaa", Step::Twin),
+            ("11-bbbb", Step::Next),
+        ] {
+            assert_eq!(view.step(place(entry)), step, "{entry}");
+        }
+        assert_eq!(view.take_holes(), [(8, 8)]);
+        assert!(view.has(place("5-bbbb")) && !view.has(place("5-aaaa")));
+    }
+
+    #[test]
+    fn a_resumed_stream_opens_where_it_was() {
+        let mut view = opened("3-aaaa");
+        view.step(place("4-aaaa"));
+        assert!(view.open(place("4-aaaa"), Duration::ZERO));
+        assert!(!view.open(place("3-aaaa"), Duration::ZERO));
+        assert_eq!(view.at(), Some(place("4-aaaa")));
+    }
+
+    #[test]
+    fn what_comes_after_the_own_place_or_was_sent_after_joining_is_due() {
+        let mut view = View::default();
+        let at = Duration::from_secs;
+        assert!(!view.is_due(place("9-aaaa"), at(9)));
+        view.open(place("3-aaaa"), at(5));
+        assert!(view.is_due(place("4-aaaa"), at(1)));
+        assert!(!view.is_due(place("3-aaaa"), at(1)));
+        assert!(!view.is_due(place("4-bbbb"), at(1)), "nobody can say");
+        assert!(view.is_due(place("1-bbbb"), at(5)));
+        assert!(view.is_due(place("2-aaaa"), at(6)), "a place that was told too far ahead");
+    }
+
+    #[test]
+    fn a_reset_covers_what_it_says_to_be_gone_and_nothing_else() {
+        let at = Duration::from_secs;
+        let told = |reason, from: &str, resume: &str| {
+            let mut view = opened("0-aaaa");
+            view.reset(Told { reason, from: place(from), resume: place(resume), at: at(5) });
+            view
+        };
+        let trimmed = told(Reason::Trimmed, "3-aaaa", "7-aaaa");
+        for (event, sent, covered) in [
+            ("4-aaaa", 1, true),
+            ("7-aaaa", 1, true),
+            ("7-aaaa", 6, false),
+            ("3-aaaa", 1, false),
+            ("8-aaaa", 1, false),
+        ] {
+            assert_eq!(
+                trimmed.was_told(place(event), at(sent)).is_some(),
+                covered,
+                "{event} {sent}"
+            );
+        }
+        let lost = told(Reason::Lost, "9-aaaa", "4-bbbb");
+        for (event, sent, covered) in [
+            ("10-aaaa", 1, true),
+            ("10-aaaa", 6, true), // by a deposed master
+            ("4-bbbb", 1, true),
+            ("5-bbbb", 1, false),
+            ("2-bbbb", 6, false),
+            ("2-cccc", 1, true),
+            ("2-cccc", 6, false),
+        ] {
+            assert_eq!(lost.was_told(place(event), at(sent)).is_some(), covered, "{event} {sent}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn steps_are_those_of_a_set_of_numbers(
+            start in 0..5_u64,
+            entries in proptest::collection::vec((0..20_u64, 0..10_u8), 0..60),
+        ) {
+            let at = |seq| Position { seq, epoch: "aaaa".parse().unwrap() };
+            let mut view = View::default();
+            view.open(at(start), Duration::ZERO);
+            // Since the last reset, and ever.
+            let (mut begin, mut seen, mut ever) = (start, BTreeSet::new(), BTreeSet::new());
+            for (seq, reset) in entries {
+                if reset == 0 {
+                    let resume = at(seq);
+                    let from = view.at().unwrap();
+                    let told = Told { reason: Reason::Lost, from, resume, at: Duration::ZERO };
+                    view.reset(told);
+                    (begin, seen) = (seq, BTreeSet::new());
+                    continue;
+                }
+                let last: u64 = seen.last().copied().unwrap_or(begin).max(begin);
+                let expected = if seq == last + 1 {
+                    Step::Next
+                } else if seq > last {
+                    Step::Hole(last + 1, seq - 1)
+                } else if seq <= begin || seen.contains(&seq) {
+                    Step::Twin
+                } else {
+                    Step::Late
+                };
+                prop_assert_eq!(view.step(at(seq)), expected);
+                if expected != Step::Twin {
+                    seen.insert(seq);
+                    ever.insert(seq);
+                }
+                prop_assert_eq!(view.at(), Some(at(last.max(seq))));
+            }
+            for seq in 0..20 {
+                prop_assert_eq!(view.has(at(seq)), ever.contains(&seq));
+                prop_assert_eq!(view.has_in_this_stretch(at(seq)), seen.contains(&seq));
+            }
+            let holes: BTreeSet<u64> =
+                view.take_holes().into_iter().flat_map(|(from, to)| from..=to).collect();
+            let last = seen.last().copied().unwrap_or(begin);
+            let expected: BTreeSet<u64> =
+                (begin + 1..=last).filter(|seq| !seen.contains(seq)).collect();
+            prop_assert_eq!(holes, expected);
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod chromium;
 pub mod client;
 pub mod fault;
 pub mod faulty;
+pub mod liar;
 pub mod nginx;
 pub mod process;
 pub mod proxy;
