@@ -250,12 +250,14 @@ async fn suffer_everything(time: Duration) -> (Suffered, u64) {
     while began_at.elapsed() < time {
         let fault = Fault::ALL[world.random.usize(..Fault::ALL.len())];
         let lasts = Duration::from_millis(world.random.u64(200..6_000));
-        println!("<!-- {:?}: {fault:?} for {lasts:?} -->", began_at.elapsed());
+        print!("<!-- {:.1?}: {fault:?} for {lasts:?}, ", began_at.elapsed());
         let mut often = || if world.random.bool() { 0.0 } else { world.random.f64() };
         let (drop, duplicate, reorder) = (often(), often(), often());
         // Until the next mending, which a fault of the network ends with.
         world.announcements(Mischief { channels: Channels::Topics, drop, duplicate, reorder });
-        times.push(once(fault, lasts, &mut world, &running).await);
+        let after = once(fault, lasts, &mut world, &running).await;
+        println!("everybody served after {after:.1?} -->");
+        times.push(after);
         world.pause(Duration::ZERO, Duration::from_secs(2)).await;
     }
     tokio::join!(world.until_ready(), tokio::time::sleep(OPENS_WITHIN));
