@@ -1,7 +1,7 @@
 # What one types. Everything here is a thin name for a command that can be run by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo load deps test
+.PHONY: help run demo load deps test soak
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,5 +28,11 @@ test: deps ## Formatting, lints, documentation, all tests
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	cargo test
+
+# Minutes for each fault and for all of them at random, and whose randomness it is:
+#   SOAK_SECONDS=60 SOAK_MIXED_SECONDS=300 SEED=… make soak
+# SOAK_ONLY=network takes those faults alone whose line in the table contains the word.
+soak: deps ## Every fault for a minute, then all at random for five; prints a table
+	cargo test --test promises faults::soak -- --ignored --nocapture
 
 # --- End of tests ----------------------------------------------------------------------------

@@ -34,7 +34,7 @@ use crate::position::{Epoch, Position};
 use crate::topic::Topic;
 use answers::{accepted, board_json, entry, lineage, text, unexpected};
 use boards::Asked;
-use commands::Commands;
+use commands::{Breaks, Commands};
 use keys::Keys;
 use scripts::Call;
 use subscription::Subscription;
@@ -114,9 +114,12 @@ impl RedisLog {
         let (announcer, heard) = Announcer::new();
         let keys = Keys::new(prefix);
         let client = Client::open(info.clone()).map_err(|error| error.to_string())?;
-        let subscription = Arc::new(Subscription::new(client, keys.clone(), node, announcer));
+        let breaks = Breaks::new();
+        let subscription = Subscription::new(client, keys.clone(), node, announcer, breaks.clone());
+        let subscription = Arc::new(subscription);
         tokio::spawn(subscription.clone().run());
-        let commands = |lanes| Commands::new(&info, lanes).map_err(|error| error.to_string());
+        let commands =
+            |lanes| Commands::new(&info, lanes, breaks.clone()).map_err(|error| error.to_string());
         let waiting = match wait_replicas {
             0 => None,
             replicas => Some(Waiting { commands: commands(WAITING_LANES)?, replicas }),

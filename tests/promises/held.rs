@@ -123,6 +123,7 @@ async fn a_short_outage_degrades_and_does_not_take_the_node_out() {
     assert!(body["canaryAgeSeconds"].as_f64().unwrap() > 3.0);
     assert!(body["reason"].as_str().is_some());
     assert!(node.metric("fantail_ready", "").await == 1.0);
+    assert!(node.metric("fantail_canary_age_seconds", "").await > 3.0);
 }
 
 #[tokio::test]

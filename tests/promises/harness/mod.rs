@@ -6,11 +6,15 @@
 pub mod balancer;
 pub mod chromium;
 pub mod client;
+pub mod fault;
 pub mod faulty;
 pub mod liar;
 pub mod nginx;
 pub mod process;
+pub mod proxy;
 pub mod roamer;
+pub mod rude;
+pub mod world;
 
 use std::time::Duration;
 
