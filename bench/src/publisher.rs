@@ -23,7 +23,7 @@ use crate::server::Server;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
 /// When to publish what.
-pub enum Pace {
+pub(crate) enum Pace {
     /// (microseconds from the beginning, topic), in order of time.
     Schedule(Vec<(u64, u32)>),
     /// As soon as the connection has its answer, for so long; connection n publishes to topic n.
@@ -32,7 +32,7 @@ pub enum Pace {
 
 impl Pace {
     /// `rate` events a second for so long, evenly, to one topic after the other.
-    pub fn rate(rate: f64, seconds: f64, topics: u32) -> Pace {
+    pub(crate) fn rate(rate: f64, seconds: f64, topics: u32) -> Pace {
         let count = (rate * seconds).round().max(1.0) as u64;
         let at = |n: u64| ((n as f64 * 1e6 / rate) as u64, (n % u64::from(topics)) as u32);
         Pace::Schedule((0..count).map(at).collect())
@@ -41,7 +41,7 @@ impl Pace {
 
 /// What was published.
 #[derive(Default)]
-pub struct Published {
+pub(crate) struct Published {
     /// Events of each topic.
     pub counts: Vec<u32>,
     /// From when a publish was due to its answer.
@@ -54,13 +54,13 @@ pub struct Published {
 
 impl Published {
     /// How many events were published.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.counts.iter().map(|&count| u64::from(count)).sum()
     }
 }
 
 /// What to publish where.
-pub struct Job<'a> {
+pub(crate) struct Job<'a> {
     /// The server.
     pub server: &'a Server,
     /// What the names of this run's topics begin with.
@@ -88,7 +88,7 @@ struct Line {
 ///
 /// # Errors
 /// When a publish is refused, or an answer does not come.
-pub fn publish(job: &Job<'_>, pace: Pace) -> Result<Published, String> {
+pub(crate) fn publish(job: &Job<'_>, pace: Pace) -> Result<Published, String> {
     let count = match pace {
         Pace::Schedule(_) => job.connections.min(job.topics as usize),
         Pace::Closed(_) => job.connections,
