@@ -25,10 +25,10 @@ pub(crate) fn svg(record: &Record) -> String {
     let mut y = 30;
     for (n, server) in record.servers.iter().enumerate() {
         let x = 10 + n * (WIDTH - 20) / record.servers.len().max(1);
-        let _ = write!(
+        let _ = writeln!(
             body,
             "<rect x=\"{x}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{}\"/>\
-             <text x=\"{}\" y=\"{y}\">{server}</text>\n",
+             <text x=\"{}\" y=\"{y}\">{server}</text>",
             y - 11,
             COLOURS[n % COLOURS.len()],
             x + 18

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -86,9 +87,12 @@ impl Drop for Process {
 /// A loopback port that nobody has; below those that the kernel gives to outgoing connections, so
 /// that none of them takes it before the server does.
 pub(crate) fn free_port() -> u16 {
-    let mut port = 20_000 + (std::process::id() % 10_000) as u16;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Two sessions side by side begin at different ones.
+    let first = (std::process::id() % 12_000) as u16;
     loop {
-        port = 20_000 + (port + 1) % 12_000;
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (first + next % 12_000) % 12_000;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }

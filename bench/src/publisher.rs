@@ -75,6 +75,16 @@ pub(crate) struct Job<'a> {
     pub begins: u64,
 }
 
+impl Job<'_> {
+    /// A connection of the line with this index.
+    fn connect(&self, epoll: &OwnedFd, index: usize) -> Result<OwnedFd, String> {
+        let socket = connect(self.server.publishing, 0).map_err(|e| format!("publisher: {e}"))?;
+        let data = epoll::EventData::new_u64(index as u64);
+        epoll::add(epoll, &socket, data, epoll::EventFlags::IN).map_err(|e| e.to_string())?;
+        Ok(socket)
+    }
+}
+
 struct Line {
     socket: OwnedFd,
     /// (due, topic)
@@ -96,9 +106,7 @@ pub(crate) fn publish(job: &Job<'_>, pace: Pace) -> Result<Published, String> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| e.to_string())?;
     let mut lines = Vec::new();
     for n in 0..count {
-        let socket = connect(job.server.publishing, 0).map_err(|e| format!("publisher: {e}"))?;
-        let index = epoll::EventData::new_u64(n as u64);
-        epoll::add(&epoll, &socket, index, epoll::EventFlags::IN).map_err(|e| e.to_string())?;
+        let socket = job.connect(&epoll, n)?;
         lines.push(Line { socket, waiting: VecDeque::new(), asked: None, answer: Vec::new() });
     }
     let mut run = Run {
@@ -167,7 +175,7 @@ impl Run<'_> {
             for event in &events[..count] {
                 let data = event.data;
                 let line = data.u64() as usize;
-                if self.answered(line)? {
+                if self.answered(epoll, line)? {
                     let now = clock::now();
                     if closed.is_some_and(|ends| now < ends) {
                         let topic = line as u32 % self.job.topics;
@@ -206,8 +214,8 @@ impl Run<'_> {
     }
 
     /// Reads what there is of an answer; says whether it is complete.
-    fn answered(&mut self, line: usize) -> Result<bool, String> {
-        let line = &mut self.lines[line];
+    fn answered(&mut self, epoll: &OwnedFd, index: usize) -> Result<bool, String> {
+        let line = &mut self.lines[index];
         let mut buffer = [0; 4096];
         match rustix::net::recv(&line.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Err("the server closed a publisher's connection".to_owned()),
@@ -215,12 +223,16 @@ impl Run<'_> {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
             Err(error) => return Err(format!("publisher: {error}")),
         }
-        let Some(body) = complete(&line.answer)? else { return Ok(false) };
+        let Some((body, goes_on)) = complete(&line.answer)? else { return Ok(false) };
         if let Some((_, id)) = body.split_once("{\"id\":\"") {
             self.published.last_id.clear();
             self.published.last_id.push_str(id.split('"').next().unwrap_or_default());
         }
         line.answer.clear();
+        if !goes_on {
+            // Some take one request a connection.
+            line.socket = self.job.connect(epoll, index)?;
+        }
         if let Some(due) = line.asked.take() {
             self.published.answers.record(clock::now().saturating_sub(due));
             self.asked -= 1;
@@ -229,8 +241,8 @@ impl Run<'_> {
     }
 }
 
-/// The body of an answer, once all of it is there.
-fn complete(answer: &[u8]) -> Result<Option<&str>, String> {
+/// The body of an answer, once all of it is there, and whether another request can follow.
+fn complete(answer: &[u8]) -> Result<Option<(&str, bool)>, String> {
     let text = std::str::from_utf8(answer).map_err(|_| "an answer that is no text".to_owned())?;
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return Ok(None) };
     let status = head.get(9..12).unwrap_or_default();
@@ -246,5 +258,6 @@ fn complete(answer: &[u8]) -> Result<Option<&str>, String> {
     } else {
         header("transfer-encoding").is_none() || body.ends_with("0\r\n\r\n")
     };
-    Ok(whole.then_some(body))
+    let goes_on = !header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    Ok(whole.then_some((body, goes_on)))
 }

@@ -22,7 +22,7 @@ pub(crate) fn limit(settings: &Settings, kind: &Kind) -> Measured {
     let (server, _) = settings.start(kind)?;
     let seconds = if settings.quick { 1.0 } else { 3.0 };
     let mut last_failure = String::new();
-    let mut keeps_up = |rate: f64| {
+    let mut once = |rate: f64| {
         let subscribers = settings.at_most(1000);
         let shape = Shape { topics: 1, subscribers, rate, seconds, warm_up_seconds: 0.5 };
         let reason = match drive(settings, &server, shape) {
@@ -39,6 +39,8 @@ pub(crate) fn limit(settings: &Settings, kind: &Kind) -> Measured {
         last_failure = reason;
         false
     };
+    // Whatever else happens on the machine must happen twice to count.
+    let mut keeps_up = |rate: f64| once(rate) || once(rate);
     let mut low = 0.0;
     let mut high = RATE_MIN;
     while keeps_up(high) {

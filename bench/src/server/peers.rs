@@ -11,8 +11,10 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::{Dialect, Kind, Server, loopback};
+use crate::clock;
 use crate::process::{self, Process};
 use crate::redis::Redis;
 
@@ -89,10 +91,8 @@ pub(super) fn nchan(redis: Option<Redis>) -> Result<Server, String> {
     );
     let process = nginx(&directory, &format!("load_module {NCHAN_MODULE};"), &upstream, &server)?;
     process::until_listening("nginx", port)?;
-    if redis.is_some() {
-        // It takes the first requests before it has its connections to Redis, and refuses them.
-        std::thread::sleep(std::time::Duration::from_secs(1));
-    }
+    // It listens before it has its connections to Redis, and refuses until then.
+    until_taken("POST", port, "/pub/ready")?;
     Ok(Server {
         streams: loopback(port),
         publishing: loopback(port),
@@ -141,8 +141,8 @@ pub(super) fn pushpin() -> Result<Server, String> {
         Process::start(Command::new(PUSHPIN).arg(format!("--config={}", file.display())))?;
     process::until_listening("pushpin", streams)?;
     process::until_listening("pushpin", publishing)?;
-    // Its parts find each other after they listen.
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    // Its parts find each other only after they listen.
+    until_taken("GET", streams, "/stream/ready")?;
     Ok(Server {
         streams: loopback(streams),
         publishing: loopback(publishing),
@@ -178,6 +178,24 @@ pub(super) fn durable_streams(kind: &Kind) -> Result<Server, String> {
         _processes: vec![process],
         _directory: Some(directory),
     })
+}
+
+/// Waits until a request gets a good answer.
+fn until_taken(method: &str, port: u16, path: &str) -> Result<(), String> {
+    let taken = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: \
+            text/event-stream\r\ncontent-length: 0\r\n\r\n"
+        )?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer)?;
+        Ok(answer.starts_with(b"HTTP/1.1 20"))
+    };
+    let what = format!("a good answer to {method} {path}");
+    clock::until(&what, Duration::from_secs(20), || taken().unwrap_or(false))
 }
 
 /// Durable streams are made before they are read.
