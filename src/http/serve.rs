@@ -172,32 +172,34 @@ impl Reception {
     ) {
         let mut answer = None;
         if let Some(speakers) = &self.speakers {
-            match self.first_bytes(&stream).await {
-                Some(true) => match look(&stream, &self.router, &peer).await {
-                    Looked::Stream(connection, head) => {
-                        // A task of its own: this one is large.
-                        tokio::spawn(speakers.clone().speak(stream, *connection, head, open));
-                        return;
-                    }
-                    Looked::Other(given) => answer = given,
-                },
-                Some(false) => return,
-                // The HTTP server knows how to end a connection that has not begun.
-                None => {}
+            let first = tokio::time::timeout(FIRST_HEAD_WITHIN, self.first(&stream, &peer));
+            match first.await {
+                Ok(Looked::Stream(connection, head)) => {
+                    tokio::spawn(speakers.clone().speak(stream, *connection, head, open));
+                    return;
+                }
+                Ok(Looked::Other(given)) => answer = given,
+                Ok(Looked::Nothing) | Err(_) => return,
             }
         }
-        self.serve(stream, peer, answer, watcher).await;
+        // Boxed: it is large, and most connections never need it.
+        Box::pin(self.serve(stream, peer, answer, watcher)).await;
         drop(open);
     }
 
-    /// Waits for the first bytes; `false` if they do not come, `None` if this node stops first.
-    async fn first_bytes(&self, stream: &TcpStream) -> Option<bool> {
+    /// Waits for the first bytes and looks at them; nothing if the peer is gone. If this node stops
+    /// first, the HTTP server knows how to end a connection that has not begun.
+    async fn first(&self, stream: &TcpStream, peer: &Peer) -> Looked {
         let mut stop = self.stop.clone();
-        tokio::select! {
-            come = tokio::time::timeout(FIRST_HEAD_WITHIN, stream.readable()) => {
-                Some(matches!(come, Ok(Ok(()))))
+        loop {
+            let readable = tokio::select! {
+                readable = stream.readable() => readable,
+                _ = stop.wait_for(|stop| *stop) => return Looked::Other(None),
+            };
+            match look(stream, &self.router, peer).await {
+                Looked::Nothing if readable.is_ok() => {}
+                looked => return looked,
             }
-            _ = stop.wait_for(|stop| *stop) => None,
         }
     }
 

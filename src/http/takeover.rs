@@ -17,8 +17,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Ve
 use axum::response::Response;
 use futures_util::FutureExt;
 use hyper::Request;
+use rustix::net::RecvFlags;
 use socket2::SockRef;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tower::ServiceExt;
@@ -50,13 +51,19 @@ pub(crate) type Slot = Arc<Mutex<Option<Connection>>>;
 pub(super) enum Looked {
     /// A stream began: this is the head of its response.
     Stream(Box<Connection>, Vec<u8>),
+    /// Nothing has come yet, whatever the runtime said.
+    Nothing,
     /// It is for the HTTP server, with the answer to its first request if the routes have given it.
     Other(Option<Box<Response>>),
 }
 
-/// Looks at the first bytes of a connection, which have come.
+/// Looks at the first bytes of a connection.
 pub(super) async fn look(stream: &TcpStream, router: &Router, peer: &Peer) -> Looked {
-    let Some((length, mut request)) = peek(stream) else { return Looked::Other(None) };
+    let (length, mut request) = match peek(stream) {
+        Peeked::Nothing => return Looked::Nothing,
+        Peeked::Other => return Looked::Other(None),
+        Peeked::Stream(length, request) => (length, *request),
+    };
     let slot = Slot::default();
     request.extensions_mut().insert(peer.clone().with_slot(slot.clone()));
     let response = match router.clone().oneshot(request).await {
@@ -72,12 +79,29 @@ pub(super) async fn look(stream: &TcpStream, router: &Router, peer: &Peer) -> Lo
     }
 }
 
-/// The request at the beginning of the connection and how many bytes it has, if it is nothing but
-/// an ordinary `GET` of a stream.
-fn peek(stream: &TcpStream) -> Option<(usize, Request<Body>)> {
-    let mut bytes = vec![0; HEAD_BYTES_MAX];
-    let come = stream.peek(&mut bytes).now_or_never()?.ok()?;
-    read_head(&bytes[..come]).filter(|(length, _)| *length == come)
+/// What is at the beginning of a connection.
+enum Peeked {
+    /// Nothing yet.
+    Nothing,
+    /// Nothing but an ordinary `GET` of a stream, of so many bytes.
+    Stream(usize, Box<Request<Body>>),
+    /// Something else.
+    Other,
+}
+
+fn peek(stream: &TcpStream) -> Peeked {
+    // On the stack: nothing is left of it when thousands come at once.
+    let mut bytes = [0; HEAD_BYTES_MAX];
+    let peek = || Ok(rustix::net::recv(stream, &mut bytes[..], RecvFlags::PEEK)?.0);
+    let come = stream.try_io(Interest::READABLE, peek);
+    match come {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Peeked::Nothing,
+        Err(_) => Peeked::Other,
+        Ok(come) => match read_head(&bytes[..come]) {
+            Some((length, request)) if length == come => Peeked::Stream(length, Box::new(request)),
+            _ => Peeked::Other,
+        },
+    }
 }
 
 /// Reads a request head: its length in bytes, and the request if it asks for a stream in the most
@@ -117,8 +141,9 @@ fn read_head(bytes: &[u8]) -> Option<(usize, Request<Body>)> {
 
 /// Reads what was looked at, so that the connection is past the request.
 fn swallow(stream: &TcpStream, length: usize) -> bool {
-    let mut bytes = vec![0; length];
-    matches!(stream.try_read(&mut bytes), Ok(read) if read == length)
+    let mut bytes = [0; HEAD_BYTES_MAX];
+    let Some(bytes) = bytes.get_mut(..length) else { return false };
+    matches!(stream.try_read(bytes), Ok(read) if read == length)
 }
 
 /// The head of a response, as the HTTP server writes it.
