@@ -202,6 +202,7 @@ impl<S: Outlet> Carried<S> {
         };
         let at = self.streams.insert(stream);
         members.push(at as u32);
+        metric::parked_connections(1.0);
         let id = (at as u32, self.serial);
         self.wheel.put(id, self.wheel.tick());
         // What was announced between its last look and now did not reach it.
@@ -512,6 +513,7 @@ impl<S: Outlet> Carried<S> {
 
     fn remove(&mut self, at: u32) -> Option<(Stream<S>, Arc<HubTopic>)> {
         let stream = self.streams.try_remove(at as usize)?;
+        metric::parked_connections(-1.0);
         self.blocked.remove(&at);
         let followed = self.topics.get_mut(stream.topic as usize)?;
         let topic = followed.topic.clone();

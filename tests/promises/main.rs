@@ -23,6 +23,7 @@ mod idle;
 mod operations;
 mod resume;
 mod slow;
+mod takeover;
 mod tasks;
 mod topics;
 mod wire;
