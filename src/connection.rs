@@ -138,13 +138,15 @@ impl Connection {
     /// Joins the topics and stands ready. Sends nothing by itself.
     pub fn new(node: Arc<Node>, admitted: Admitted, request: Request) -> Connection {
         metric::connection_opened();
+        let mut lifetime = Lifetime::new(admitted);
+        lifetime.stalled = Some(request.stalled.clone());
         Connection {
             follower: Follower::new(node.clone(), &request),
             drain: node.drain.clone(),
             node,
             goodbye_at: None,
             silent_since: Instant::now(),
-            lifetime: Lifetime { end: None, stalled: Some(request.stalled), _admitted: admitted },
+            lifetime,
         }
     }
 
@@ -250,6 +252,10 @@ impl Connection {
 }
 
 impl Lifetime {
+    pub(crate) fn new(admitted: Admitted) -> Lifetime {
+        Lifetime { end: None, stalled: None, _admitted: admitted }
+    }
+
     /// Says why it ends.
     pub fn end_by(&mut self, reason: &'static str) {
         self.end = Some(reason);

@@ -13,6 +13,8 @@
 //! `writev` where several wait.
 
 mod carried;
+#[cfg(test)]
+mod tempers;
 mod wheel;
 
 use std::io::{self, IoSlice};

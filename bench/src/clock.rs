@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Now, in microseconds of the run's clock.
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     BEGAN.elapsed().as_micros() as u64
 }
 
@@ -14,7 +14,11 @@ pub fn now() -> u64 {
 ///
 /// # Errors
 /// After `at_most`, what was awaited.
-pub fn until(what: &str, at_most: Duration, mut done: impl FnMut() -> bool) -> Result<(), String> {
+pub(crate) fn until(
+    what: &str,
+    at_most: Duration,
+    mut done: impl FnMut() -> bool,
+) -> Result<(), String> {
     let began = Instant::now();
     while !done() {
         if began.elapsed() > at_most {

@@ -25,12 +25,14 @@ use crate::server::Server;
 const OPENING_MAX: usize = 128;
 /// Streams from one source address: the kernel has some 28,000 ports for it.
 const STREAMS_PER_ADDRESS: usize = 20_000;
+/// How long opening all of them may take.
+const OPENS_WITHIN: Duration = Duration::from_secs(60);
 /// What one `recv` takes at most, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// One stream to open.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Index of the topic.
     pub topic: u32,
     /// The number of the first event it should get.
@@ -41,7 +43,7 @@ pub struct Plan {
 
 impl Plan {
     /// `count` streams, spread over `topics` topics that nobody has published to.
-    pub fn spread(topics: u32, count: usize) -> Vec<Plan> {
+    pub(crate) fn spread(topics: u32, count: usize) -> Vec<Plan> {
         let plan = |n| Plan { topic: n as u32 % topics, first: 1, last_event_id: None };
         (0..count).map(plan).collect()
     }
@@ -53,6 +55,8 @@ struct Progress {
     opened: AtomicUsize,
     last_opened: AtomicU64,
     delivered: AtomicU64,
+    /// Times at which a stream had something to read.
+    reads: AtomicU64,
     failed: AtomicBool,
     stop: AtomicBool,
     /// Events that were due earlier are not counted among the latencies: the warm-up.
@@ -60,7 +64,7 @@ struct Progress {
 }
 
 /// Streams that are open, and the threads that read them.
-pub struct Crowd {
+pub(crate) struct Crowd {
     progress: Arc<Progress>,
     threads: Vec<JoinHandle<Result<Account, String>>>,
     streams: usize,
@@ -69,7 +73,7 @@ pub struct Crowd {
 
 /// What all streams of a crowd got.
 #[derive(Default)]
-pub struct Account {
+pub(crate) struct Account {
     /// From when a publish was due to when a stream had it.
     pub latencies: Histogram,
     /// From `connect` to when a stream was open.
@@ -86,7 +90,7 @@ pub struct Account {
 
 impl Crowd {
     /// Opens all planned streams, as fast as the server takes them.
-    pub fn open(server: &Server, run: &str, plans: &[Plan], threads: usize) -> Crowd {
+    pub(crate) fn open(server: &Server, run: &str, plans: &[Plan], threads: usize) -> Crowd {
         let progress = Arc::<Progress>::default();
         let began = clock::now();
         let threads = (0..threads).map(|thread| {
@@ -115,42 +119,66 @@ impl Crowd {
         Crowd { progress, threads, streams: plans.len(), began }
     }
 
-    /// Waits until all streams are open. Returns how long it took from the first `connect` to the
-    /// last greeting.
+    /// Opens all planned streams and waits until they are open. Returns how long it took from the
+    /// first `connect` to the last greeting, too.
     ///
     /// # Errors
-    /// When a stream failed, or not all are open after `at_most`.
-    pub fn until_open(&self, at_most: Duration) -> Result<Duration, String> {
-        let opened = || self.progress.opened.load(Ordering::Relaxed);
-        let what = || format!("{} streams to open", self.streams);
-        clock::until(&what(), at_most, || opened() == self.streams || self.failed())
-            .map_err(|why| format!("{why} ({} are)", opened()))?;
-        let took = self.progress.last_opened.load(Ordering::Relaxed).saturating_sub(self.began);
-        Ok(Duration::from_micros(took))
+    /// When a stream failed, or not all are open after a minute.
+    pub(crate) fn opened(
+        server: &Server,
+        run: &str,
+        plans: &[Plan],
+        threads: usize,
+    ) -> Result<(Crowd, Duration), String> {
+        let crowd = Crowd::open(server, run, plans, threads);
+        let opened = || crowd.progress.opened.load(Ordering::Relaxed);
+        let what = format!("{} streams to open", crowd.streams);
+        let awaited =
+            clock::until(&what, OPENS_WITHIN, || opened() == crowd.streams || crowd.failed());
+        if let Err(why) = awaited {
+            let why = format!("{why} ({} are)", opened());
+            return Err(crowd.close().err().unwrap_or(why));
+        }
+        if crowd.failed() {
+            crowd.close()?;
+            return Err("a stream failed".to_owned());
+        }
+        let took = crowd.progress.last_opened.load(Ordering::Relaxed) - crowd.began;
+        Ok((crowd, Duration::from_micros(took)))
+    }
+
+    /// How many streams there are.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams
     }
 
     /// Counts latencies of events that are due from now on.
-    pub fn count_from(&self, microseconds: u64) {
+    pub(crate) fn count_from(&self, microseconds: u64) {
         self.progress.counts_from.store(microseconds, Ordering::Relaxed);
     }
 
     /// Events that streams got up to now.
-    pub fn delivered(&self) -> u64 {
+    pub(crate) fn delivered(&self) -> u64 {
         self.progress.delivered.load(Ordering::Relaxed)
+    }
+
+    /// How often a stream had something to read, up to now.
+    pub(crate) fn reads(&self) -> u64 {
+        self.progress.reads.load(Ordering::Relaxed)
     }
 
     /// Waits until streams got `events` events, all together.
     ///
     /// # Errors
     /// When a stream failed, or after `at_most`; then the account says what is missing.
-    pub fn until_delivered(&self, events: u64, at_most: Duration) -> Result<(), String> {
+    pub(crate) fn until_delivered(&self, events: u64, at_most: Duration) -> Result<(), String> {
         let what = format!("{events} deliveries");
         clock::until(&what, at_most, || self.delivered() >= events || self.failed())
             .map_err(|why| format!("{why} (there were {})", self.delivered()))
     }
 
     /// Whether a stream failed; closing says why.
-    pub fn failed(&self) -> bool {
+    pub(crate) fn failed(&self) -> bool {
         self.progress.failed.load(Ordering::Relaxed)
     }
 
@@ -158,7 +186,7 @@ impl Crowd {
     ///
     /// # Errors
     /// When a stream failed.
-    pub fn close(self) -> Result<Account, String> {
+    pub(crate) fn close(self) -> Result<Account, String> {
         self.progress.stop.store(true, Ordering::Relaxed);
         let mut whole = Account::default();
         for thread in self.threads {
@@ -178,7 +206,7 @@ impl Crowd {
     ///
     /// # Errors
     /// What was wrong.
-    pub fn close_complete(self, published: &[u32]) -> Result<Account, String> {
+    pub(crate) fn close_complete(self, published: &[u32]) -> Result<Account, String> {
         let account = self.close()?;
         let behind = |&&(topic, next): &&(u32, u32)| next != published[topic as usize] + 1;
         let incomplete = account.ends.iter().filter(behind).count();
@@ -243,6 +271,7 @@ impl Reader {
                 let data = event.data;
                 self.take(data.u64() as usize, &mut buffer)?;
             }
+            self.progress.reads.fetch_add(count as u64, Ordering::Relaxed);
             let more = self.account.delivered - before;
             if more > 0 {
                 self.progress.delivered.fetch_add(more, Ordering::Relaxed);
@@ -314,7 +343,7 @@ impl Reader {
 ///
 /// # Errors
 /// As the system says.
-pub fn connect(address: SocketAddrV4, source: usize) -> io::Result<OwnedFd> {
+pub(crate) fn connect(address: SocketAddrV4, source: usize) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
     let kind = SocketType::STREAM;
     let socket = rustix::net::socket_with(AddressFamily::INET, kind, flags, Some(ipproto::TCP))?;

@@ -7,7 +7,7 @@ const DOUBLINGS: usize = 29;
 
 /// How often each latency was seen.
 #[derive(Debug, Clone)]
-pub struct Histogram {
+pub(crate) struct Histogram {
     counts: Vec<u64>,
     total: u64,
     most: u64,
@@ -21,7 +21,7 @@ impl Default for Histogram {
 
 impl Histogram {
     /// Counts one latency, in microseconds.
-    pub fn record(&mut self, microseconds: u64) {
+    pub(crate) fn record(&mut self, microseconds: u64) {
         let index = index(microseconds).min(self.counts.len() - 1);
         self.counts[index] += 1;
         self.total += 1;
@@ -29,7 +29,7 @@ impl Histogram {
     }
 
     /// Counts everything that `other` has counted.
-    pub fn add(&mut self, other: &Histogram) {
+    pub(crate) fn add(&mut self, other: &Histogram) {
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
         }
@@ -38,12 +38,12 @@ impl Histogram {
     }
 
     /// How many latencies were counted.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.total
     }
 
     /// The latency in milliseconds that `share` (0 to 1) of all do not exceed; 0 if there is none.
-    pub fn milliseconds(&self, share: f64) -> f64 {
+    pub(crate) fn milliseconds(&self, share: f64) -> f64 {
         let rank = (self.total as f64 * share).ceil().max(1.0) as u64;
         let mut seen = 0;
         for (index, count) in self.counts.iter().enumerate() {

@@ -4,11 +4,18 @@
 use crate::sample::{Sample, Samples};
 use crate::server::{Kind, Server};
 
-pub mod fanout;
+pub(crate) mod connect;
+pub(crate) mod fairness;
+pub(crate) mod fanout;
+pub(crate) mod heartbeat;
+pub(crate) mod limit;
+pub(crate) mod memory;
+pub(crate) mod publish;
+pub(crate) mod replay;
 
 /// What all measures are told.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Streams that one process can have at most, for its limit of open files.
     pub streams_max: usize,
     /// Threads that read streams.
@@ -28,18 +35,27 @@ impl Settings {
     ///
     /// # Errors
     /// When it does not start.
-    pub fn start(&self, kind: &Kind) -> Result<(Server, String), String> {
-        let server = kind.start(self.pid)?;
-        // A server that runs already has topics of earlier runs.
-        let seconds = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        Ok((server, format!("bench-{:x}", seconds.as_millis())))
+    pub(crate) fn start(&self, kind: &Kind) -> Result<(Server, String), String> {
+        Ok((kind.start(self.pid)?, new_run()))
     }
 
     /// Nothing collected yet.
-    pub fn samples(&self, measure: &'static str, kind: &Kind) -> Samples {
+    pub(crate) fn samples(&self, measure: &'static str, kind: &Kind) -> Samples {
         Samples::new(measure, &kind.name, self.run)
+    }
+
+    /// As many streams as were asked for, or as many as can be.
+    pub(crate) fn at_most(&self, streams: usize) -> usize {
+        streams.min(self.streams_max)
     }
 }
 
+/// What the names of topics begin with that nobody has used: a server that runs already has topics
+/// of earlier runs.
+pub(crate) fn new_run() -> String {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    format!("bench-{:x}", since.as_micros())
+}
+
 /// What a measure returns.
-pub type Measured = Result<Vec<Sample>, String>;
+pub(crate) type Measured = Result<Vec<Sample>, String>;

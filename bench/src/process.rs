@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(20);
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A child process; ends when it is dropped.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
 }
 
@@ -24,7 +25,7 @@ impl Process {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(command: &mut Command) -> Result<Process, String> {
+    pub(crate) fn start(command: &mut Command) -> Result<Process, String> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
         Ok(Process { child })
@@ -34,7 +35,7 @@ impl Process {
     ///
     /// # Errors
     /// When it cannot be started, or does not say so.
-    pub fn start_listening(command: &mut Command) -> Result<(Process, String), String> {
+    pub(crate) fn start_listening(command: &mut Command) -> Result<(Process, String), String> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
         let mut process = Process { child };
@@ -61,7 +62,7 @@ impl Process {
     }
 
     /// Its id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 }
@@ -85,10 +86,13 @@ impl Drop for Process {
 
 /// A loopback port that nobody has; below those that the kernel gives to outgoing connections, so
 /// that none of them takes it before the server does.
-pub fn free_port() -> u16 {
-    let mut port = 20_000 + (std::process::id() % 10_000) as u16;
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Two sessions side by side begin at different ones.
+    let first = (std::process::id() % 12_000) as u16;
     loop {
-        port = 20_000 + (port + 1) % 12_000;
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (first + next % 12_000) % 12_000;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
@@ -99,13 +103,13 @@ pub fn free_port() -> u16 {
 ///
 /// # Errors
 /// When nothing does.
-pub fn until_listening(what: &str, port: u16) -> Result<(), String> {
+pub(crate) fn until_listening(what: &str, port: u16) -> Result<(), String> {
     let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
     crate::clock::until(&format!("{what} to listen"), STARTS_WITHIN, listens)
 }
 
 /// A process and all its descendants.
-pub fn family(root: u32) -> Vec<u32> {
+pub(crate) fn family(root: u32) -> Vec<u32> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -137,7 +141,7 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 ///
 /// # Errors
 /// When one of them is gone.
-pub fn cpu_seconds(pids: &[u32]) -> Result<f64, String> {
+pub(crate) fn cpu_seconds(pids: &[u32]) -> Result<f64, String> {
     let mut ticks = 0;
     for &pid in pids {
         let fields = stat(pid).ok_or_else(|| format!("process {pid} is gone"))?;
@@ -153,7 +157,7 @@ pub fn cpu_seconds(pids: &[u32]) -> Result<f64, String> {
 ///
 /// # Errors
 /// When one of them is gone.
-pub fn memory_bytes(pids: &[u32]) -> Result<f64, String> {
+pub(crate) fn memory_bytes(pids: &[u32]) -> Result<f64, String> {
     let mut bytes = 0.0;
     for pid in pids {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
@@ -164,13 +168,13 @@ pub fn memory_bytes(pids: &[u32]) -> Result<f64, String> {
 }
 
 /// Memory of the kernel's own objects (sockets, epoll, files of all processes), in bytes.
-pub fn kernel_bytes() -> f64 {
+pub(crate) fn kernel_bytes() -> f64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     kib(&text, "Slab:") * 1024.0
 }
 
 /// Memory of all TCP buffers, in bytes.
-pub fn socket_buffer_bytes() -> f64 {
+pub(crate) fn socket_buffer_bytes() -> f64 {
     let text = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
     let tcp = text.lines().find_map(|line| line.strip_prefix("TCP:")).unwrap_or_default();
     let pages = tcp.split_whitespace().last().and_then(|pages| pages.parse::<f64>().ok());
@@ -184,7 +188,7 @@ fn kib(text: &str, name: &str) -> f64 {
 
 /// Raises the limit of open files to what the system allows, for this process and those it starts.
 /// Root may raise the hard limit too, where it is not fenced in. Returns the limit.
-pub fn raise_descriptor_limit() -> usize {
+pub(crate) fn raise_descriptor_limit() -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     let _ = setrlimit(Resource::Nofile, limit);

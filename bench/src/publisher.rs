@@ -23,7 +23,7 @@ use crate::server::Server;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
 /// When to publish what.
-pub enum Pace {
+pub(crate) enum Pace {
     /// (microseconds from the beginning, topic), in order of time.
     Schedule(Vec<(u64, u32)>),
     /// As soon as the connection has its answer, for so long; connection n publishes to topic n.
@@ -32,7 +32,7 @@ pub enum Pace {
 
 impl Pace {
     /// `rate` events a second for so long, evenly, to one topic after the other.
-    pub fn rate(rate: f64, seconds: f64, topics: u32) -> Pace {
+    pub(crate) fn rate(rate: f64, seconds: f64, topics: u32) -> Pace {
         let count = (rate * seconds).round().max(1.0) as u64;
         let at = |n: u64| ((n as f64 * 1e6 / rate) as u64, (n % u64::from(topics)) as u32);
         Pace::Schedule((0..count).map(at).collect())
@@ -41,7 +41,7 @@ impl Pace {
 
 /// What was published.
 #[derive(Default)]
-pub struct Published {
+pub(crate) struct Published {
     /// Events of each topic.
     pub counts: Vec<u32>,
     /// From when a publish was due to its answer.
@@ -54,13 +54,13 @@ pub struct Published {
 
 impl Published {
     /// How many events were published.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.counts.iter().map(|&count| u64::from(count)).sum()
     }
 }
 
 /// What to publish where.
-pub struct Job<'a> {
+pub(crate) struct Job<'a> {
     /// The server.
     pub server: &'a Server,
     /// What the names of this run's topics begin with.
@@ -73,6 +73,16 @@ pub struct Job<'a> {
     pub connections: usize,
     /// When it begins, in microseconds of the run's clock.
     pub begins: u64,
+}
+
+impl Job<'_> {
+    /// A connection of the line with this index.
+    fn connect(&self, epoll: &OwnedFd, index: usize) -> Result<OwnedFd, String> {
+        let socket = connect(self.server.publishing, 0).map_err(|e| format!("publisher: {e}"))?;
+        let data = epoll::EventData::new_u64(index as u64);
+        epoll::add(epoll, &socket, data, epoll::EventFlags::IN).map_err(|e| e.to_string())?;
+        Ok(socket)
+    }
 }
 
 struct Line {
@@ -88,7 +98,7 @@ struct Line {
 ///
 /// # Errors
 /// When a publish is refused, or an answer does not come.
-pub fn publish(job: &Job<'_>, pace: Pace) -> Result<Published, String> {
+pub(crate) fn publish(job: &Job<'_>, pace: Pace) -> Result<Published, String> {
     let count = match pace {
         Pace::Schedule(_) => job.connections.min(job.topics as usize),
         Pace::Closed(_) => job.connections,
@@ -96,9 +106,7 @@ pub fn publish(job: &Job<'_>, pace: Pace) -> Result<Published, String> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| e.to_string())?;
     let mut lines = Vec::new();
     for n in 0..count {
-        let socket = connect(job.server.publishing, 0).map_err(|e| format!("publisher: {e}"))?;
-        let index = epoll::EventData::new_u64(n as u64);
-        epoll::add(&epoll, &socket, index, epoll::EventFlags::IN).map_err(|e| e.to_string())?;
+        let socket = job.connect(&epoll, n)?;
         lines.push(Line { socket, waiting: VecDeque::new(), asked: None, answer: Vec::new() });
     }
     let mut run = Run {
@@ -167,7 +175,7 @@ impl Run<'_> {
             for event in &events[..count] {
                 let data = event.data;
                 let line = data.u64() as usize;
-                if self.answered(line)? {
+                if self.answered(epoll, line)? {
                     let now = clock::now();
                     if closed.is_some_and(|ends| now < ends) {
                         let topic = line as u32 % self.job.topics;
@@ -206,8 +214,8 @@ impl Run<'_> {
     }
 
     /// Reads what there is of an answer; says whether it is complete.
-    fn answered(&mut self, line: usize) -> Result<bool, String> {
-        let line = &mut self.lines[line];
+    fn answered(&mut self, epoll: &OwnedFd, index: usize) -> Result<bool, String> {
+        let line = &mut self.lines[index];
         let mut buffer = [0; 4096];
         match rustix::net::recv(&line.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Err("the server closed a publisher's connection".to_owned()),
@@ -215,12 +223,16 @@ impl Run<'_> {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
             Err(error) => return Err(format!("publisher: {error}")),
         }
-        let Some(body) = complete(&line.answer)? else { return Ok(false) };
+        let Some((body, goes_on)) = complete(&line.answer)? else { return Ok(false) };
         if let Some((_, id)) = body.split_once("{\"id\":\"") {
             self.published.last_id.clear();
             self.published.last_id.push_str(id.split('"').next().unwrap_or_default());
         }
         line.answer.clear();
+        if !goes_on {
+            // Some take one request a connection.
+            line.socket = self.job.connect(epoll, index)?;
+        }
         if let Some(due) = line.asked.take() {
             self.published.answers.record(clock::now().saturating_sub(due));
             self.asked -= 1;
@@ -229,8 +241,8 @@ impl Run<'_> {
     }
 }
 
-/// The body of an answer, once all of it is there.
-fn complete(answer: &[u8]) -> Result<Option<&str>, String> {
+/// The body of an answer, once all of it is there, and whether another request can follow.
+fn complete(answer: &[u8]) -> Result<Option<(&str, bool)>, String> {
     let text = std::str::from_utf8(answer).map_err(|_| "an answer that is no text".to_owned())?;
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return Ok(None) };
     let status = head.get(9..12).unwrap_or_default();
@@ -246,5 +258,6 @@ fn complete(answer: &[u8]) -> Result<Option<&str>, String> {
     } else {
         header("transfer-encoding").is_none() || body.ends_with("0\r\n\r\n")
     };
-    Ok(whole.then_some(body))
+    let goes_on = !header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    Ok(whole.then_some((body, goes_on)))
 }

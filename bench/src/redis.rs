@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::process::{self, Process};
 
 /// A Redis in memory, on a free port.
-pub struct Redis {
+pub(crate) struct Redis {
     process: Process,
     /// Its port on 127.0.0.1.
     pub port: u16,
@@ -18,7 +18,7 @@ impl Redis {
     ///
     /// # Errors
     /// When there is no `redis-server`, or it does not start.
-    pub fn start() -> Result<Redis, String> {
+    pub(crate) fn start() -> Result<Redis, String> {
         let port = process::free_port();
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]);
@@ -29,7 +29,7 @@ impl Redis {
     }
 
     /// Its process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
 
@@ -37,7 +37,7 @@ impl Redis {
     ///
     /// # Errors
     /// When there is no answer, or it is an error.
-    pub fn ask(&self, command: &[&str]) -> Result<String, String> {
+    pub(crate) fn ask(&self, command: &[&str]) -> Result<String, String> {
         let ask = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
             let mut request = format!("*{}\r\n", command.len());
@@ -65,21 +65,11 @@ impl Redis {
     ///
     /// # Errors
     /// When Redis does not say.
-    pub fn calls(&self, command: &str) -> Result<f64, String> {
+    pub(crate) fn calls(&self, command: &str) -> Result<f64, String> {
         let statistics = self.ask(&["INFO", "commandstats"])?;
         let start = format!("cmdstat_{command}:calls=");
         let line = statistics.lines().find_map(|line| line.strip_prefix(start.as_str()));
         let calls = line.and_then(|line| line.split(',').next()?.parse().ok());
         Ok(calls.unwrap_or_default())
-    }
-
-    /// What it says its version is.
-    ///
-    /// # Errors
-    /// When Redis does not say.
-    pub fn version(&self) -> Result<String, String> {
-        let server = self.ask(&["INFO", "server"])?;
-        let version = server.lines().find_map(|line| line.strip_prefix("redis_version:"));
-        Ok(version.unwrap_or("unknown").to_owned())
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// One number of one run of one server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Which measure: a row's group in the table.
     pub measure: String,
     /// Its case, such as how many topics and streams.
@@ -20,7 +20,7 @@ pub struct Sample {
 }
 
 /// Collects the samples of one measure of one server.
-pub struct Samples {
+pub(crate) struct Samples {
     measure: &'static str,
     server: String,
     run: usize,
@@ -30,12 +30,12 @@ pub struct Samples {
 
 impl Samples {
     /// Nothing yet.
-    pub fn new(measure: &'static str, server: &str, run: usize) -> Samples {
+    pub(crate) fn new(measure: &'static str, server: &str, run: usize) -> Samples {
         Samples { measure, server: server.to_owned(), run, all: Vec::new() }
     }
 
     /// One more number; also said at once on standard error, since a run takes long.
-    pub fn add(&mut self, case: &str, metric: &str, value: f64) {
+    pub(crate) fn add(&mut self, case: &str, metric: &str, value: f64) {
         let Samples { measure, server, run, .. } = self;
         eprintln!("  {measure:10} {server:18} {case:32} {metric:40} {value:12.3}");
         self.all.push(Sample {

@@ -10,7 +10,7 @@ use memchr::memchr;
 
 /// What a stream said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+pub(crate) enum Heard {
     /// The stream is open: the head came and, if the server greets, its first block.
     Opened,
     /// An event.
@@ -37,7 +37,7 @@ enum Place {
 
 /// Where in a stream its reader is.
 #[derive(Debug)]
-pub struct Scanner {
+pub(crate) struct Scanner {
     place: Place,
     greets: bool,
     opened: bool,
@@ -63,7 +63,7 @@ enum Marker {
 
 impl Scanner {
     /// At the beginning of an answer. `greets`: the server begins its streams with a block.
-    pub fn new(greets: bool) -> Scanner {
+    pub(crate) fn new(greets: bool) -> Scanner {
         Scanner {
             place: Place::Head,
             greets,
@@ -83,7 +83,11 @@ impl Scanner {
     ///
     /// # Errors
     /// What is wrong with the stream; it should not be read any further.
-    pub fn read(&mut self, bytes: &[u8], mut heard: impl FnMut(Heard)) -> Result<(), String> {
+    pub(crate) fn read(
+        &mut self,
+        bytes: &[u8],
+        mut heard: impl FnMut(Heard),
+    ) -> Result<(), String> {
         let mut rest = bytes;
         while let Some(&byte) = rest.first() {
             match self.place {

@@ -6,12 +6,13 @@ use std::process::Command;
 
 use crate::process::{self, Process};
 use crate::redis::Redis;
+use crate::report;
 
 mod peers;
 
 /// How a server is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub(crate) enum Dialect {
     /// Fantail's topics API; the reference speaks it too.
     Fantail,
     /// Nchan as [`peers`] configures it.
@@ -24,17 +25,17 @@ pub enum Dialect {
 
 impl Dialect {
     /// Whether every stream begins with a block.
-    pub fn greets(self) -> bool {
-        self == Dialect::Fantail
-    }
-
-    /// Whether a stream can resume after an id that publishing returned.
-    pub fn resumes(self) -> bool {
+    pub(crate) fn greets(self) -> bool {
         self == Dialect::Fantail
     }
 
     /// The request that opens a stream.
-    pub fn stream_request(self, run: &str, topic: u32, last_event_id: Option<&str>) -> String {
+    pub(crate) fn stream_request(
+        self,
+        run: &str,
+        topic: u32,
+        last_event_id: Option<&str>,
+    ) -> String {
         let path = match self {
             Dialect::Fantail => format!("/topics/{run}-{topic}/events"),
             Dialect::Nchan => format!("/sub/{run}-{topic}"),
@@ -49,7 +50,7 @@ impl Dialect {
     }
 
     /// Appends the request that publishes `data`, which needs no escaping in JSON.
-    pub fn publish_request(self, run: &str, topic: u32, data: &str, request: &mut Vec<u8>) {
+    pub(crate) fn publish_request(self, run: &str, topic: u32, data: &str, request: &mut Vec<u8>) {
         use std::io::Write as _;
         let (path, kind, before, after) = match self {
             Dialect::Fantail => {
@@ -81,7 +82,7 @@ impl Dialect {
 
 /// Which server to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kind {
+pub(crate) struct Kind {
     /// How it is named in the table: what was written, without the path.
     pub name: String,
     base: Base,
@@ -128,18 +129,64 @@ impl std::str::FromStr for Kind {
 
 impl Kind {
     /// Whether it keeps its events in Redis.
-    pub fn has_redis(&self) -> bool {
+    pub(crate) fn has_redis(&self) -> bool {
         matches!(self.base, Base::Fantail { redis: true } | Base::Nchan { redis: true })
     }
 
     /// Whether a stream can resume.
-    pub fn resumes(&self) -> bool {
+    pub(crate) fn resumes(&self) -> bool {
         matches!(self.base, Base::Fantail { .. })
     }
 
-    /// Whether it is what all others are compared with.
-    pub fn is_reference(&self) -> bool {
-        self.base == Base::Reference
+    /// Whether it is Fantail or the reference: whatever the bench measures, they can do.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self.base, Base::Fantail { .. } | Base::Reference | Base::Running(_))
+    }
+
+    /// Why it cannot be started here, if it cannot.
+    pub(crate) fn absent(&self) -> Option<String> {
+        let lacks = |path: &str| !Path::new(path).exists();
+        match self.base {
+            Base::Fantail { .. } => self.binary("fantail").err(),
+            Base::Reference => self.binary("fantail-bench-reference").err(),
+            Base::Running(_) => None,
+            Base::Nchan { .. } if lacks(peers::NCHAN_MODULE) => {
+                Some("apt-get install libnginx-mod-nchan".to_owned())
+            }
+            Base::Pushpin if lacks(peers::PUSHPIN) || lacks(peers::NGINX) => {
+                Some("apt-get install pushpin nginx".to_owned())
+            }
+            Base::DurableStreams if self.version().is_none() => {
+                Some("cargo install durable-streams-server".to_owned())
+            }
+            Base::Nchan { .. } | Base::Pushpin | Base::DurableStreams => None,
+        }
+    }
+
+    /// Its program, and what that says its version is.
+    pub(crate) fn version(&self) -> Option<(String, String)> {
+        let package = |name: &str| {
+            let format = "-f=${Package} ${Version}";
+            report::says("dpkg-query", &["-W", format, name])
+        };
+        let version = match self.base {
+            Base::Fantail { .. } => {
+                report::says(&self.binary("fantail").ok()?.to_string_lossy(), &["--version"])
+            }
+            Base::Nchan { .. } => {
+                format!("{}, {}", package("nginx"), package("libnginx-mod-nchan"))
+            }
+            Base::Pushpin => {
+                format!("{}, {}, {}", package("pushpin"), package("condure"), package("zurl"))
+            }
+            Base::DurableStreams => {
+                let path = self.binary.clone().unwrap_or_else(peers::durable_streams_binary);
+                let version = report::says(&path.to_string_lossy(), &["--version"]);
+                return (version != "unknown").then(|| (self.name.clone(), version));
+            }
+            Base::Reference | Base::Running(_) => return None,
+        };
+        Some((self.name.clone(), version))
     }
 
     /// The program, if it is one of ours: the one that was named, or the one beside this.
@@ -160,7 +207,7 @@ impl Kind {
     ///
     /// # Errors
     /// When something does not start.
-    pub fn start(&self, pid: Option<u32>) -> Result<Server, String> {
+    pub(crate) fn start(&self, pid: Option<u32>) -> Result<Server, String> {
         let redis = if self.has_redis() { Some(Redis::start()?) } else { None };
         self.start_on(redis, pid)
     }
@@ -169,7 +216,11 @@ impl Kind {
     ///
     /// # Errors
     /// When something does not start.
-    pub fn start_on(&self, redis: Option<Redis>, pid: Option<u32>) -> Result<Server, String> {
+    pub(crate) fn start_on(
+        &self,
+        redis: Option<Redis>,
+        pid: Option<u32>,
+    ) -> Result<Server, String> {
         match self.base {
             Base::Fantail { .. } => {
                 let mut command = Command::new(self.binary("fantail")?);
@@ -185,7 +236,6 @@ impl Kind {
                 self.ours(&mut Command::new(self.binary("fantail-bench-reference")?), None)
             }
             Base::Running(address) => Ok(Server {
-                name: self.name.clone(),
                 streams: address,
                 publishing: address,
                 dialect: Dialect::Fantail,
@@ -194,8 +244,8 @@ impl Kind {
                 _processes: Vec::new(),
                 _directory: None,
             }),
-            Base::Nchan { .. } => peers::nchan(self, redis),
-            Base::Pushpin => peers::pushpin(self),
+            Base::Nchan { .. } => peers::nchan(redis),
+            Base::Pushpin => peers::pushpin(),
             Base::DurableStreams => peers::durable_streams(self),
         }
     }
@@ -204,7 +254,6 @@ impl Kind {
         let (process, address) = Process::start_listening(command)?;
         let address = address.parse().map_err(|_| format!("it listens on {address}"))?;
         Ok(Server {
-            name: self.name.clone(),
             streams: address,
             publishing: address,
             dialect: Dialect::Fantail,
@@ -217,9 +266,7 @@ impl Kind {
 }
 
 /// A server that runs.
-pub struct Server {
-    /// As in the table.
-    pub name: String,
+pub(crate) struct Server {
     /// Where streams are opened.
     pub streams: SocketAddrV4,
     /// Where events are published.
@@ -237,7 +284,7 @@ pub struct Server {
 
 impl Server {
     /// Its processes, without Redis.
-    pub fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         self.root.map(process::family).unwrap_or_default()
     }
 
@@ -245,7 +292,7 @@ impl Server {
     ///
     /// # Errors
     /// When one of them is gone.
-    pub fn cpu_seconds(&self) -> Result<[f64; 2], String> {
+    pub(crate) fn cpu_seconds(&self) -> Result<[f64; 2], String> {
         let redis: Vec<u32> = self.redis.iter().map(Redis::pid).collect();
         Ok([process::cpu_seconds(&self.pids())?, process::cpu_seconds(&redis)?])
     }
@@ -254,12 +301,12 @@ impl Server {
     ///
     /// # Errors
     /// When one of them is gone.
-    pub fn memory_bytes(&self) -> Result<f64, String> {
+    pub(crate) fn memory_bytes(&self) -> Result<f64, String> {
         process::memory_bytes(&self.pids())
     }
 
     /// Ends the server and returns its Redis, which goes on.
-    pub fn end(self) -> Option<Redis> {
+    pub(crate) fn end(self) -> Option<Redis> {
         self.redis
     }
 
@@ -267,7 +314,7 @@ impl Server {
     ///
     /// # Errors
     /// When the server refuses.
-    pub fn prepare(&self, run: &str, topics: u32) -> Result<(), String> {
+    pub(crate) fn prepare(&self, run: &str, topics: u32) -> Result<(), String> {
         if self.dialect == Dialect::DurableStreams {
             peers::create_streams(self, run, topics)?;
         }

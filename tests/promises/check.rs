@@ -48,7 +48,7 @@ async fn a_killed_node_breaks_connections_and_no_promise() {
     let bases: Vec<String> = cluster.nodes.iter().map(|node| node.base.clone()).collect();
     let bases: Vec<&str> = bases.iter().map(String::as_str).collect();
     // What the node had published and not answered yet is sent again: that is another promise.
-    let running = Checker::start(Plan { idempotent: false, ..plan(&bases) }).await.unwrap();
+    let running = Checker::start(plan(&bases)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     cluster.nodes[0].process.kill();
     let fault = Instant::now();
