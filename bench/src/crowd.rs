@@ -21,8 +21,6 @@ use crate::histogram::Histogram;
 use crate::scanner::{Heard, Scanner};
 use crate::server::Server;
 
-/// Streams of one thread that are being opened at the same time; below every server's backlog.
-const OPENING_MAX: usize = 128;
 /// Streams from one source address: the kernel has some 28,000 ports for it.
 const STREAMS_PER_ADDRESS: usize = 20_000;
 /// How long opening all of them may take.
@@ -256,7 +254,7 @@ impl Reader {
         let plans = std::mem::take(&mut self.plans);
         let mut plans = plans.iter();
         while !self.progress.stop.load(Ordering::Relaxed) {
-            while opened > 0 && self.opening < OPENING_MAX {
+            while opened > 0 && self.opening < self.dialect.opening_max() {
                 let Some((n, plan)) = plans.next() else { break };
                 self.open(&epoll, *n, plan).map_err(|error| format!("a stream: {error}"))?;
                 opened -= 1;
