@@ -11,7 +11,8 @@ const METRICS: [(&str, &str); 4] = [
     ("memory", "user memory bytes per stream"),
     ("limit", "highest rate, deliveries/s"),
 ];
-const COLOURS: [&str; 6] = ["#8a8f98", "#d9480f", "#f2a65a", "#3b7ea1", "#6b9f5b", "#8e6bbf"];
+const COLOURS: [&str; 7] =
+    ["#8a8f98", "#d9480f", "#f2a65a", "#3b7ea1", "#6b9f5b", "#8e6bbf", "#c9a227"];
 const WIDTH: usize = 860;
 const LABEL_WIDTH: usize = 230;
 const BAR_WIDTH: usize = WIDTH - LABEL_WIDTH - 90;

@@ -21,10 +21,9 @@ use crate::histogram::Histogram;
 use crate::scanner::{Heard, Scanner};
 use crate::server::Server;
 
-/// Streams of one thread that are being opened at the same time; below every server's backlog.
-const OPENING_MAX: usize = 128;
-/// Streams from one source address: the kernel has some 28,000 ports for it.
-const STREAMS_PER_ADDRESS: usize = 20_000;
+/// Streams of one crowd from one source address: the kernel has some 28,000 ports for it, and there
+/// can be three crowds at a time.
+const STREAMS_PER_ADDRESS: usize = 8_000;
 /// How long opening all of them may take.
 const OPENS_WITHIN: Duration = Duration::from_secs(60);
 /// What one `recv` takes at most, in bytes.
@@ -256,7 +255,7 @@ impl Reader {
         let plans = std::mem::take(&mut self.plans);
         let mut plans = plans.iter();
         while !self.progress.stop.load(Ordering::Relaxed) {
-            while opened > 0 && self.opening < OPENING_MAX {
+            while opened > 0 && self.opening < self.dialect.opening_max() {
                 let Some((n, plan)) = plans.next() else { break };
                 self.open(&epoll, *n, plan).map_err(|error| format!("a stream: {error}"))?;
                 opened -= 1;
@@ -355,4 +354,45 @@ pub(crate) fn connect(address: SocketAddrV4, source: usize) -> io::Result<OwnedF
     }
     rustix::net::connect(&socket, &address)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::server::Kind;
+
+    /// What a crowd of one stream makes of events with these numbers, of three that were published.
+    fn verdict(numbers: &[u32]) -> Result<u64, String> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut text = "HTTP/1.1 200 OK\r\n\r\nid: 0-a\ndata: {}\n\n".to_owned();
+        for number in numbers {
+            text += &format!("id: {number}-a\ndata: ~{number}.5~\n\n");
+        }
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            stream.write_all(text.as_bytes()).unwrap();
+            // Until the crowd has gone.
+            let _ = stream.read(&mut [0; 1]);
+        });
+        let kind: Kind = format!("http://{address}").parse().unwrap();
+        let (crowd, _) =
+            Crowd::opened(&kind.start(None).unwrap(), "run", &Plan::spread(1, 1), 1).unwrap();
+        crowd.until_delivered(numbers.len() as u64, Duration::from_secs(20)).unwrap();
+        let account = crowd.close_complete(&[3]);
+        server.join().unwrap();
+        account.map(|account| account.delivered)
+    }
+
+    #[test]
+    fn what_is_lost_comes_twice_or_out_of_order_does_not_count_as_measured() {
+        assert_eq!(verdict(&[1, 2, 3]), Ok(3));
+        for wrong in [&[1, 3][..], &[1, 2], &[1, 2, 2, 3], &[1, 2, 3, 1], &[2, 1, 3], &[]] {
+            assert!(verdict(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

@@ -119,6 +119,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Commands) -> Result<(), String> {
+    process::end_all_on_signals()?;
     let descriptors = process::raise_descriptor_limit();
     match command {
         Commands::All { common, only, into } => {

@@ -5,15 +5,44 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 /// How long a program may take to start.
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
 /// How long it may take to end by itself.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// The processes that run, for the end that nobody planned.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// Ends all processes that were started, and this one, when it is told to end.
+///
+/// # Errors
+/// When signals cannot be awaited.
+pub(crate) fn end_all_on_signals() -> Result<(), String> {
+    let signals = [SIGINT, SIGTERM, SIGHUP];
+    let mut signals = Signals::new(signals).map_err(|error| error.to_string())?;
+    std::thread::spawn(move || {
+        if let Some(number) = signals.forever().next() {
+            for &pid in RUNNING.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                terminate(pid);
+            }
+            std::process::exit(128 + number);
+        }
+    });
+    Ok(())
+}
+
+fn terminate(pid: u32) {
+    if let Some(pid) = Pid::from_raw(pid as i32) {
+        let _ = kill_process(pid, Signal::TERM);
+    }
+}
 
 /// A child process; ends when it is dropped.
 pub(crate) struct Process {
@@ -27,8 +56,7 @@ impl Process {
     /// When it cannot be started.
     pub(crate) fn start(command: &mut Command) -> Result<Process, String> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-        Ok(Process { child })
+        Process::spawn(command)
     }
 
     /// Starts a program that says on standard error where it listens, as `http://<address>`.
@@ -37,8 +65,7 @@ impl Process {
     /// When it cannot be started, or does not say so.
     pub(crate) fn start_listening(command: &mut Command) -> Result<(Process, String), String> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-        let mut process = Process { child };
+        let mut process = Process::spawn(command)?;
         let stderr = process.child.stderr.take().ok_or("no standard error")?;
         let (said, heard) = mpsc::channel();
         std::thread::spawn(move || {
@@ -61,6 +88,13 @@ impl Process {
         Ok((process, address))
     }
 
+    fn spawn(command: &mut Command) -> Result<Process, String> {
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
+        running.push(child.id());
+        Ok(Process { child })
+    }
+
     /// Its id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -69,18 +103,19 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if let Some(pid) = Pid::from_raw(self.pid() as i32) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        terminate(self.pid());
         let began = Instant::now();
-        while began.elapsed() < ENDS_WITHIN {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if began.elapsed() > ENDS_WITHIN {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                break;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Only now: the id may be given to another process.
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|&pid| pid != self.pid());
     }
 }
 

@@ -125,8 +125,9 @@ impl Record {
         let runs = self.samples.iter().map(|sample| sample.run).max().unwrap_or_default();
         let _ = writeln!(
             text,
-            "Medians of {runs} runs, in which the servers took turns; in brackets the least and the \
-             greatest; behind × the median divided by that of {}.\n",
+            "Medians of {runs} run{}, in which the servers took turns; in brackets the least and \
+             the greatest; behind × the median divided by that of {}.\n",
+            if runs == 1 { "" } else { "s" },
             self.servers.first().map_or("the first", String::as_str)
         );
         let _ = writeln!(text, "- date: {}", self.date);

@@ -29,6 +29,15 @@ impl Dialect {
         self == Dialect::Fantail
     }
 
+    /// Streams of one thread that are being opened at the same time; below every server's backlog.
+    pub(crate) fn opening_max(self) -> usize {
+        match self {
+            // With more, some are refused with 502.
+            Dialect::Pushpin => 16,
+            _ => 128,
+        }
+    }
+
     /// The request that opens a stream.
     pub(crate) fn stream_request(
         self,

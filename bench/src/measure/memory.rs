@@ -16,6 +16,7 @@ const STEPS: [usize; 3] = [1_000, 10_000, 50_000];
 const EVENTS: u32 = 10;
 /// How long memory may take to come to rest.
 const REST: Duration = Duration::from_secs(2);
+const REST_QUICK: Duration = Duration::from_millis(500);
 
 /// Memory by stream, in bytes, with all streams on one topic, or each on its own.
 ///
@@ -23,6 +24,7 @@ const REST: Duration = Duration::from_secs(2);
 /// When not all streams open, or one of them fails.
 pub(crate) fn memory(settings: &Settings, kind: &Kind, one_topic: bool) -> Measured {
     let mut samples = settings.samples("memory", kind);
+    let rest = if settings.quick { REST_QUICK } else { REST };
     let (server, run) = settings.start(kind)?;
     let mut steps: Vec<usize> = STEPS.iter().map(|&step| settings.at_most(step)).collect();
     if settings.quick {
@@ -46,7 +48,7 @@ pub(crate) fn memory(settings: &Settings, kind: &Kind, one_topic: bool) -> Measu
     let published = publish(&job(&first, 1), Pace::Schedule(vec![(0, 0); EVENTS as usize]))?;
     crowd.until_delivered(50 * u64::from(EVENTS), LAST_DELIVERY_WITHIN)?;
     crowd.close_complete(&published.counts)?;
-    std::thread::sleep(REST);
+    std::thread::sleep(rest);
 
     let readings = || {
         Ok::<_, String>([
@@ -64,7 +66,7 @@ pub(crate) fn memory(settings: &Settings, kind: &Kind, one_topic: bool) -> Measu
         let (crowd, _) = Crowd::opened(&server, &run, &spread[open..], settings.threads)?;
         crowds.push(crowd);
         open = step;
-        std::thread::sleep(REST);
+        std::thread::sleep(rest);
         let after = readings()?;
         let each = |n: usize| (after[n] - before[n]) / step as f64;
         let case = format!("{step} idle streams, {how}");
@@ -81,7 +83,7 @@ pub(crate) fn memory(settings: &Settings, kind: &Kind, one_topic: bool) -> Measu
         for crowd in &crowds {
             crowd.until_delivered(wanted(crowd), LAST_DELIVERY_WITHIN)?;
         }
-        std::thread::sleep(REST);
+        std::thread::sleep(rest);
         let each = (server.memory_bytes()? - before[0]) / open as f64;
         let case = format!("{open} idle streams, {how}");
         samples.add(&case, "user memory bytes per stream, after 10 events", each);

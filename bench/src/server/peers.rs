@@ -25,6 +25,9 @@ pub(super) const PUSHPIN: &str = "/usr/bin/pushpin";
 /// Debian puts nginx where not everybody's path leads.
 pub(super) const NGINX: &str = "/usr/sbin/nginx";
 
+/// What some need after they began to answer.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+
 /// A directory that is removed when it is dropped.
 pub(crate) struct Directory(PathBuf);
 
@@ -93,6 +96,10 @@ pub(super) fn nchan(redis: Option<Redis>) -> Result<Server, String> {
     process::until_listening("nginx", port)?;
     // It listens before it has its connections to Redis, and refuses until then.
     until_taken("POST", port, "/pub/ready")?;
+    if redis.is_some() {
+        // That was one of its workers; none tells when the others have theirs.
+        std::thread::sleep(SETTLES_WITHIN);
+    }
     Ok(Server {
         streams: loopback(port),
         publishing: loopback(port),
@@ -141,8 +148,9 @@ pub(super) fn pushpin() -> Result<Server, String> {
         Process::start(Command::new(PUSHPIN).arg(format!("--config={}", file.display())))?;
     process::until_listening("pushpin", streams)?;
     process::until_listening("pushpin", publishing)?;
-    // Its parts find each other only after they listen.
+    // Its parts find each other only after they listen, and some streams are cut until they have.
     until_taken("GET", streams, "/stream/ready")?;
+    std::thread::sleep(SETTLES_WITHIN);
     Ok(Server {
         streams: loopback(streams),
         publishing: loopback(publishing),
