@@ -128,7 +128,11 @@ impl Gateway {
         };
         let carriers = match config.reactors {
             0 => None,
-            count => Some(Reactors::start(count, &node, config.write_timeout)?),
+            count => match Reactors::start(count, &node, config.write_timeout) {
+                Ok(carriers) => Some(carriers),
+                Err(error) if error.kind() == std::io::ErrorKind::Unsupported => None,
+                Err(error) => return Err(error),
+            },
         };
         let reactors = carriers.as_ref().map(|(reactors, _)| reactors.clone());
         let serving = serve::serve(listener, node.clone(), router, limits, carriers, stopped);

@@ -19,7 +19,9 @@
 //! 6. The relay feeds the topic's tail in the [`hub`], which wakes the connections.
 //! 7. Each [`connection`] asks the tail for what comes after its own position. One that is further
 //!    behind asks [`replay`], which reads the log for all who ask for the same.
-//! 8. What the connection says becomes the body of an HTTP response, and so bytes on a socket.
+//! 8. What the connection says becomes the body of an HTTP response, and so bytes on a socket. A
+//!    plain stream that has caught up leaves the HTTP server: a [`reactor`] carries it, thousands in
+//!    one thread, until there is something else to say than the next entry.
 //!
 //! Around it: [`config`] and [`gateway`] (start and drain), [`admission`] (how many streams),
 //! [`canary`] (whether this node can deliver), [`telemetry`] (what operators see), [`health`] (what

@@ -13,17 +13,16 @@
 //! `writev` where several wait.
 
 mod carried;
+mod events;
 #[cfg(test)]
 mod tempers;
 mod wheel;
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::net::SendFlags;
 use socket2::SockRef;
 use tokio::sync::mpsc;
@@ -33,12 +32,7 @@ use crate::connection::{Drain, Lifetime, Node, Parked};
 use crate::hub::{Audience, HubTopic};
 use crate::position::Position;
 use carried::{Carried, Moving, Outlet, Ways};
-
-/// Events taken from the kernel at a time.
-const EVENTS_MAX: usize = 256;
-
-/// The event that is no stream's: somebody wrote to the inbox.
-const INBOX: u64 = u64::MAX;
+use events::{Events, Happened};
 
 /// A stream that goes back to be a connection.
 pub struct Returned {
@@ -67,7 +61,8 @@ impl Reactors {
     /// out of the receiver: as many as there are streams, so its bound is theirs.
     ///
     /// # Errors
-    /// When the system has no descriptors or threads left.
+    /// When the system has no descriptors or threads left, or nothing to build this on
+    /// ([`io::ErrorKind::Unsupported`]).
     pub fn start(
         count: usize,
         node: &Arc<Node>,
@@ -84,7 +79,9 @@ impl Reactors {
                 write_timeout,
                 clock: Box::new(move || clock.now_milliseconds()),
             };
-            let reactor = Reactor::new(inbox.clone(), ways, give_back.clone())?;
+            let carried = Carried::new(ways, inbox.clone(), Instant::now());
+            let give_back = give_back.clone();
+            let reactor = Reactor { inbox: inbox.clone(), carried, give_back, draining: false };
             std::thread::Builder::new()
                 .name(format!("reactor-{n}"))
                 .spawn(move || reactor.run())?;
@@ -121,7 +118,7 @@ struct Inbox {
     messages: Mutex<Vec<Message>>,
     /// The reactor was told that there are messages.
     told: AtomicBool,
-    bell: OwnedFd,
+    events: Events,
 }
 
 enum Message {
@@ -134,15 +131,14 @@ enum Message {
 
 impl Inbox {
     fn new() -> io::Result<Inbox> {
-        let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Inbox { messages: Mutex::default(), told: AtomicBool::new(false), bell })
+        let events = Events::new()?;
+        Ok(Inbox { messages: Mutex::default(), told: AtomicBool::new(false), events })
     }
 
     fn post(&self, message: Message) {
         self.messages().push(message);
         if !self.told.swap(true, Ordering::AcqRel) {
-            // It is edge-triggered and never read: it can only fail by being full, after 2^64.
-            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+            self.events.ring();
         }
     }
 
@@ -183,7 +179,6 @@ impl Outlet for Carrier {
 
 /// One thread.
 struct Reactor {
-    epoll: OwnedFd,
     inbox: Arc<Inbox>,
     carried: Carried<Carrier>,
     give_back: mpsc::UnboundedSender<Returned>,
@@ -191,71 +186,41 @@ struct Reactor {
 }
 
 impl Reactor {
-    fn new(
-        inbox: Arc<Inbox>,
-        ways: Ways,
-        give_back: mpsc::UnboundedSender<Returned>,
-    ) -> io::Result<Reactor> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&epoll, &inbox.bell, epoll::EventData::new_u64(INBOX), flags)?;
-        let carried = Carried::new(ways, inbox.clone(), Instant::now());
-        Ok(Reactor { epoll, inbox, carried, give_back, draining: false })
-    }
-
     fn run(mut self) {
-        let mut events = Vec::with_capacity(EVENTS_MAX);
         loop {
-            let timeout = self.timeout();
-            events.clear();
-            match epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                timeout.as_ref(),
-            ) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    // The descriptor is ours and valid, so this cannot be; without it nothing can
-                    // be carried, and closing the sockets makes their clients come back.
-                    tracing::error!(%error, "a reactor cannot wait");
-                    return;
+            // The inbox is rung through its own copy: `self` is lent to what happens.
+            let events = self.inbox.clone();
+            let mut now = None;
+            let waited = events.events.wait(self.longest_wait(), |data, happened| {
+                let now = *now.get_or_insert_with(Instant::now);
+                let id = ((data >> 32) as u32, data as u32);
+                match happened {
+                    Happened::HungUp => self.carried.hung_up(id),
+                    Happened::Writable => self.carried.writable(id, now),
                 }
-            }
-            let now = Instant::now();
-            for event in &events {
-                let (data, flags) = (event.data.u64(), event.flags);
-                if data != INBOX {
-                    self.stream_event(data, flags, now);
-                }
+            });
+            if let Err(error) = waited {
+                // The descriptor is ours and valid, so this cannot be; without it nothing can be
+                // carried, and closing the sockets makes their clients come back.
+                tracing::error!(%error, "a reactor cannot wait");
+                return;
             }
             if self.inbox.told.swap(false, Ordering::AcqRel) && !self.read_inbox() {
                 return;
             }
+            let now = Instant::now();
             self.carried.pass_time(now);
             self.carried.work(now);
             self.let_go();
         }
     }
 
-    /// How long to wait for events; `None` for ever.
-    fn timeout(&self) -> Option<Timespec> {
-        let wait = if self.carried.is_busy() {
-            Duration::ZERO
-        } else {
-            let wakes_at = self.carried.wakes_at()?;
-            wakes_at.saturating_duration_since(Instant::now())
-        };
-        Some(Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) })
-    }
-
-    fn stream_event(&mut self, data: u64, flags: epoll::EventFlags, now: Instant) {
-        let id = ((data >> 32) as u32, data as u32);
-        let over = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
-        if flags.intersects(over) {
-            self.carried.hung_up(id);
-        } else if flags.contains(epoll::EventFlags::OUT) {
-            self.carried.writable(id, now);
+    /// How long nothing is to be done if nothing happens; `None` for ever.
+    fn longest_wait(&self) -> Option<Duration> {
+        if self.carried.is_busy() {
+            return Some(Duration::ZERO);
         }
+        Some(self.carried.wakes_at()?.saturating_duration_since(Instant::now()))
     }
 
     /// Says no when it is time to stop.
@@ -285,13 +250,8 @@ impl Reactor {
             return;
         }
         let (id, outlet) = self.carried.take(moving);
-        let data = u64::from(id.0) << 32 | u64::from(id.1);
-        // Edge-triggered, so that a slow socket costs nothing until it takes bytes again. Nothing
-        // is read: what a client sends after its request waits in the kernel, which bounds it.
-        let flags = epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
-        let watched =
-            epoll::add(&self.epoll, outlet.socket.as_fd(), epoll::EventData::new_u64(data), flags);
-        if let Err(error) = watched {
+        let data = (u64::from(id.0) << 32) | u64::from(id.1);
+        if let Err(error) = self.inbox.events.watch(&outlet.socket, data) {
             tracing::warn!(%error, "a stream cannot be carried");
             self.carried.hung_up(id);
         }
@@ -303,8 +263,7 @@ impl Reactor {
         for moving in self.carried.leaving.drain(..) {
             let Moving { outlet, topic, position, snapshot, lifetime } = moving;
             let Carrier { socket, open } = outlet;
-            // It was not added yet if it was turned away.
-            let _ = epoll::delete(&self.epoll, &socket);
+            self.inbox.events.unwatch(&socket);
             let returned = Returned { socket, open, topic, position, snapshot, lifetime };
             // With nobody left to take it the node is about to end, and so is the stream.
             let _ = self.give_back.send(returned);
