@@ -175,6 +175,10 @@ impl Outlet for Carrier {
     fn abandon(&mut self) {
         let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
     }
+
+    fn error(&self) -> Option<io::ErrorKind> {
+        self.socket.take_error().ok().flatten().map(|error| error.kind())
+    }
 }
 
 /// One thread.

@@ -34,6 +34,9 @@ pub(super) trait Outlet {
 
     /// What was written and not sent shall be forgotten.
     fn abandon(&mut self);
+
+    /// Why it broke by itself, if it did.
+    fn error(&self) -> Option<ErrorKind>;
 }
 
 /// A stream as it begins here, or leaves for where more can be said.
@@ -327,7 +330,7 @@ impl<S: Outlet> Carried<S> {
         let mut left = match written {
             Ok(written) => written,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(_) => return self.close(at, "client"),
+            Err(error) => return self.close(at, reason(error.kind())),
         };
         let mut rest = Bytes::new();
         let mut blocked = false;
@@ -365,7 +368,7 @@ impl<S: Outlet> Carried<S> {
         let taken = match stream.outlet.write(&[IoSlice::new(&bytes)]) {
             Ok(taken) => taken,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(_) => return self.close(at, "client"),
+            Err(error) => return self.close(at, reason(error.kind())),
         };
         stream.written = self.wheel.tick();
         if taken < bytes.len() {
@@ -391,7 +394,7 @@ impl<S: Outlet> Carried<S> {
                     blocked.since = now;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => return self.close(at, "client"),
+                Err(error) => return self.close(at, reason(error.kind())),
             }
         }
         let last = blocked.last;
@@ -405,10 +408,12 @@ impl<S: Outlet> Carried<S> {
         }
     }
 
-    /// The peer closed its side.
+    /// The peer closed its side, or the socket broke.
     pub(super) fn hung_up(&mut self, (at, serial): Id) {
-        if self.streams.get(at as usize).is_some_and(|stream| stream.serial == serial) {
-            self.close(at, "client");
+        let Some(stream) = self.streams.get(at as usize) else { return };
+        if stream.serial == serial {
+            let why = stream.outlet.error().map_or("client", reason);
+            self.close(at, why);
         }
     }
 
@@ -552,6 +557,11 @@ impl<S: Outlet> Carried<S> {
             metric::delivery_lags(lag, tally.handouts);
         }
     }
+}
+
+/// Why a stream ends whose socket broke like this: the kernel, too, gives up peers that take nothing.
+fn reason(error: ErrorKind) -> &'static str {
+    if error == ErrorKind::TimedOut { "stalled" } else { "client" }
 }
 
 /// Whether there is more than was handed out.

@@ -67,6 +67,10 @@ impl Outlet for Tap {
     fn abandon(&mut self) {
         self.0.borrow_mut().abandoned = true;
     }
+
+    fn error(&self) -> Option<ErrorKind> {
+        self.0.borrow().broken.then_some(ErrorKind::ConnectionReset)
+    }
 }
 
 #[derive(Default)]
