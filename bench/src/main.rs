@@ -40,8 +40,8 @@ struct Arguments {
 #[derive(clap::Args)]
 struct Common {
     /// fantail, fantail-embedded, reference, nchan, nchan-redis, pushpin, durable-streams, or
-    /// http://127.0.0.1:<port> of a Fantail that runs; `@<binary>` behind it and `<name>=` before
-    /// it compare builds, as in old=fantail@<path>. Several take turns
+    /// http://127.0.0.1:PORT of a Fantail that runs; @PATH of a binary behind it and NAME= before it
+    /// compare builds, as in old=fantail@PATH. Several take turns
     #[arg(long = "server", default_values = ["reference", "fantail", "fantail-embedded"])]
     servers: Vec<Kind>,
     /// The process of the server that runs already
@@ -70,13 +70,13 @@ enum Commands {
         /// Only these measures, divided by commas; all without a server that is not there
         #[arg(long, value_delimiter = ',')]
         only: Vec<session::Measure>,
-        /// Where <name>.json, <name>.md and <name>.svg are written
+        /// The path of the results, to which .json, .md and .svg are added
         #[arg(long, default_value = "target/bench/results")]
         into: std::path::PathBuf,
     },
     /// Writes the table and the chart of sessions that were recorded
     Report {
-        /// The records, <name>.json
+        /// The records: JSON files of sessions
         #[arg(required = true)]
         records: Vec<std::path::PathBuf>,
         /// The directory for RESULTS.md and results.svg

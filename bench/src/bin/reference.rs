@@ -9,7 +9,8 @@
 //!
 //!     fantail-bench-reference [<address>]     default 127.0.0.1:0; says where it listens
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::error::Error;
 use std::fmt::Write as _;
 use std::net::TcpListener;
@@ -53,8 +54,8 @@ struct Server {
     free: Vec<u32>,
     names: HashMap<String, u32>,
     topics: Vec<Topic>,
-    /// When which stream was given its last heartbeat, the oldest first.
-    heartbeats: VecDeque<(Instant, u32)>,
+    /// When which stream is due for a heartbeat if nothing else is sent to it, the earliest first.
+    heartbeats: BinaryHeap<Reverse<(Instant, u32)>>,
     text: String,
 }
 
@@ -180,7 +181,7 @@ impl Server {
         connection.topic = Some(topic);
         // Streams say nothing more; what they asked with need not be kept.
         connection.request = Vec::new();
-        self.heartbeats.push_back((Instant::now(), index));
+        self.heartbeats.push(Reverse((Instant::now() + HEARTBEAT, index)));
         let text = format!("{STREAM_HEAD}{:x}\r\n{block}\r\n", block.len());
         self.send(index, text.as_bytes());
     }
@@ -233,23 +234,23 @@ impl Server {
     /// Sends the heartbeats that are due. Returns the time until the next.
     fn beat(&mut self) -> Duration {
         let now = Instant::now();
-        while let Some(&(since, index)) = self.heartbeats.front() {
-            if now < since + HEARTBEAT {
-                return since + HEARTBEAT - now;
+        while let Some(&Reverse((due, index))) = self.heartbeats.peek() {
+            if now < due {
+                return due - now;
             }
-            self.heartbeats.pop_front();
+            self.heartbeats.pop();
             let Some(connection) = &self.connections[index as usize] else { continue };
             if connection.topic.is_none() {
                 continue;
             }
-            // Heartbeats are for silence: what was sent since puts them off.
-            let last_sent = connection.last_sent;
-            if now < last_sent + HEARTBEAT {
-                self.heartbeats.push_back((last_sent, index));
-                continue;
+            // An index that has come to another stream has two entries; the second one to be due
+            // finds that something was just sent.
+            let mut next = connection.last_sent + HEARTBEAT;
+            if next <= now {
+                self.send(index, b"c\r\n: heartbeat\n\r\n");
+                next = now + HEARTBEAT;
             }
-            self.send(index, b"c\r\n: heartbeat\n\r\n");
-            self.heartbeats.push_back((now, index));
+            self.heartbeats.push(Reverse((next, index)));
         }
         HEARTBEAT
     }
