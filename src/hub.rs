@@ -53,6 +53,8 @@ struct TopicState {
     is_board: bool,
     /// The log could not be asked yet: connections are held open meanwhile.
     waiting: bool,
+    /// How often the tail was brought to where the log was.
+    renewals: u64,
     watchers: Slab<Arc<Notify>>,
     /// When the last connection left.
     left_at: Instant,
@@ -194,6 +196,7 @@ impl Hub {
         }
         state.is_board = is_board;
         state.waiting = false;
+        state.renewals += 1;
         match &mut state.tail {
             Some(tail) => {
                 self.account(tail, |tail| tail.renew(lineage, Vec::new()));
@@ -209,6 +212,7 @@ impl Hub {
         let mut state = topic.state();
         let Some(tail) = &mut state.tail else { return false };
         let more = self.account(tail, |tail| tail.renew(lineage, read));
+        state.renewals += 1;
         state.wake();
         more
     }
@@ -255,6 +259,7 @@ impl HubTopic {
             tail: None,
             is_board: false,
             waiting: false,
+            renewals: 0,
             watchers: Slab::new(),
             left_at: Instant::now(),
             swept: false,
@@ -280,6 +285,11 @@ impl HubTopic {
     /// Where its newest known entry is; `None` until it is open.
     pub fn head(&self) -> Option<Position> {
         self.state().tail.as_ref().map(Tail::head)
+    }
+
+    /// How often its tail was brought to where the log was then.
+    pub fn renewals(&self) -> u64 {
+        self.state().renewals
     }
 
     /// What comes after a position; `None` until it is open.
