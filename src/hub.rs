@@ -148,10 +148,13 @@ impl Hub {
         lock(&self.topics).get(name).cloned()
     }
 
-    /// All topics of this node, those that most connections watch first.
+    /// All topics of this node, those that most connections watch first; in the same order
+    /// whenever the same are watched.
     pub fn all(&self) -> Vec<Arc<HubTopic>> {
         let mut topics: Vec<Arc<HubTopic>> = lock(&self.topics).values().cloned().collect();
-        topics.sort_by_cached_key(|topic| std::cmp::Reverse(topic.state().watchers.len()));
+        topics.sort_by_cached_key(|topic| {
+            (std::cmp::Reverse(topic.state().watchers.len()), topic.name.clone())
+        });
         topics
     }
 

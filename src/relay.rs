@@ -75,7 +75,9 @@ impl Relay {
 
     /// Follows the log until `heard` ends.
     pub async fn run(self: Arc<Relay>, heard: mpsc::Receiver<Heard>) {
+        // In a fixed order, here and below, so that a simulated world can be played again.
         tokio::select! {
+            biased;
             () = self.listen(heard) => {}
             () = self.open_wanted() => {}
             () = self.audit() => {}
@@ -118,7 +120,7 @@ impl Relay {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                wanted = self.hub.wanted() => self.open_batch(wanted).await,
+                biased;
                 _ = sweep.tick() => {
                     // In the same task as opening: a topic that comes back is subscribed after
                     // it was unsubscribed, never the other way round.
@@ -127,6 +129,7 @@ impl Relay {
                         self.log.unsubscribe(&left).await;
                     }
                 }
+                wanted = self.hub.wanted() => self.open_batch(wanted).await,
             }
         }
     }
@@ -167,6 +170,7 @@ impl Relay {
         let mut kept_at = Instant::now();
         loop {
             tokio::select! {
+                biased;
                 _ = every.tick() => {}
                 () = self.audit_now.notified() => every.reset(),
             }

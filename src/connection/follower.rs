@@ -267,8 +267,8 @@ impl Follower {
             Some(After::Behind) => {
                 self.set_slow(true);
                 let renewals = topic.renewals();
-                let current = topic.head().map_or(position.epoch, |head| head.epoch);
-                let page = self.node.replays.after(topic.name(), position, current).await?;
+                let tail_head = topic.head().unwrap_or(position);
+                let page = self.node.replays.after(topic.name(), position, tail_head).await?;
                 let Some(page) = page else { return self.log_is_gone(at) };
                 // The log may have become another one since the tail looked.
                 if page.lineage.judge(position) == Verdict::Continues {

@@ -216,7 +216,12 @@ impl EventLog for RedisLog {
         };
         let lineage = lineage(&text(head)?, &text(meta)?, &text(oldest)?)?;
         let Value::Array(entries) = entries else { return Err(unexpected("entries")) };
-        let entries = entries.into_iter().map(entry).collect::<Result<_, _>>()?;
+        let told = |read| {
+            let mut entry = entry(read)?;
+            entry.position = lineage.position_of(entry.position);
+            Ok(entry)
+        };
+        let entries = entries.into_iter().map(told).collect::<Result<_, LogError>>()?;
         Ok(Some(Page { lineage, entries }))
     }
 

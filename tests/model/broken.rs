@@ -44,6 +44,8 @@ pub enum Break {
     ConfirmedUntilMoved,
     /// A page that was read before is used although the log has become another one.
     AnyPageWillDo,
+    /// A page that was read before is used although it knows more than the tail.
+    PageAheadOfTail,
     /// The hello of a resumed stream carries where the log is, not where the client is.
     HelloCarriesHead,
     /// The reset before a snapshot carries the new position already.
@@ -182,4 +184,11 @@ fn giving_a_reset_the_id_of_the_snapshot_after_it() {
         Break::IdBeforeSnapshot,
         Bounds { snapshots: true, history_entries_max: 1, left, ..plain() },
     );
+}
+
+#[test]
+fn reading_pages_that_know_more_than_the_tail() {
+    let left = Left { appends: 2, drops: 1, failovers: 1, ..Left::default() };
+    let bounds = Bounds { sweeps: true, calm: true, left, ..plain() };
+    breaks_a_promise(Break::PageAheadOfTail, bounds);
 }

@@ -5,9 +5,10 @@ use fantail::hub::tail::After;
 use fantail::position::{Lineage, Position, Verdict};
 
 use crate::broken::Break;
+use crate::harness::server::Server;
+use crate::harness::truth::{Moment, Truth};
 use crate::node::Node;
-use crate::server::{Answer, Page, Server, moment};
-use crate::truth::{Moment, Truth};
+use crate::server::{Answer, Page, moment};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Client {
@@ -144,7 +145,7 @@ impl Client {
             Ok(())
         };
         if connection.snapshot_due {
-            let answer = around.log.open(around.truth, around.broken);
+            let answer = Answer::open(around.log, around.truth, around.broken);
             return ask(Question::Board, answer);
         }
         match around.node.after(place, around.broken) {
@@ -153,12 +154,12 @@ impl Client {
                 Some(answer) if !around.fresh => {
                     // Whether a reset is told in vain is a matter of now.
                     let page = answer.page.clone();
-                    let answer = around.log.answer(page);
+                    let answer = Answer::now(around.log, page);
                     self.take(Reading { what: Question::Page, outdated: false, answer }, around)
                 }
-                _ => ask(Question::Page, around.log.read(0)),
+                _ => ask(Question::Page, Answer::read(around.log, 0)),
             },
-            Some(After::Unsure) => ask(Question::Lineage, around.log.read(u64::MAX - 1)),
+            Some(After::Unsure) => ask(Question::Lineage, Answer::read(around.log, u64::MAX - 1)),
             None | Some(After::Nothing) => Ok(()),
         }
     }
@@ -202,7 +203,8 @@ impl Client {
             if !around.truth.is_next(view, moment(frame)) {
                 return Err(Wrong::NotTheNext);
             }
-            if around.truth.at(frame.position) != Some(moment(frame)) {
+            let said = around.truth.at(frame.position).map(|said| around.truth.entry(said));
+            if said != Some(moment(frame)) {
                 return Err(Wrong::NoSuchPosition);
             }
             self.view = Some(moment(frame));
@@ -316,11 +318,13 @@ impl Connection {
 fn cached(node: &Node, place: Position, broken: Option<Break>) -> Option<&Answer> {
     let answer = node.page.as_ref()?;
     let page = answer.page.as_ref()?;
-    let current = node.tail()?.head().epoch;
+    let tail_head = node.tail()?.head();
     let has_next = page.frames.iter().any(|frame| frame.position.seq == place.seq + 1);
     let is_of_this_log =
-        page.lineage.epoch == current && page.lineage.judge(place) == Verdict::Continues;
-    (has_next && (is_of_this_log || broken == Some(Break::AnyPageWillDo))).then_some(answer)
+        page.lineage.epoch == tail_head.epoch && page.lineage.judge(place) == Verdict::Continues;
+    let is_not_ahead = page.lineage.head <= tail_head.seq || broken == Some(Break::PageAheadOfTail);
+    let will_do = is_of_this_log && is_not_ahead || broken == Some(Break::AnyPageWillDo);
+    (has_next && will_do).then_some(answer)
 }
 
 /// The frames of a page that come after `place`, if the page's lineage says that it continues.

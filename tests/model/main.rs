@@ -7,7 +7,7 @@
 //! ([`server`]) are written again as steps, because what matters is what may happen between two
 //! steps.
 //!
-//! [`truth`] knows what truly happened. By it, promises 1 to 3 of the design are four properties
+//! [`harness::truth`] knows what truly happened. By it, promises 1 to 3 of the design are four properties
 //! ([`world::World`]): ids go up by one and are what they say; no reset is told in vain; when all
 //! is quiet, everybody has seen everything; and calm heals. That a reset is told when it must be
 //! follows: whoever is on a branch that was lost can neither be given the next entry of another
@@ -24,12 +24,17 @@
 
 mod broken;
 mod client;
-#[path = "../promises/harness/keyspace.rs"]
-mod keyspace;
 mod node;
 mod server;
-mod truth;
 mod world;
+
+/// What the simulation (`promises/worlds.rs`) has in common with the model.
+#[path = "../promises/harness"]
+mod harness {
+    pub mod keyspace;
+    pub mod server;
+    pub mod truth;
+}
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -111,7 +116,7 @@ fn without_losses_no_audit_is_needed_but_the_one_after_a_reconnect() {
 #[test]
 fn servers_may_go_back_in_time() {
     keeps_all_promises(Bounds {
-        history_entries_max: 1,
+        sweeps: true,
         calm: true,
         left: Left { appends: 2, drops: 1, failovers: 1, ..Left::default() },
         ..plain()

@@ -9,8 +9,9 @@ use fantail::hub::tail::{After, Fed, Tail};
 use fantail::position::{Epoch, Lineage, Position};
 
 use crate::broken::Break;
-use crate::server::{Answer, Server};
-use crate::truth::Truth;
+use crate::harness::server::Server;
+use crate::harness::truth::Truth;
+use crate::server::Answer;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Node {
@@ -237,8 +238,8 @@ impl Node {
     pub fn repair_reads(&mut self, log: &mut Server, truth: &mut Truth, broken: Option<Break>) {
         let Some(repair) = &mut self.repair else { return };
         repair.stage = match repair.stage {
-            Stage::AskedRead { after } => Stage::Read(log.read(after)),
-            Stage::AskedOpen => Stage::Opened(log.open(truth, broken)),
+            Stage::AskedRead { after } => Stage::Read(Answer::read(log, after)),
+            Stage::AskedOpen => Stage::Opened(Answer::open(log, truth, broken)),
             Stage::Read(_) | Stage::Opened(_) => unreachable!("answered already"),
         };
     }

@@ -1,21 +1,13 @@
-//! [`Server`]: one Redis with the keys of one topic, by the rules of its scripts.
+//! What scripts return in the model, and what is broken in them on purpose.
 
 use bytes::Bytes;
 use fantail::frame::Frame;
-use fantail::position::{Epoch, Lineage, Position};
+use fantail::position::Lineage;
 
 use crate::broken::Break;
-use crate::keyspace::{Key, Keyspace};
-use crate::truth::{Moment, Truth};
-
-/// A Redis process.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Server {
-    keys: Keyspace,
-    reign: u64,
-    /// What has truly happened to this log.
-    pub tip: Moment,
-}
+use crate::harness::keyspace::Key;
+use crate::harness::server::Server;
+use crate::harness::truth::{Moment, Truth};
 
 /// What a script returned, and the truth at that moment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -33,107 +25,70 @@ pub struct Page {
     pub frames: Vec<Frame>,
 }
 
-impl Server {
-    pub fn new(tip: Moment) -> Server {
-        Server { keys: Keyspace::default(), reign: 0, tip }
+impl Answer {
+    /// An answer of this moment, with this page.
+    pub fn now(log: &Server, page: Option<Page>) -> Answer {
+        Answer { page, tip: log.tip, oldest: log.oldest() }
     }
 
-    /// A replica that takes over, or a process that starts again from an old file.
-    pub fn take_over(&mut self, copy: &Server) {
-        *self = Server { reign: self.reign + 1, ..copy.clone() };
-    }
-
-    /// As a replica has it.
-    pub fn copy(&self) -> Server {
-        Server { reign: 0, ..self.clone() }
-    }
-
-    pub fn flush(&mut self, truth: &mut Truth) {
-        self.keys = Keyspace::default();
-        self.tip = truth.anew();
-    }
-
-    pub fn has(&self, key: Key) -> bool {
-        match key {
-            Key::Seq => self.keys.seq.is_some(),
-            Key::Log => self.keys.log.is_some(),
-            Key::Meta => self.keys.meta.is_some(),
-        }
-    }
-
-    pub fn lose(&mut self, key: Key, truth: &mut Truth) {
-        self.keys.lose(key);
-        if key == Key::Meta {
-            truth.forget();
-        }
-    }
-
-    pub fn head(&self) -> Option<(Epoch, u64)> {
-        self.keys.head()
-    }
-
-    fn open_keys(&mut self, truth: &mut Truth, broken: Option<Break>) {
-        let is_left = self.keys.seq.is_some() || self.keys.log.is_some();
-        let epoch = truth.next_epoch();
-        if !self.keys.open(self.reign, epoch) {
-            return;
-        }
-        if !is_left {
-            self.tip = truth.anew();
-        }
-        self.tip = truth.begin(self.tip, epoch);
-        let meta = self.keys.meta.as_mut().expect("opened");
-        match broken {
-            Some(Break::PastForgotten) => meta.past.clear(),
-            Some(Break::EndNotedTooFar) => meta.past.iter_mut().for_each(|(_, end)| *end += 1),
-            Some(Break::EndNotedTooEarly) => {
-                meta.past.iter_mut().for_each(|(_, end)| *end = end.saturating_sub(1));
-            }
-            _ => {}
-        }
-    }
-
-    /// `append.lua`: the entry, as it is announced.
-    pub fn append(
-        &mut self,
-        truth: &mut Truth,
-        entries_max: usize,
-        broken: Option<Break>,
-    ) -> Frame {
-        self.open_keys(truth, broken);
-        let (epoch, seq) = self.keys.head().expect("opened");
-        self.tip = truth.append(self.tip, Position { seq: seq + 1, epoch });
-        // The time of an entry tells which one it is.
-        let name = u64::from(self.tip.0);
-        let entry = self.keys.append(entries_max, name, false, Bytes::from_static(b"data:\n\n"));
-        Frame::new(&entry)
-    }
-
-    /// `open.lua`.
-    pub fn open(&mut self, truth: &mut Truth, broken: Option<Break>) -> Answer {
-        self.open_keys(truth, broken);
-        let lineage = self.keys.lineage().expect("opened");
-        self.answer(Some(Page { lineage, frames: Vec::new() }))
-    }
-
-    /// `read.lua`, with everything after `after`.
-    pub fn read(&self, after: u64) -> Answer {
-        let page = self.keys.lineage().map(|lineage| {
-            let frames = self.keys.entries(after, u64::MAX).map(Frame::new).collect();
+    /// What `read.lua` returns of everything after `after`.
+    pub fn read(log: &Server, after: u64) -> Answer {
+        let page = log.keys.lineage().map(|lineage| {
+            let frames =
+                log.keys.entries(after, u64::MAX).map(|entry| Frame::new(&entry)).collect();
             Page { lineage, frames }
         });
-        self.answer(page)
+        Answer::now(log, page)
     }
 
-    /// An answer of this moment, with this page.
-    pub fn answer(&self, page: Option<Page>) -> Answer {
-        let kept = self.keys.log.as_ref().and_then(|log| log.front());
-        let oldest = kept.map_or(self.keys.seq.unwrap_or(0) + 1, |entry| entry.position.seq);
-        Answer { page, tip: self.tip, oldest }
+    /// What `open.lua` returns.
+    pub fn open(log: &mut Server, truth: &mut Truth, broken: Option<Break>) -> Answer {
+        begin(log, truth, broken);
+        let lineage = log.open(truth);
+        Answer::now(log, Some(Page { lineage, frames: Vec::new() }))
     }
+}
+
+pub fn has(log: &Server, key: Key) -> bool {
+    match key {
+        Key::Seq => log.keys.seq.is_some(),
+        Key::Log => log.keys.log.is_some(),
+        Key::Meta => log.keys.meta.is_some(),
+    }
+}
+
+/// `append.lua`: the entry, as it is announced.
+pub fn append(
+    log: &mut Server,
+    truth: &mut Truth,
+    entries_max: usize,
+    broken: Option<Break>,
+) -> Frame {
+    begin(log, truth, broken);
+    // The time of an entry tells which one it is.
+    let name = |moment: Moment| u64::from(moment.0);
+    let rest = Bytes::from_static(b"data:\n\n");
+    Frame::new(&log.append(truth, entries_max, name, false, rest))
 }
 
 /// Which entry a frame is.
 pub fn moment(frame: &Frame) -> Moment {
-    Moment(frame.milliseconds as u8)
+    Moment(frame.milliseconds as u16)
+}
+
+fn begin(log: &mut Server, truth: &mut Truth, broken: Option<Break>) {
+    if !log.begin(truth) {
+        return;
+    }
+    let Some(meta) = &mut log.keys.meta else { return };
+    for (_, end) in &mut meta.past {
+        match broken {
+            Some(Break::EndNotedTooFar) => *end += 1,
+            Some(Break::EndNotedTooEarly) => *end = end.saturating_sub(1),
+            _ => {}
+        }
+    }
+    if broken == Some(Break::PastForgotten) {
+        meta.past.clear();
+    }
 }

@@ -7,10 +7,11 @@ use stateright::{Model, Property};
 
 use crate::broken::Break;
 use crate::client::{Client, Look, Surroundings, Wrong};
-use crate::keyspace::Key;
+use crate::harness::keyspace::Key;
+use crate::harness::server::Server;
+use crate::harness::truth::Truth;
 use crate::node::Node;
-use crate::server::Server;
-use crate::truth::Truth;
+use crate::server::{append, has};
 
 /// What can happen, and how often: small enough that all of it can be tried.
 #[derive(Debug, Clone, Default)]
@@ -251,12 +252,12 @@ impl World {
         if left.failovers > 0 {
             actions.extend((0..state.copies.len()).map(|to| Action::FailOver { to }));
         }
-        if left.flushes > 0 && state.log.has(Key::Seq) {
+        if left.flushes > 0 && has(&state.log, Key::Seq) {
             actions.push(Action::Flush);
         }
         if left.evictions > 0 {
             let keys = [Key::Seq, Key::Log, Key::Meta].into_iter();
-            actions.extend(keys.filter(|&key| state.log.has(key)).map(Action::Evict));
+            actions.extend(keys.filter(|&key| has(&state.log, key)).map(Action::Evict));
         }
     }
 
@@ -315,7 +316,7 @@ impl World {
             Action::Append { lost } => {
                 state.left.appends -= 1;
                 let State { log, truth, nodes, .. } = state;
-                let frame = log.append(truth, self.bounds.history_entries_max, broken);
+                let frame = append(log, truth, self.bounds.history_entries_max, broken);
                 let heard = nodes.iter_mut().enumerate().filter(|(n, _)| lost & 1 << n == 0);
                 heard.for_each(|(_, node)| node.announce(&frame));
             }

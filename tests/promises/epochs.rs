@@ -113,6 +113,54 @@ async fn keys_that_vanish_one_by_one_lose_nothing_in_silence() {
 }
 
 #[tokio::test]
+async fn entries_of_a_forgotten_epoch_are_told_once() {
+    let cluster = Cluster::start(2, &[]).await;
+    let [a, b] = [&cluster.nodes[0], &cluster.nodes[1]];
+    // More than one page of the log, written in an epoch that the log forgets.
+    for n in 0..300 {
+        a.publish("t", n).await;
+    }
+    let _: u64 = cluster.redis.ask(&["DEL", "fantail:{t}:meta"]).await;
+    let path = "/topics/t/events?from=earliest";
+    let mut stream = Stream::open(a.address, path).await;
+    for seq in 1..=300 {
+        let event = stream.event().await;
+        assert_eq!((event.kind.as_str(), event.seq()), ("message", seq), "{event:?}");
+        if seq == 290 {
+            // What it was told is no secret of this node or this moment.
+            stream = Stream::open_from(b.address, path, &event.id).await;
+        }
+    }
+    stream.silent_for(std::time::Duration::from_millis(200)).await;
+}
+
+#[tokio::test]
+async fn entries_older_than_all_remembered_reigns_can_be_resumed() {
+    let cluster = Cluster::start(1, &[]).await;
+    let node = &cluster.nodes[0];
+    let old = node.publish("t", 1).await;
+    for _ in 0..=fantail::position::REIGNS_MAX {
+        // A master that is demoted and promoted again begins a new reign.
+        let _: String = cluster.redis.ask(&["REPLICAOF", "127.0.0.1", "1"]).await;
+        let _: String = cluster.redis.ask(&["REPLICAOF", "NO", "ONE"]).await;
+        until("somebody can write", async || {
+            let body = Some(json!({ "data": 2 }));
+            let written = node.send("POST", "/topics/t/events", body).await;
+            (written.status == 201).then_some(())
+        })
+        .await;
+    }
+    let path = "/topics/t/events?from=earliest";
+    let mut stream = Stream::open(node.address, path).await;
+    let first = stream.event().await;
+    assert_eq!((first.seq(), first.data.as_str()), (1, "1"));
+    assert_ne!(first.id, old, "an id that this log would not know");
+    let mut again = Stream::open_from(node.address, path, &first.id).await;
+    let second = again.event().await;
+    assert_eq!((second.kind.as_str(), second.seq()), ("message", 2));
+}
+
+#[tokio::test]
 async fn a_subscriber_stays_connected_through_every_missing_key() {
     let cluster = Cluster::start(2, &[]).await;
     let [a, b] = [&cluster.nodes[0], &cluster.nodes[1]];

@@ -5,7 +5,6 @@
 #![allow(unreachable_pub, reason = "the harness is a room of its own inside one program")]
 
 mod agreement;
-mod announcements;
 mod bad_input;
 mod browser;
 mod cluster;
@@ -16,9 +15,11 @@ mod epochs;
 mod harness;
 mod held;
 mod http2;
+mod keyspaces;
 mod operations;
 mod resume;
 mod slow;
 mod tasks;
 mod topics;
 mod wire;
+mod worlds;

@@ -102,10 +102,14 @@ impl Keyspace {
     }
 
     /// The entries with a seq in `after + 1 ..= through`; what is beyond `seq` is not there.
-    pub fn entries(&self, after: u64, through: u64) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self, after: u64, through: u64) -> impl Iterator<Item = Entry> {
         let through = through.min(self.seq.unwrap_or(0));
         let within = move |entry: &&Entry| (after + 1..=through).contains(&entry.position.seq);
-        self.log.iter().flatten().filter(within)
+        let lineage = self.lineage();
+        self.log.iter().flatten().filter(within).cloned().filter_map(move |mut entry| {
+            entry.position = lineage.as_ref()?.position_of(entry.position);
+            Some(entry)
+        })
     }
 
     /// What an audit asks for.

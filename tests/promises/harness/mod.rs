@@ -7,9 +7,12 @@ pub mod balancer;
 pub mod chromium;
 pub mod client;
 pub mod faulty;
+pub mod keyspace;
 pub mod nginx;
 pub mod process;
 pub mod roamer;
+pub mod server;
+pub mod truth;
 
 use std::time::Duration;
 

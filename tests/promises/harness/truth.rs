@@ -1,12 +1,13 @@
 //! [`Truth`]: everything that ever happened to the log, and which position means which moment.
 //!
-//! Only the properties look at it; no node and no client of the model ever does.
+//! For the properties of the model (`tests/model`) and the judge of the simulation (`worlds.rs`);
+//! no node and no client ever looks at it.
 
 use fantail::position::{Epoch, Position};
 
 /// One moment in the life of a log: an entry was appended, an epoch began, or it was made anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Moment(pub u8);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(pub u16);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Past {
@@ -60,7 +61,7 @@ impl Truth {
     pub fn at(&self, position: Position) -> Option<Moment> {
         let is_it = |past: &Past| past.epoch == Some(position.epoch) && past.seq == position.seq;
         if let Some(entry) = self.moments.iter().position(is_it) {
-            return Some(Moment(entry as u8));
+            return Some(Moment(entry as u16));
         }
         let &(_, begin) = self.begins.iter().find(|(epoch, _)| *epoch == position.epoch)?;
         let mut moment = begin;
@@ -87,17 +88,18 @@ impl Truth {
     }
 
     /// Whether `position` can be continued on a log whose history ends with `tip` and which still
-    /// has the entries from `oldest` on.
+    /// has the entries from `oldest` on. One of an epoch whose beginning was lost cannot, even if
+    /// all entries before it are there: the log has never heard of it.
     pub fn continues(&self, position: Position, tip: Moment, oldest: u64) -> bool {
-        let Some(moment) = self.at(position) else { return false };
-        let mut way = Some(tip);
-        while let Some(at) = way {
-            if at == moment {
-                return oldest <= position.seq + 1;
-            }
-            way = self.past(at).before;
-        }
-        false
+        let begin = self.begins.iter().find(|(epoch, _)| *epoch == position.epoch);
+        let (Some(moment), Some(&(_, begin))) = (self.at(position), begin) else { return false };
+        self.is_part(moment, tip) && self.is_part(begin, tip) && oldest <= position.seq + 1
+    }
+
+    /// Whether `moment` is part of the history that ends with `tip`.
+    fn is_part(&self, moment: Moment, tip: Moment) -> bool {
+        let before = |at: &Moment| self.past(*at).before;
+        std::iter::successors(Some(tip), before).any(|at| at == moment)
     }
 
     /// Whether the memory of the epoch was evicted.
@@ -107,7 +109,7 @@ impl Truth {
 
     fn add(&mut self, past: Past) -> Moment {
         self.moments.push(past);
-        Moment(self.moments.len() as u8 - 1)
+        Moment(self.moments.len() as u16 - 1)
     }
 
     fn past(&self, moment: Moment) -> &Past {
