@@ -1,10 +1,10 @@
 # What one types. Everything here is a thin name for a command that can be run by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo load deps test
+.PHONY: help run demo load bench bench-peers bench-results deps test soak
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## One gateway on http://127.0.0.1:3000, without Redis (or with FANTAIL_REDIS_URL=redis://…)
 	cargo run --release
@@ -15,6 +15,32 @@ demo: ## Redis, three gateways and nginx (HTTP, HTTPS with HTTP/2) as processes 
 load: ## The demo, thousands of streams, and what the gateways deliver to them (uses oha)
 	deploy/load/run.sh
 
+# --- Bench -----------------------------------------------------------------------------------
+
+# How often everything is measured; QUICK=1 for two minutes; ONLY=memory,cpu for some measures.
+RUNS ?= $(if $(QUICK),1,5)
+BENCH = target/release/fantail-bench all --runs $(RUNS) $(if $(QUICK),--quick) \
+	$(if $(ONLY),--only $(ONLY))
+PEERS = target/bench/peers
+
+.PHONY: bench-build
+bench-build:
+	cargo build --release
+	cargo build --release -p fantail-bench
+
+bench: bench-build ## What everything costs, beside the smallest server that says the same (QUICK=1, RUNS=5, ONLY=memory,cpu)
+	$(BENCH) --into target/bench/results
+
+bench-peers: bench-build ## The same beside nginx with Nchan, Pushpin and a Durable Streams server
+	bench/peers.sh $(PEERS)
+	$(BENCH) $(if $(ONLY),,--only memory,connect,fanout) --into target/bench/peers-results \
+		--server reference --server fantail --server fantail-embedded \
+		--server nchan --server nchan-redis --server pushpin --server durable-streams
+
+bench-results: ## Write bench/RESULTS.md and bench/results.svg from what was measured last
+	target/release/fantail-bench report --into bench \
+		$(wildcard target/bench/results.json target/bench/peers-results.json)
+
 # --- Tests -----------------------------------------------------------------------------------
 
 # Debian puts nginx and haproxy where not everybody's path leads.
@@ -24,9 +50,19 @@ deps: ## Install the programs that the tests run (as root with apt), or say what
 	tests/require.sh
 
 test: deps ## Formatting, lints, documentation, all tests
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy -p fantail-bench --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	cargo test -p fantail-bench
 	cargo test
+	# Once more with all streams left to the HTTP server, as on systems without reactors.
+	REACTORS=0 cargo test --test promises -- --skip faults --skip worlds --skip agreement --skip browser
+
+# Minutes for each fault and for all of them at random, and whose randomness it is:
+#   SOAK_SECONDS=60 SOAK_MIXED_SECONDS=300 SEED=… make soak
+# SOAK_ONLY=network takes those faults alone whose line in the table contains the word.
+soak: deps ## Every fault for a minute, then all at random for five; prints a table
+	cargo test --test promises faults::soak -- --ignored --nocapture
 
 # --- End of tests ----------------------------------------------------------------------------

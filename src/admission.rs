@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
+
 /// Counts open streams against their limits.
 pub struct Admission {
     streams_max: usize,
@@ -95,6 +97,43 @@ impl Drop for Admitted {
                     addresses.remove(&address);
                 }
             }
+        }
+    }
+}
+
+/// Counts open sockets.
+#[derive(Default)]
+pub struct Sockets {
+    open: AtomicUsize,
+    none_left: Notify,
+}
+
+/// One open socket; counted until it is dropped.
+pub struct OpenSocket(Arc<Sockets>);
+
+impl Sockets {
+    /// Counts one more; `None` if there are `sockets_max` already.
+    pub fn open(self: &Arc<Sockets>, sockets_max: usize) -> Option<OpenSocket> {
+        let opened = OpenSocket(self.clone());
+        (self.open.fetch_add(1, Ordering::AcqRel) < sockets_max).then_some(opened)
+    }
+
+    /// Waits until none is open.
+    pub async fn all_closed(&self) {
+        loop {
+            let none_left = self.none_left.notified();
+            if self.open.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            none_left.await;
+        }
+    }
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none_left.notify_waiters();
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::check::command::CheckArguments;
 use crate::health::HealthUrl;
 
 /// Fantail: a horizontally scalable Server-Sent Events gateway backed by Redis.
@@ -33,6 +34,8 @@ enum Subcommands {
     Serve(Box<Config>),
     /// Ask a running gateway whether it answers: exit status 0 if so, else 1 and one line that says why
     Health(Health),
+    /// Check a running deployment: publish, roam, and verify order, completeness and resets
+    Check(Box<CheckArguments>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -101,6 +104,10 @@ pub struct Config {
     #[arg(long, env = "FANTAIL_MAX_CONNECTIONS_PER_ADDRESS", default_value = "0", value_parser = number::<0, 10_000_000>)]
     pub max_connections_per_address: usize,
 
+    /// Threads that carry waiting streams outside the HTTP server, 0 to 64; 0 leaves all of them to the HTTP server
+    #[arg(long, env = "FANTAIL_REACTORS", default_value = "1", value_parser = number::<0, 64>)]
+    pub reactors: usize,
+
     /// Largest request body, as bytes or with KiB or MiB, 1KiB to 64MiB
     #[arg(long, env = "FANTAIL_MAX_BODY", default_value = "1MiB", value_parser = size)]
     pub max_body: usize,
@@ -147,6 +154,10 @@ pub enum Stop {
     Print(String),
     /// `health`: ask there whether a gateway answers.
     Health(HealthUrl),
+    /// `check`: verify the promises of a running deployment.
+    Check(Box<CheckArguments>),
+    /// One line that says what is wrong with the arguments of `check`.
+    CannotCheck(String),
     /// One line that says what is wrong.
     Wrong(String),
 }
@@ -169,12 +180,19 @@ impl Config {
         I: IntoIterator<Item = T>,
         T: Into<std::ffi::OsString> + Clone,
     {
-        let arguments = Arguments::try_parse_from(arguments).map_err(|error| stop(&error))?;
+        let arguments: Vec<std::ffi::OsString> = arguments.into_iter().map(Into::into).collect();
+        let is_check = arguments.get(1).is_some_and(|first| first == "check");
+        let arguments =
+            Arguments::try_parse_from(arguments).map_err(|error| match stop(&error) {
+                Stop::Wrong(line) if is_check => Stop::CannotCheck(line),
+                stop => stop,
+            })?;
         match arguments.command {
             Some(Subcommands::Serve(config)) => config.consistent(),
             Some(Subcommands::Health(Health { url, listen })) => {
                 Err(Stop::Health(url.unwrap_or_else(|| HealthUrl::of(listen))))
             }
+            Some(Subcommands::Check(check)) => Err(Stop::Check(check)),
             None => arguments.config.consistent(),
         }
     }
@@ -228,11 +246,16 @@ fn stop(error: &clap::Error) -> Stop {
                 Some(source) => source.to_string(),
                 None => format!("must be one of: {}", text(ContextKind::ValidValue)),
             };
-            match flag {
-                // Of a question, not a setting: it has no variable.
-                "--url" => Stop::Wrong(format!("{flag} is {value:?}: {right}")),
-                _ => Stop::Wrong(format!("{flag} (FANTAIL_{variable}) is {value:?}: {right}")),
+            // An argument of a question is no setting: it has no variable.
+            if Config::reference().iter().any(|[setting, ..]| setting == flag) {
+                Stop::Wrong(format!("{flag} (FANTAIL_{variable}) is {value:?}: {right}"))
+            } else {
+                Stop::Wrong(format!("{flag} is {value:?}: {right}"))
             }
+        }
+        ErrorKind::MissingRequiredArgument => {
+            let missing = text(ContextKind::InvalidArg);
+            Stop::Wrong(format!("{missing} is missing (see --help)"))
         }
         _ => {
             let rendered = error.to_string();
@@ -355,8 +378,9 @@ mod tests {
     fn from(arguments: &[&str]) -> Result<Config, String> {
         let arguments = std::iter::once("fantail").chain(arguments.iter().copied());
         Config::from_arguments(arguments).map_err(|stop| match stop {
-            Stop::Print(text) | Stop::Wrong(text) => text,
+            Stop::Print(text) | Stop::Wrong(text) | Stop::CannotCheck(text) => text,
             Stop::Health(url) => url.to_string(),
+            Stop::Check(check) => format!("{check:?}"),
         })
     }
 

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 
 use crate::admission::Admitted;
 use crate::frame::{self, HEARTBEAT};
-use crate::hub::Hub;
+use crate::hub::{Hub, Joined};
 use crate::log::EventLog;
-use crate::position::Cursor;
+use crate::position::{Cursor, Position};
 use crate::relay::Relay;
 use crate::replay::Replays;
 use crate::telemetry::metric;
@@ -61,7 +61,7 @@ pub struct Drain {
 
 impl Drain {
     /// When the next stream that asks shall end.
-    fn take_turn(&self) -> Instant {
+    pub(crate) fn take_turn(&self) -> Instant {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let share = (turn as f64 + 0.5) / (self.streams.max(1) as f64);
         self.began_at + self.window.mul_f64(share.min(1.0))
@@ -108,25 +108,85 @@ pub struct Connection {
     drain: watch::Receiver<Option<Drain>>,
     goodbye_at: Option<Instant>,
     silent_since: Instant,
-    /// Why it is over, once it is.
+    lifetime: Lifetime,
+}
+
+/// That a stream is open: its place among those admitted, and how it ends in the metrics.
+pub struct Lifetime {
+    /// Why it is over, once it is. Whatever we did not end, the client did.
     end: Option<&'static str>,
-    stalled: Arc<AtomicBool>,
+    /// Set by a socket that gives it up.
+    stalled: Option<Arc<AtomicBool>>,
     _admitted: Admitted,
+}
+
+/// A stream of one topic that has caught up, reduced to what must be remembered of it: whoever
+/// carries it sends it what follows, and lets it [go on](Connection::go_on) as a connection when
+/// something else is to be said.
+pub struct Parked {
+    /// Its place in the topic.
+    pub joined: Joined,
+    /// After which entry it stands.
+    pub position: Position,
+    /// Whether it answers resets with a snapshot.
+    pub snapshot: bool,
+    /// That it is open.
+    pub lifetime: Lifetime,
 }
 
 impl Connection {
     /// Joins the topics and stands ready. Sends nothing by itself.
     pub fn new(node: Arc<Node>, admitted: Admitted, request: Request) -> Connection {
         metric::connection_opened();
+        let mut lifetime = Lifetime::new(admitted);
+        lifetime.stalled = Some(request.stalled.clone());
         Connection {
             follower: Follower::new(node.clone(), &request),
             drain: node.drain.clone(),
             node,
             goodbye_at: None,
             silent_since: Instant::now(),
-            end: None,
-            stalled: request.stalled,
-            _admitted: admitted,
+            lifetime,
+        }
+    }
+
+    /// Goes on with a stream that stood at `position` in `topic` and has said hello there.
+    pub fn go_on(
+        node: Arc<Node>,
+        topic: &Topic,
+        position: Position,
+        snapshot: bool,
+        lifetime: Lifetime,
+    ) -> Connection {
+        Connection {
+            follower: Follower::go_on(node.clone(), topic, position, snapshot),
+            drain: node.drain.clone(),
+            node,
+            goodbye_at: None,
+            silent_since: Instant::now(),
+            lifetime,
+        }
+    }
+
+    /// Whether it has one topic, has caught up with it and said everything.
+    pub fn rests(&self) -> bool {
+        let stays = self.drain.borrow().is_none() && self.lifetime.end.is_none();
+        stays && self.follower.rests().is_some()
+    }
+
+    /// Reduces a stream that [rests](Connection::rests); gives it back if it does not any more.
+    pub fn park(self) -> Result<Parked, Box<Connection>> {
+        let Some(position) = self.follower.rests() else { return Err(Box::new(self)) };
+        let Connection { node, follower, drain, goodbye_at, silent_since, mut lifetime } = self;
+        lifetime.stalled = None;
+        let snapshot = follower.snapshot;
+        match follower.leave() {
+            Ok(joined) => Ok(Parked { joined, position, snapshot, lifetime }),
+            Err(follower) => {
+                let follower = *follower;
+                let back = Connection { node, follower, drain, goodbye_at, silent_since, lifetime };
+                Err(Box::new(back))
+            }
         }
     }
 
@@ -137,7 +197,7 @@ impl Connection {
     pub async fn settle(&mut self, patience: Duration) -> bool {
         let exists = tokio::time::timeout(patience, self.follower.settle()).await.unwrap_or(true);
         if !exists {
-            self.end = Some("no_such_board");
+            self.lifetime.end = Some("no_such_board");
         }
         exists
     }
@@ -150,7 +210,7 @@ impl Connection {
                 self.silent_since = Instant::now();
                 return Some(block);
             }
-            if self.end.is_some() {
+            if self.lifetime.end.is_some() {
                 return None;
             }
             let heartbeat_at = self.silent_since + self.node.heartbeat;
@@ -163,7 +223,7 @@ impl Connection {
                 () = sleep_until(self.goodbye_at) => self.say_goodbye(),
                 exists = self.follower.advance() => {
                     if !exists {
-                        self.end = Some("no_such_board");
+                        self.lifetime.end = Some("no_such_board");
                     }
                 }
                 () = tokio::time::sleep_until(heartbeat_at) => {
@@ -173,23 +233,38 @@ impl Connection {
         }
     }
 
+    /// One more block that is decided already.
+    pub fn ready(&mut self) -> Option<Bytes> {
+        self.follower.blocks.pop_front()
+    }
+
     /// Ends it because its client does not read.
     pub fn stalled(mut self) {
-        self.end = Some("stalled");
+        self.lifetime.end_by("stalled");
     }
 
     fn say_goodbye(&mut self) {
         let cursor = self.follower.told_cursor();
         let retry = self.node.retry.mul_f64(0.5 + fastrand::f64());
         self.follower.blocks.push_back(frame::goodbye(cursor.as_deref(), retry));
-        self.end = Some("drain");
+        self.lifetime.end = Some("drain");
     }
 }
 
-impl Drop for Connection {
+impl Lifetime {
+    pub(crate) fn new(admitted: Admitted) -> Lifetime {
+        Lifetime { end: None, stalled: None, _admitted: admitted }
+    }
+
+    /// Says why it ends.
+    pub fn end_by(&mut self, reason: &'static str) {
+        self.end = Some(reason);
+    }
+}
+
+impl Drop for Lifetime {
     fn drop(&mut self) {
-        let stalled = self.stalled.load(Ordering::Relaxed);
-        // Whatever we did not end, the client did.
+        let stalled = self.stalled.as_ref().is_some_and(|stalled| stalled.load(Ordering::Relaxed));
         metric::connection_closed(if stalled { "stalled" } else { self.end.unwrap_or("client") });
     }
 }

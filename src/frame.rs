@@ -27,48 +27,83 @@ pub struct Frame {
     pub position: Position,
     /// When the log took it, in milliseconds since 1970 by the log's clock.
     pub milliseconds: u64,
-    bytes: Bytes,
-    /// Where the `id:` line ends in `bytes`.
+    /// The block as one chunk of a response in chunked transfer coding (RFC 9112, section 7.1), as
+    /// most sockets want it.
+    chunk: Bytes,
+    /// Where the block begins in `chunk`, and where its `id:` line ends.
+    whole_at: usize,
     rest_at: usize,
+}
+
+/// What follows the data of a chunk.
+const CHUNK_END: &[u8] = b"\r\n";
+
+/// The chunk that ends a response.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Writes a block as one chunk of a response in chunked transfer coding. An empty block would end
+/// the response and is left out.
+pub fn write_chunk(out: &mut Vec<u8>, block: &[&[u8]]) {
+    let size: usize = block.iter().map(|part| part.len()).sum();
+    if size > 0 {
+        out.extend_from_slice(format!("{size:X}\r\n").as_bytes());
+        block.iter().for_each(|part| out.extend_from_slice(part));
+        out.extend_from_slice(CHUNK_END);
+    }
 }
 
 impl Frame {
     /// Encodes the `id:` line of an entry that was read from the log.
     pub fn new(entry: &Entry) -> Frame {
         let id = id_line(entry.position);
-        let mut bytes = Vec::with_capacity(id.len() + entry.rest.len());
-        bytes.extend_from_slice(id.as_bytes());
-        bytes.extend_from_slice(&entry.rest);
-        Frame {
-            position: entry.position,
-            milliseconds: entry.milliseconds,
-            bytes: bytes.into(),
-            rest_at: id.len(),
-        }
+        Frame::of(entry.position, entry.milliseconds, id.as_bytes(), &entry.rest)
     }
 
-    /// Takes over SSE text that starts with its `id:` line, without copying it; `None` if it
-    /// does not.
-    pub fn from_announced(milliseconds: u64, bytes: Bytes) -> Option<Frame> {
-        let line_end = bytes.iter().take(64).position(|&b| b == b'\n')?;
-        let line = std::str::from_utf8(&bytes[..line_end]).ok()?;
+    /// Takes SSE text that starts with its `id:` line; `None` if it does not.
+    pub fn from_announced(milliseconds: u64, text: &[u8]) -> Option<Frame> {
+        let line_end = text.iter().take(64).position(|&b| b == b'\n')?;
+        let line = std::str::from_utf8(&text[..line_end]).ok()?;
         let position = line.strip_prefix("id: ")?.parse().ok()?;
-        Some(Frame { position, milliseconds, bytes, rest_at: line_end + 1 })
+        let (id, rest) = text.split_at(line_end + 1);
+        Some(Frame::of(position, milliseconds, id, rest))
+    }
+
+    /// Copied once a node, whether it came from the log or as an announcement.
+    fn of(position: Position, milliseconds: u64, id: &[u8], rest: &[u8]) -> Frame {
+        let mut chunk = Vec::with_capacity(id.len() + rest.len() + 12);
+        write_chunk(&mut chunk, &[id, rest]);
+        let whole_at = chunk.len() - CHUNK_END.len() - rest.len() - id.len();
+        Frame {
+            position,
+            milliseconds,
+            chunk: chunk.into(),
+            whole_at,
+            rest_at: whole_at + id.len(),
+        }
     }
 
     /// The whole block: `id:`, `event:`, `data:` and the blank line.
     pub fn whole(&self) -> Bytes {
-        self.bytes.clone()
+        self.chunk.slice(self.whole_at..self.end())
+    }
+
+    /// The whole block as a chunk.
+    pub fn chunk(&self) -> &Bytes {
+        &self.chunk
     }
 
     /// The block without its `id:` line, for a connection whose id is a cursor over several topics.
     pub fn rest(&self) -> Bytes {
-        self.bytes.slice(self.rest_at..)
+        self.chunk.slice(self.rest_at..self.end())
     }
 
     /// Size of the whole block in bytes.
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.end() - self.whole_at
+    }
+
+    fn end(&self) -> usize {
+        self.chunk.len() - CHUNK_END.len()
     }
 }
 
@@ -386,11 +421,13 @@ mod tests {
         let event = Event { event_type: None, data: Data::Text("a\nb".into()) };
         let frame = Frame::new(&entry(7, &event));
         assert_eq!(&frame.whole()[..], b"id: 7-k3f9\ndata: a\ndata: b\n\n");
-        let announced = Frame::from_announced(5, frame.whole()).unwrap();
+        let announced = Frame::from_announced(5, &frame.whole()).unwrap();
         assert_eq!(announced.position, frame.position);
         assert_eq!(announced.rest(), frame.rest());
-        assert!(Frame::from_announced(5, Bytes::from_static(b"data: x\n\n")).is_none());
-        assert!(Frame::from_announced(5, Bytes::from_static(b"id: 7")).is_none());
+        assert_eq!(&announced.chunk()[..], b"1C\r\nid: 7-k3f9\ndata: a\ndata: b\n\n\r\n");
+        assert_eq!(announced.size(), 0x1c);
+        assert!(Frame::from_announced(5, b"data: x\n\n").is_none());
+        assert!(Frame::from_announced(5, b"id: 7").is_none());
     }
 
     #[test]

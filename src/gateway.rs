@@ -20,6 +20,7 @@ use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::RedisLog;
 use crate::log::{Connected, Health, Retention};
+use crate::reactor::Reactors;
 use crate::relay::Relay;
 use crate::replay::Replays;
 
@@ -38,6 +39,7 @@ pub struct Gateway {
     node: Arc<Node>,
     admission: Arc<Admission>,
     drain: watch::Sender<Option<Drain>>,
+    reactors: Option<Arc<Reactors>>,
     stop_accepting: watch::Sender<bool>,
     server: JoinHandle<()>,
     /// Relay, canary, reports, upkeep: ended with the gateway.
@@ -124,14 +126,34 @@ impl Gateway {
             write_timeout: config.write_timeout,
             heartbeat: config.heartbeat,
         };
-        let server = tokio::spawn(serve::serve(listener, router, limits, stopped));
+        let carriers = match config.reactors {
+            0 => None,
+            count => match Reactors::start(count, &node, config.write_timeout) {
+                Ok(carriers) => Some(carriers),
+                Err(error) if error.kind() == std::io::ErrorKind::Unsupported => None,
+                Err(error) => return Err(error),
+            },
+        };
+        let reactors = carriers.as_ref().map(|(reactors, _)| reactors.clone());
+        let serving = serve::serve(listener, node.clone(), router, limits, carriers, stopped);
+        let server = tokio::spawn(serving);
         let background = vec![
             tokio::spawn(relay.run(heard)),
             tokio::spawn(async move { canary.run().await }),
             tokio::spawn(report(node.clone(), admission.clone())),
             tokio::spawn(upkeep(node.clone(), metrics)),
         ];
-        Ok(Gateway { address, node, admission, drain, stop_accepting, server, background })
+        let gateway = Gateway {
+            address,
+            node,
+            admission,
+            drain,
+            reactors,
+            stop_accepting,
+            server,
+            background,
+        };
+        Ok(gateway)
     }
 
     /// Where it listens.
@@ -154,12 +176,16 @@ impl Gateway {
     pub async fn drain(mut self, window: Duration) -> Drained {
         let streams = self.admission.streams();
         self.stop_accepting.send_replace(true);
-        self.drain.send_replace(Some(Drain {
+        let drain = Drain {
             began_at: Instant::now(),
             window,
             streams,
             turns: Arc::new(AtomicUsize::new(0)),
-        }));
+        };
+        self.drain.send_replace(Some(drain.clone()));
+        if let Some(reactors) = &self.reactors {
+            reactors.drain(&drain);
+        }
         let over = tokio::time::timeout(window + LAST_BYTES, &mut self.server).await;
         let cut = if over.is_ok() { 0 } else { self.admission.streams() };
         self.server.abort();

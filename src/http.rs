@@ -10,6 +10,7 @@ pub(crate) mod problem;
 mod request;
 pub(crate) mod serve;
 mod streams;
+mod takeover;
 mod tasks;
 mod topics;
 

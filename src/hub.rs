@@ -31,6 +31,12 @@ pub const LINGER: Duration = Duration::from_secs(5);
 /// How many topics one node names in its census; the busiest, if there are more.
 const CENSUS_TOPICS_MAX: usize = 2_000;
 
+/// Somebody who carries many streams and wants to hear of a topic once for all of them.
+pub trait Audience: Send + Sync + 'static {
+    /// The topic that this audience knows by `key` has news. Must not wait.
+    fn news(&self, key: u32);
+}
+
 /// The topics with local connections.
 #[derive(Default)]
 pub struct Hub {
@@ -56,10 +62,19 @@ struct TopicState {
     /// How often the tail was brought to where the log was.
     renewals: u64,
     watchers: Slab<Arc<Notify>>,
+    /// At most one party an audience.
+    parties: Vec<Party>,
     /// When the last connection left.
     left_at: Instant,
     /// No longer in the hub: whatever still comes for it is dropped.
     swept: bool,
+}
+
+/// The streams of one audience in one topic.
+struct Party {
+    audience: Arc<dyn Audience>,
+    key: u32,
+    streams: usize,
 }
 
 /// A connection's place among the watchers of a topic; leaves when dropped.
@@ -153,7 +168,7 @@ impl Hub {
     pub fn all(&self) -> Vec<Arc<HubTopic>> {
         let mut topics: Vec<Arc<HubTopic>> = lock(&self.topics).values().cloned().collect();
         topics.sort_by_cached_key(|topic| {
-            (std::cmp::Reverse(topic.state().watchers.len()), topic.name.clone())
+            (std::cmp::Reverse(topic.state().streams()), topic.name.clone())
         });
         topics
     }
@@ -168,7 +183,7 @@ impl Hub {
         let mut left = Vec::new();
         lock(&self.topics).retain(|name, topic| {
             let mut state = topic.state();
-            let stay = !state.watchers.is_empty() || state.left_at.elapsed() < LINGER;
+            let stay = state.streams() > 0 || state.left_at.elapsed() < LINGER;
             if !stay {
                 left.push(name.clone());
                 let bytes = state.tail.take().map_or(0, |tail| tail.bytes());
@@ -225,8 +240,8 @@ impl Hub {
         let mut counts: Vec<(usize, bool, String)> = Vec::new();
         for topic in self.all() {
             let state = topic.state();
-            if !state.watchers.is_empty() {
-                counts.push((state.watchers.len(), state.is_board, topic.name.to_string()));
+            if state.streams() > 0 {
+                counts.push((state.streams(), state.is_board, topic.name.to_string()));
             }
         }
         let omitted = counts.len().saturating_sub(CENSUS_TOPICS_MAX);
@@ -264,6 +279,7 @@ impl HubTopic {
             waiting: false,
             renewals: 0,
             watchers: Slab::new(),
+            parties: Vec::new(),
             left_at: Instant::now(),
             swept: false,
         };
@@ -300,6 +316,37 @@ impl HubTopic {
         self.state().tail.as_ref().map(|tail| tail.after(position))
     }
 
+    /// Whether nothing comes after a position now.
+    pub fn stands_at(&self, position: Position) -> bool {
+        self.state().tail.as_ref().is_some_and(|tail| tail.head() == position)
+    }
+
+    /// Counts one more stream of `audience`, which hears of news from now on. Returns its key for
+    /// this topic: the one it gave before, or else what `new_key` makes.
+    pub fn attach(&self, audience: &Arc<dyn Audience>, new_key: impl FnOnce() -> u32) -> u32 {
+        let mut state = self.state();
+        let known = state.parties.iter_mut().find(|party| Arc::ptr_eq(&party.audience, audience));
+        if let Some(party) = known {
+            party.streams += 1;
+            return party.key;
+        }
+        let key = new_key();
+        state.parties.push(Party { audience: audience.clone(), key, streams: 1 });
+        key
+    }
+
+    /// Counts one stream of `audience` less.
+    pub fn detach(&self, audience: &Arc<dyn Audience>) {
+        let mut state = self.state();
+        let at = state.parties.iter().position(|party| Arc::ptr_eq(&party.audience, audience));
+        let Some(at) = at else { return };
+        state.parties[at].streams -= 1;
+        if state.parties[at].streams == 0 {
+            state.parties.swap_remove(at);
+            state.left_at = Instant::now();
+        }
+    }
+
     /// Remembers that the log cannot be asked now, and tells those who wait for it.
     pub fn set_waiting(&self) {
         let mut state = self.state();
@@ -320,9 +367,17 @@ impl HubTopic {
 
 impl TopicState {
     fn wake(&self) {
+        for party in &self.parties {
+            party.audience.news(party.key);
+        }
         for (_, signal) in &self.watchers {
             signal.notify_one();
         }
+    }
+
+    /// How many streams follow the topic.
+    fn streams(&self) -> usize {
+        self.watchers.len() + self.parties.iter().map(|party| party.streams).sum::<usize>()
     }
 }
 

@@ -19,17 +19,21 @@
 //! 6. The relay feeds the topic's tail in the [`hub`], which wakes the connections.
 //! 7. Each [`connection`] asks the tail for what comes after its own position. One that is further
 //!    behind asks [`replay`], which reads the log for all who ask for the same.
-//! 8. What the connection says becomes the body of an HTTP response, and so bytes on a socket.
+//! 8. What the connection says becomes the body of an HTTP response, and so bytes on a socket. A
+//!    plain stream that has caught up leaves the HTTP server: a [`reactor`] carries it, thousands in
+//!    one thread, until there is something else to say than the next entry.
 //!
 //! Around it: [`config`] and [`gateway`] (start and drain), [`admission`] (how many streams),
 //! [`canary`] (whether this node can deliver), [`telemetry`] (what operators see), [`health`] (what
-//! a container engine asks).
+//! a container engine asks). Outside of it: [`check`], a witness that asks gateways over HTTP whether
+//! they keep what is promised.
 //!
 //! # Doors
 //!
 //! [`board`], [`topic`], [`position`], [`entry`] and [`frame`] are pure. Only [`log::redis`] knows
 //! Redis, only [`http`] knows axum. [`hub`] never waits on the network. [`relay`] and
-//! [`connection`] know the log only as [`log::EventLog`].
+//! [`connection`] know the log only as [`log::EventLog`]. [`check`] knows none of them but
+//! [`position`].
 
 pub mod topic;
 
@@ -51,6 +55,8 @@ pub mod connection;
 
 pub mod replay;
 
+pub mod reactor;
+
 pub mod http;
 
 pub mod gateway;
@@ -64,3 +70,5 @@ pub mod config;
 pub mod telemetry;
 
 pub mod health;
+
+pub mod check;

@@ -172,7 +172,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// empty topic has a position to resume from.
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError>;
 
-    /// Whether boards of all these names exist. Makes nothing.
+    /// Whether boards of all these names exist. Makes none, except the first board of a new
+    /// installation if it is asked for before it could be made.
     async fn have_boards(&self, boards: &[Topic]) -> Result<bool, LogError>;
 
     /// Reads the entries with a seq in `after + 1 ..= through` that are still retained, at most

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
+use fantail::check::command::{CANNOT_RUN, CheckArguments};
 use fantail::config::{Config, Stop};
 use fantail::gateway::Gateway;
 use fantail::telemetry;
@@ -19,6 +20,8 @@ fn main() -> ExitCode {
         Err(Stop::Health(url)) => {
             return url.ask().map_or_else(|line| fail(&line), |()| ExitCode::SUCCESS);
         }
+        Err(Stop::Check(check)) => return check_deployment(&check),
+        Err(Stop::CannotCheck(line)) => return cannot_check(&line),
         Err(Stop::Wrong(line)) => return fail(&line),
     };
     telemetry::start_logging(&config);
@@ -30,6 +33,24 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(line) => fail(&line),
     }
+}
+
+/// Checks a deployment; the exit status says what came of it.
+fn check_deployment(arguments: &CheckArguments) -> ExitCode {
+    raise_descriptor_limit();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cannot_check(&format!("cannot start the runtime: {error}")),
+    };
+    match runtime.block_on(arguments.run()) {
+        Ok(status) => ExitCode::from(status),
+        Err(line) => cannot_check(&line),
+    }
+}
+
+fn cannot_check(line: &str) -> ExitCode {
+    eprintln!("fantail: {line}");
+    ExitCode::from(CANNOT_RUN)
 }
 
 async fn run(config: &Config) -> Result<(), String> {

@@ -272,13 +272,6 @@ impl Lineage {
         position.seq == self.head && self.end_of(position.epoch).is_some_and(|end| end >= self.head)
     }
 
-    /// The position to tell of an entry that this log holds. Where the log has forgotten the
-    /// entry's epoch, it is one of the current epoch: told as it was written, it would be judged
-    /// as lost as soon as its reader came back with it.
-    pub fn position_of(&self, entry: Position) -> Position {
-        if self.end_of(entry.epoch).is_some() { entry } else { self.at(entry.seq) }
-    }
-
     /// The place at `seq`, in the current epoch.
     pub fn at(&self, seq: u64) -> Position {
         Position { seq, epoch: self.epoch }

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::frame::Frame;
@@ -48,6 +48,8 @@ pub struct Relay {
     repairs: Mutex<HashMap<Topic, Repair>>,
     reads: Semaphore,
     audit_now: Notify,
+    /// Told when the log can be heard again: repairs that wait for it need not wait longer.
+    missed: watch::Sender<()>,
     history_ttl: Duration,
 }
 
@@ -69,6 +71,7 @@ impl Relay {
             repairs: Mutex::default(),
             reads: Semaphore::new(REPAIRS_MAX),
             audit_now: Notify::new(),
+            missed: watch::Sender::new(()),
             history_ttl,
         })
     }
@@ -97,7 +100,10 @@ impl Relay {
                         self.hear(&topic, frame);
                     }
                 }
-                Heard::Missed => self.audit_now.notify_one(),
+                Heard::Missed => {
+                    self.audit_now.notify_one();
+                    self.missed.send_replace(());
+                }
             }
         }
     }
@@ -254,6 +260,7 @@ impl Relay {
         let mut wait = RETRY_FIRST;
         loop {
             let announced = self.take_parked(topic);
+            let mut missed = self.missed.subscribe();
             match self.catch_up(topic).await {
                 Ok(()) => {
                     for frame in announced {
@@ -269,8 +276,10 @@ impl Relay {
                 Err(error) => {
                     tracing::debug!(%error, topic = %topic.name(), "cannot read yet");
                     topic.set_waiting();
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(RETRY_LONGEST);
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => wait = (wait * 2).min(RETRY_LONGEST),
+                        _ = missed.changed() => wait = RETRY_FIRST,
+                    }
                     if self.hand_over(topic) {
                         return;
                     }

@@ -56,6 +56,7 @@ pub mod metric {
     static OPENED: LazyLock<Counter> =
         LazyLock::new(|| counter!("fantail_connections_opened_total"));
     static SLOW: LazyLock<Gauge> = LazyLock::new(|| gauge!("fantail_slow_connections"));
+    static PARKED: LazyLock<Gauge> = LazyLock::new(|| gauge!("fantail_parked_connections"));
     static DELIVERIES: LazyLock<Counter> = LazyLock::new(|| counter!("fantail_deliveries_total"));
     static BYTES: LazyLock<Counter> = LazyLock::new(|| counter!("fantail_delivered_bytes_total"));
     static LAG: LazyLock<Histogram> = LazyLock::new(|| histogram!("fantail_delivery_lag_seconds"));
@@ -75,6 +76,11 @@ pub mod metric {
             "fantail_connections_refused_total",
             Count,
             "Streams refused with 503, by reason: full, address, draining"
+        );
+        describe_gauge!(
+            "fantail_parked_connections",
+            Count,
+            "Streams that a reactor carries, because they have caught up with their one topic"
         );
         describe_gauge!(
             "fantail_slow_connections",
@@ -131,7 +137,7 @@ pub mod metric {
             "Requests answered, by route, method and status"
         );
         // Shown from the start, at zero: a missing series and a quiet one look different.
-        for gauge in [&CONNECTIONS, &SLOW] {
+        for gauge in [&CONNECTIONS, &SLOW, &PARKED] {
             gauge.set(0.0);
         }
         for counter in [&OPENED, &DELIVERIES, &BYTES, &PUBLISHED] {
@@ -168,6 +174,10 @@ pub mod metric {
         SLOW.increment(change);
     }
 
+    pub(crate) fn parked_connections(change: f64) {
+        PARKED.increment(change);
+    }
+
     pub(crate) fn topics(count: usize) {
         gauge!("fantail_topics").set(count as f64);
     }
@@ -183,6 +193,11 @@ pub mod metric {
 
     pub(crate) fn delivery_lag(lag: Duration) {
         LAG.record(lag.as_secs_f64());
+    }
+
+    /// The same lag for several handouts.
+    pub(crate) fn delivery_lags(lag: Duration, handouts: usize) {
+        LAG.record_many(lag.as_secs_f64(), handouts);
     }
 
     pub(crate) fn replay(source: &'static str) {

@@ -14,6 +14,7 @@ needed=(
     chromedriver:chromium-driver
     openssl:openssl
     curl:curl
+    faketime:faketime
 )
 
 # Where Debian puts servers, which is not on everybody's path.

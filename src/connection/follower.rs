@@ -19,6 +19,7 @@ use crate::hub::{Joined, Stage};
 use crate::log::LogError;
 use crate::position::{Claim, Lineage, Position, Verdict, write_cursor};
 use crate::telemetry::metric;
+use crate::topic::Topic;
 
 /// How long to wait before asking a log again that did not answer.
 const LOG_RETRY: Duration = Duration::from_millis(500);
@@ -27,7 +28,7 @@ const LOG_RETRY: Duration = Duration::from_millis(500);
 pub(super) struct Follower {
     node: Arc<Node>,
     subscriptions: Vec<Subscription>,
-    snapshot: bool,
+    pub(super) snapshot: bool,
     signal: Arc<Notify>,
     /// Blocks that are decided but not yet taken by the socket: at most one handout.
     pub(super) blocks: VecDeque<Bytes>,
@@ -121,6 +122,65 @@ impl Follower {
             retry_at: None,
             turn: 0,
             slow: false,
+        }
+    }
+
+    /// Goes on in one topic from where the client was told that it stands.
+    pub(super) fn go_on(
+        node: Arc<Node>,
+        topic: &Topic,
+        position: Position,
+        snapshot: bool,
+    ) -> Follower {
+        let signal = Arc::new(Notify::new());
+        let subscription = Subscription {
+            joined: node.hub.join(topic, signal.clone()),
+            // It was one when the stream began.
+            must_be_board: false,
+            start: None,
+            from_earliest: false,
+            place: Place::At(position),
+            snapshot_due: false,
+            confirmed_at: None,
+            resumed: false,
+        };
+        let opened_at_milliseconds = node.log.now_milliseconds().unwrap_or(u64::MAX);
+        Follower {
+            node,
+            subscriptions: vec![subscription],
+            snapshot,
+            signal,
+            blocks: VecDeque::new(),
+            stage: Life::Following,
+            opened_at_milliseconds,
+            retry_at: None,
+            turn: 0,
+            slow: false,
+        }
+    }
+
+    /// Where it stands, if it has one topic and nothing to say there now.
+    pub(super) fn rests(&self) -> Option<Position> {
+        match self.subscriptions.as_slice() {
+            [Subscription { joined, place: Place::At(position), snapshot_due: false, .. }]
+                if self.stage == Life::Following
+                    && self.blocks.is_empty()
+                    && joined.topic.stands_at(*position) =>
+            {
+                Some(*position)
+            }
+            _ => None,
+        }
+    }
+
+    /// Its place in its one topic; gives it back if it has several.
+    pub(super) fn leave(mut self) -> Result<Joined, Box<Follower>> {
+        match self.subscriptions.pop() {
+            Some(only) if self.subscriptions.is_empty() => Ok(only.joined),
+            last => {
+                self.subscriptions.extend(last);
+                Err(Box::new(self))
+            }
         }
     }
 

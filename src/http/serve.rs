@@ -3,27 +3,32 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::Version;
+use axum::response::Response;
 use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep};
 use tower::ServiceExt;
 
 use super::streams::Peer;
+use super::takeover::{Looked, Speakers, look};
+use crate::admission::{OpenSocket, Sockets};
+use crate::connection::Node;
+use crate::reactor::{Reactors, Returned};
 
 /// Time to send the first request head: guards against peers that open sockets and say nothing.
 const FIRST_HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -74,16 +79,32 @@ pub(crate) fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Where streams go that leave the HTTP server, and from where they come back.
+pub(crate) type Carriers = (Arc<Reactors>, mpsc::UnboundedReceiver<Returned>);
+
 /// Accepts connections until `stop` is set, then waits until all of them are over.
 pub(crate) async fn serve(
     listener: TcpListener,
+    node: Arc<Node>,
     router: Router,
     limits: Limits,
+    carriers: Option<Carriers>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let server = Arc::new(server());
     let graceful = GracefulShutdown::new();
-    let sockets = Arc::new(AtomicUsize::new(0));
+    let sockets = Arc::new(Sockets::default());
+    let speakers = carriers.map(|(reactors, returned)| {
+        let write_timeout = limits.write_timeout;
+        let speakers = Arc::new(Speakers { node, reactors, write_timeout });
+        (speakers.clone(), AbortOnDrop(tokio::spawn(speakers.take_back(returned))))
+    });
+    let reception = Arc::new(Reception {
+        router,
+        limits,
+        server: server(),
+        speakers: speakers.as_ref().map(|(speakers, _)| speakers.clone()),
+        stop: stop.clone(),
+    });
     let mut stopping = false;
     loop {
         let accepted = if stopping {
@@ -110,48 +131,123 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let counted = Counted::new(&sockets);
-        if counted.number > limits.sockets_max {
-            continue;
-        }
+        let Some(open) = sockets.open(limits.sockets_max) else { continue };
         if let Err(error) = prepare(&stream, limits.write_timeout) {
             tracing::debug!(%error, "a socket was gone before it was served");
             continue;
         }
         let peer = Peer::new(address.ip());
-        let socket = Socket::new(stream, limits.write_timeout, peer.stalled.clone());
-        let began = Arc::new(AtomicU8::new(NOTHING));
-        let service = {
-            let (router, began, peer) = (router.clone(), began.clone(), peer.clone());
-            hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-                let version = if request.version() == Version::HTTP_2 { HTTP_2 } else { HTTP_1 };
-                began.store(version, Ordering::Relaxed);
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(peer.clone());
-                router.clone().oneshot(request)
-            })
-        };
-        let connection = server.serve_connection(TokioIo::new(socket), service).into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            let _counted = counted;
-            let mut connection = std::pin::pin!(connection);
-            let first = tokio::time::timeout(FIRST_HEAD_WITHIN, connection.as_mut()).await;
-            // A connection that has not brought a request by now is dropped, whatever it sent.
-            match (first, began.load(Ordering::Relaxed)) {
-                (Ok(_), _) | (Err(_), NOTHING) => {}
-                (Err(_), HTTP_2) => tokio::select! {
-                    _ = connection => {}
-                    () = peer.end_unread_streams(limits.heartbeat + limits.write_timeout) => {}
-                },
-                (Err(_), _) => {
-                    let _ = connection.await;
-                }
-            }
-        });
+        tokio::spawn(reception.clone().receive(stream, peer, open, graceful.watcher()));
     }
     drop(listener);
     graceful.shutdown().await;
+    sockets.all_closed().await;
+}
+
+/// Ends a task together with what it works for.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What all new connections meet.
+struct Reception {
+    router: Router,
+    limits: Limits,
+    server: auto::Builder<TokioExecutor>,
+    speakers: Option<Arc<Speakers>>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Reception {
+    async fn receive(
+        self: Arc<Reception>,
+        stream: TcpStream,
+        peer: Peer,
+        open: OpenSocket,
+        watcher: Watcher,
+    ) {
+        let mut answer = None;
+        if let Some(speakers) = &self.speakers {
+            let first = tokio::time::timeout(FIRST_HEAD_WITHIN, self.first(&stream, &peer));
+            match first.await {
+                Ok(Looked::Stream(connection, head)) => {
+                    tokio::spawn(speakers.clone().speak(stream, *connection, head, open));
+                    return;
+                }
+                Ok(Looked::Other(given)) => answer = given,
+                Ok(Looked::Nothing) | Err(_) => return,
+            }
+        }
+        // Boxed: it is large, and most connections never need it.
+        Box::pin(self.serve(stream, peer, answer, watcher)).await;
+        drop(open);
+    }
+
+    /// Waits for the first bytes and looks at them; nothing if the peer is gone. If this node stops
+    /// first, the HTTP server knows how to end a connection that has not begun.
+    async fn first(&self, stream: &TcpStream, peer: &Peer) -> Looked {
+        let mut stop = self.stop.clone();
+        loop {
+            let readable = tokio::select! {
+                readable = stream.readable() => readable,
+                _ = stop.wait_for(|stop| *stop) => return Looked::Other(None),
+            };
+            match look(stream, &self.router, peer).await {
+                Looked::Nothing if readable.is_ok() => {}
+                looked => return looked,
+            }
+        }
+    }
+
+    /// Leaves a connection to the HTTP server; `answer` is given to its first request if it is there
+    /// already.
+    async fn serve(
+        &self,
+        stream: TcpStream,
+        peer: Peer,
+        answer: Option<Box<Response>>,
+        watcher: Watcher,
+    ) {
+        let Limits { write_timeout, heartbeat, .. } = self.limits;
+        let socket = Socket::new(stream, write_timeout, peer.stalled.clone());
+        let began = Arc::new(AtomicU8::new(NOTHING));
+        let answer = Mutex::new(answer);
+        let service = {
+            let (router, began, peer) = (self.router.clone(), began.clone(), peer.clone());
+            hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+                let version = if request.version() == Version::HTTP_2 { HTTP_2 } else { HTTP_1 };
+                began.store(version, Ordering::Relaxed);
+                let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let (router, peer) = (router.clone(), peer.clone());
+                async move {
+                    if let Some(answer) = answer {
+                        return Ok(*answer);
+                    }
+                    let mut request = request.map(Body::new);
+                    request.extensions_mut().insert(peer);
+                    router.oneshot(request).await
+                }
+            })
+        };
+        let connection = self.server.serve_connection(TokioIo::new(socket), service).into_owned();
+        let mut connection = std::pin::pin!(watcher.watch(connection));
+        let first = tokio::time::timeout(FIRST_HEAD_WITHIN, connection.as_mut()).await;
+        // A connection that has not brought a request by now is dropped, whatever it sent.
+        match (first, began.load(Ordering::Relaxed)) {
+            (Ok(_), _) | (Err(_), NOTHING) => {}
+            (Err(_), HTTP_2) => tokio::select! {
+                _ = connection => {}
+                () = peer.end_unread_streams(heartbeat + write_timeout) => {}
+            },
+            (Err(_), _) => {
+                let _ = connection.await;
+            }
+        }
+    }
 }
 
 fn server() -> auto::Builder<TokioExecutor> {
@@ -180,25 +276,6 @@ fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(write_timeout))?;
     Ok(())
-}
-
-/// Counts an open socket.
-struct Counted {
-    sockets: Arc<AtomicUsize>,
-    number: usize,
-}
-
-impl Counted {
-    fn new(sockets: &Arc<AtomicUsize>) -> Counted {
-        let number = sockets.fetch_add(1, Ordering::Relaxed) + 1;
-        Counted { sockets: sockets.clone(), number }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.sockets.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// A socket that is given up when its peer takes no bytes for too long (a client that stopped

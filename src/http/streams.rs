@@ -20,6 +20,7 @@ use serde::Deserialize;
 use super::App;
 use super::problem::Problem;
 use super::request::{IdPath, Parameters, TopicPath, topic};
+use super::takeover::Slot;
 use crate::board::Refusal;
 use crate::connection::{Connection, Request, Start, Wanted};
 use crate::frame::{CURSOR_BYTES_MAX, cursor_bytes};
@@ -43,6 +44,8 @@ pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     /// Set when the socket is given up because the peer takes no bytes.
     pub(crate) stalled: Arc<AtomicBool>,
+    /// Where to leave a stream that goes on over the bare socket, if it may.
+    slot: Option<Slot>,
     /// The streams on this socket, if it may carry several.
     seats: Arc<Mutex<Vec<Weak<Seat>>>>,
 }
@@ -81,7 +84,12 @@ impl Seat {
 
 impl Peer {
     pub(crate) fn new(address: IpAddr) -> Peer {
-        Peer { address, stalled: Arc::default(), seats: Arc::default() }
+        Peer { address, stalled: Arc::default(), slot: None, seats: Arc::default() }
+    }
+
+    /// Streams of the request that carries it are left in `slot`.
+    pub(super) fn with_slot(self, slot: Slot) -> Peer {
+        Peer { slot: Some(slot), ..self }
     }
 
     fn seat(&self, connection: Connection) -> Arc<Seat> {
@@ -221,7 +229,10 @@ async fn stream_of(
     if !connection.settle(PATIENCE).await {
         return Err(Refusal::NoSuchBoard.into());
     }
-    let body = if version == Version::HTTP_2 {
+    let body = if let Some(slot) = &peer.slot {
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+        Body::empty()
+    } else if version == Version::HTTP_2 {
         let seat = peer.seat(connection);
         Body::from_stream(stream::unfold(seat, |seat| async {
             let mut connection = seat.take()?;

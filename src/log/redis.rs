@@ -34,7 +34,7 @@ use crate::position::{Epoch, Position};
 use crate::topic::Topic;
 use answers::{accepted, board_json, entry, lineage, text, unexpected};
 use boards::Asked;
-use commands::Commands;
+use commands::{Breaks, Commands};
 use keys::Keys;
 use scripts::Call;
 use subscription::Subscription;
@@ -114,9 +114,12 @@ impl RedisLog {
         let (announcer, heard) = Announcer::new();
         let keys = Keys::new(prefix);
         let client = Client::open(info.clone()).map_err(|error| error.to_string())?;
-        let subscription = Arc::new(Subscription::new(client, keys.clone(), node, announcer));
+        let breaks = Breaks::new();
+        let subscription = Subscription::new(client, keys.clone(), node, announcer, breaks.clone());
+        let subscription = Arc::new(subscription);
         tokio::spawn(subscription.clone().run());
-        let commands = |lanes| Commands::new(&info, lanes).map_err(|error| error.to_string());
+        let commands =
+            |lanes| Commands::new(&info, lanes, breaks.clone()).map_err(|error| error.to_string());
         let waiting = match wait_replicas {
             0 => None,
             replicas => Some(Waiting { commands: commands(WAITING_LANES)?, replicas }),
@@ -184,18 +187,25 @@ impl EventLog for RedisLog {
         let call = Call::new(&scripts::OPEN, &self.keys.topic(topic))
             .arg(Epoch::random().as_str())
             .arg(self.ttl_milliseconds());
-        let (head, meta, oldest, is_board): (String, String, String, bool) =
+        let (head, meta, oldest, mut is_board): (String, String, String, bool) =
             self.commands.call(call).await?;
+        if !is_board && is_first_board(topic) {
+            is_board = self.have_boards(std::slice::from_ref(topic)).await?;
+        }
         Ok(Opened { lineage: lineage(&head, &meta, &oldest)?, is_board })
     }
 
     async fn have_boards(&self, boards: &[Topic]) -> Result<bool, LogError> {
-        let mut pipe = redis::pipe();
-        for board in boards {
-            pipe.exists(&self.keys.topic(board)[3]);
+        if self.boards_exist(boards).await? {
+            return Ok(true);
         }
-        let exist: Vec<bool> = self.commands.pipe("exists", &pipe).await?;
-        Ok(exist.into_iter().all(|exists| exists))
+        if !boards.iter().any(is_first_board) {
+            return Ok(false);
+        }
+        // A Redis that has just come, or has come back empty, gets the first board sooner or
+        // later. Whoever asks before must not be told that it will never be there.
+        self.ensure_first_board().await?;
+        self.boards_exist(boards).await
     }
 
     async fn read(
@@ -216,12 +226,7 @@ impl EventLog for RedisLog {
         };
         let lineage = lineage(&text(head)?, &text(meta)?, &text(oldest)?)?;
         let Value::Array(entries) = entries else { return Err(unexpected("entries")) };
-        let told = |read| {
-            let mut entry = entry(read)?;
-            entry.position = lineage.position_of(entry.position);
-            Ok(entry)
-        };
-        let entries = entries.into_iter().map(told).collect::<Result<_, LogError>>()?;
+        let entries = entries.into_iter().map(entry).collect::<Result<_, _>>()?;
         Ok(Some(Page { lineage, entries }))
     }
 
@@ -381,6 +386,11 @@ impl EventLog for RedisLog {
     }
 }
 
+/// Whether a new installation has a board of this name.
+fn is_first_board(topic: &Topic) -> bool {
+    matches!(board::first_board(), Command::CreateBoard { id: Some(first), .. } if first == *topic)
+}
+
 impl RedisLog {
     /// Calls a script that writes; its answer counts once enough replicas have it too.
     async fn write(&self, call: Call<'static>) -> Result<Vec<String>, LogError> {
@@ -396,6 +406,15 @@ impl RedisLog {
             )));
         }
         Ok(answer)
+    }
+
+    pub(super) async fn boards_exist(&self, boards: &[Topic]) -> Result<bool, LogError> {
+        let mut pipe = redis::pipe();
+        for board in boards {
+            pipe.exists(&self.keys.topic(board)[3]);
+        }
+        let exist: Vec<bool> = self.commands.pipe("exists", &pipe).await?;
+        Ok(exist.into_iter().all(|exists| exists))
     }
 
     fn report_call(&self) -> Call<'static> {

@@ -34,8 +34,7 @@ impl Answer {
     /// What `read.lua` returns of everything after `after`.
     pub fn read(log: &Server, after: u64) -> Answer {
         let page = log.keys.lineage().map(|lineage| {
-            let frames =
-                log.keys.entries(after, u64::MAX).map(|entry| Frame::new(&entry)).collect();
+            let frames = log.keys.entries(after, u64::MAX).map(Frame::new).collect();
             Page { lineage, frames }
         });
         Answer::now(log, page)

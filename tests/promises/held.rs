@@ -58,6 +58,19 @@ async fn a_node_without_its_redis_listens_holds_streams_and_says_why_it_is_not_r
 }
 
 #[tokio::test]
+async fn the_first_board_is_there_for_whoever_asks_first() {
+    let redis = Redis::start().await;
+    for n in 0..20 {
+        // A node that has not looked at its empty Redis yet, or does so in this moment.
+        let _: String = redis.ask(&["FLUSHALL"]).await;
+        let id = format!("node-{n}");
+        let node = Node::start_at(&id, "127.0.0.1:0", Some(&redis.url()), &[]).await;
+        tokio::time::sleep(Duration::from_millis(n % 5)).await;
+        Stream::open(node.address, "/boards/board-1/events").await;
+    }
+}
+
+#[tokio::test]
 async fn a_redis_that_comes_back_with_its_disk_has_lost_nothing_and_nobody_is_reset() {
     let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
     let node = Node::start("node-1", Some(&redis), &[]).await;
@@ -123,6 +136,7 @@ async fn a_short_outage_degrades_and_does_not_take_the_node_out() {
     assert!(body["canaryAgeSeconds"].as_f64().unwrap() > 3.0);
     assert!(body["reason"].as_str().is_some());
     assert!(node.metric("fantail_ready", "").await == 1.0);
+    assert!(node.metric("fantail_canary_age_seconds", "").await > 3.0);
 }
 
 #[tokio::test]

@@ -215,7 +215,7 @@ impl RedisLog {
         lists: &[NewList],
     ) -> Result<Changed, LogError> {
         if let Some(id) = &id
-            && self.have_boards(std::slice::from_ref(id)).await?
+            && self.boards_exist(std::slice::from_ref(id)).await?
         {
             return Err(Refusal::BoardExists.into());
         }
@@ -238,7 +238,7 @@ impl RedisLog {
         list: NewList,
         asked: &Asked<'_>,
     ) -> Result<Changed, LogError> {
-        if !self.have_boards(std::slice::from_ref(board)).await? {
+        if !self.boards_exist(std::slice::from_ref(board)).await? {
             return Err(Refusal::NoSuchBoard.into());
         }
         let lists = [list];

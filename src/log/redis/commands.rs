@@ -15,7 +15,7 @@ use redis::{
     AsyncConnectionConfig, ConnectionInfo, ErrorKind, FromRedisValue, ProtocolVersion, PushInfo,
     PushKind, RedisError, ServerErrorKind,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use super::scripts::Call;
@@ -23,19 +23,59 @@ use crate::log::LogError;
 use crate::telemetry::metric;
 
 /// How long to wait for a connection.
-const CONNECT_WITHIN: Duration = Duration::from_millis(1_000);
+pub(super) const CONNECT_WITHIN: Duration = Duration::from_millis(1_000);
 
 /// How long to wait for an answer. Then the outcome is unknown.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_millis(2_000);
+
+/// How long commands may still be answered on a connection that is being replaced. Where one
+/// connection died without a word the others did too, and who waits for them waits in vain.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(250);
+
+/// Counts connections that broke: one that is older than the last break is replaced before
+/// anything is sent on it.
+pub(super) struct Breaks(watch::Sender<usize>);
+
+impl Breaks {
+    pub(super) fn new() -> Arc<Breaks> {
+        Arc::new(Breaks(watch::Sender::new(0)))
+    }
+
+    /// A connection is dead that nobody has closed; so all others may be.
+    pub(super) fn all_may_be_dead(&self) {
+        self.0.send_modify(|breaks| *breaks += 1);
+    }
+
+    fn now(&self) -> usize {
+        *self.0.borrow()
+    }
+
+    /// A connection that was made when there were this many broke. Counts once: the next commands
+    /// to fail on it were sent before.
+    fn broke(&self, made_at: usize) {
+        self.0.send_if_modified(|breaks| {
+            let first = *breaks == made_at;
+            *breaks += usize::from(first);
+            first
+        });
+    }
+
+    /// Waits until a connection that was made when there were this many has had its time.
+    async fn given_up(&self, made_at: usize) {
+        let broke = self.0.subscribe().wait_for(|breaks| *breaks != made_at).await.is_ok();
+        if !broke {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(LAST_ANSWERS_WITHIN).await;
+    }
+}
 
 /// The way of all commands.
 pub(super) struct Commands {
     pool: Pool,
     lanes: Vec<Lane>,
     next: AtomicUsize,
-    /// Counts connections that broke: one that is older than the last break is replaced before
-    /// anything is sent on it.
-    breaks: Arc<AtomicUsize>,
+    breaks: Arc<Breaks>,
     /// Redis said READONLY since somebody last asked.
     demoted: AtomicBool,
 }
@@ -54,13 +94,16 @@ struct LaneState {
 
 impl Commands {
     /// Over `lanes` connections. Nothing is connected before the first command.
-    pub(super) fn new(info: &ConnectionInfo, lanes: usize) -> Result<Commands, RedisError> {
-        let breaks = Arc::new(AtomicUsize::new(0));
+    pub(super) fn new(
+        info: &ConnectionInfo,
+        lanes: usize,
+        breaks: Arc<Breaks>,
+    ) -> Result<Commands, RedisError> {
         let on_push = {
             let breaks = breaks.clone();
             move |push: PushInfo| {
                 if push.kind == PushKind::Disconnection {
-                    breaks.fetch_add(1, Ordering::Release);
+                    breaks.all_may_be_dead();
                 }
                 Ok::<(), ()>(())
             }
@@ -132,7 +175,15 @@ impl Commands {
         let (mut connection, made_at) =
             self.connection(&self.lanes[lane]).await.inspect_err(count_error)?;
         let began_at = Instant::now();
-        let result = send(&mut connection).await;
+        let result = tokio::select! {
+            result = send(&mut connection) => result,
+            () = self.breaks.given_up(made_at) => {
+                let why = "no answer on a connection that was given up".to_owned();
+                let error = LogError::Unanswered(why);
+                count_error(&error);
+                return Err(error);
+            }
+        };
         metric::redis_command(name, began_at.elapsed());
         result.map_err(|error| {
             let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
@@ -140,10 +191,8 @@ impl Commands {
             self.demoted.fetch_or(demoted, Ordering::Relaxed);
             if error.is_unrecoverable_error() || error.is_timeout() || demoted {
                 // A connection that does not answer may be cut somewhere on the way, and one to a
-                // master that was demoted must be made anew to find the one that rules now. Once:
-                // the next commands to fail on it were sent before.
-                let (now, next) = (Ordering::AcqRel, Ordering::Relaxed);
-                let _ = self.breaks.compare_exchange(made_at, made_at + 1, now, next);
+                // master that was demoted must be made anew to find the one that rules now.
+                self.breaks.broke(made_at);
             }
             let error = explain(&error);
             count_error(&error);
@@ -161,7 +210,7 @@ impl Commands {
     async fn connection(&self, lane: &Lane) -> Result<(MultiplexedConnection, usize), LogError> {
         let asked_at = Instant::now();
         let mut state = lane.state.lock().await;
-        let breaks = self.breaks.load(Ordering::Acquire);
+        let breaks = self.breaks.now();
         if let Some((held, made_at)) = &state.held
             && *made_at == breaks
         {

@@ -29,6 +29,41 @@ local function reign()
   return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or 'unknown'
 end
 
+-- Reads from a log's entries which epochs they belong to: what is left of the past when meta is
+-- missing. Returns them as in meta, and the seq up to which entries belong to none of them.
+local function epochs_of(log_key)
+  local function at(id)
+    local entry = redis.call('XRANGE', log_key, id, '+', 'COUNT', 1)[1]
+    return tonumber(string.match(entry[1], '^(%d+)')), entry[2][2]
+  end
+  local newest = redis.call('XREVRANGE', log_key, '+', '-', 'COUNT', 1)[1]
+  if not newest then
+    return '', 0
+  end
+  local oldest = at('-')
+  local last = tonumber(string.match(newest[1], '^(%d+)'))
+  local reigns = ''
+  local count = 0
+  while last >= oldest and count < REIGNS_MAX do
+    local _, epoch = at(digits(last))
+    reigns = reigns .. ' ' .. epoch .. ':' .. digits(last)
+    count = count + 1
+    -- Entries of one epoch stand together, so the first of them is found by halving.
+    local low, high = oldest, last
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      local _, its = at(digits(middle))
+      if its == epoch then
+        high = middle
+      else
+        low = middle + 1
+      end
+    end
+    last = low - 1
+  end
+  return reigns, last >= oldest and last or 0
+end
+
 -- Finds the topic's epoch, or begins one. ttl: milliseconds after which keys made here expire,
 -- 0 for never. Returns epoch, head, meta.
 local function open(seq_key, log_key, meta_key, new_epoch, ttl)
@@ -73,8 +108,14 @@ local function open(seq_key, log_key, meta_key, new_epoch, ttl)
         -- restarted master had beyond it is gone.
         reigns = reigns .. ' ' .. past_epoch .. ':' .. digits(math.min(tonumber(last), head))
         count = count + 1
+      else
+        -- Nobody may be sent entries whose epoch is not known: their position would be judged as
+        -- lost, again and again.
+        floor = math.max(floor, math.min(tonumber(last), head))
       end
     end
+  elseif has_log then
+    reigns, floor = epochs_of(log_key)
   end
   meta = new_epoch .. ' ' .. ruler .. ' ' .. digits(floor) .. reigns
   redis.call('SET', seq_key, digits(head))

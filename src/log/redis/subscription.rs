@@ -8,11 +8,11 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, Value};
 use tokio::sync::{Notify, watch};
 
+use super::commands::{Breaks, CONNECT_WITHIN};
 use super::keys::Keys;
 use super::version;
 use crate::frame::Frame;
@@ -20,15 +20,14 @@ use crate::log::{Announcer, Health, LogError};
 use crate::telemetry::metric;
 use crate::topic::Topic;
 
-/// How long connecting and each answer may take.
-const ANSWER_WITHIN: Duration = Duration::from_millis(2_000);
-
-/// How often the connection is asked whether it still lives.
-const PING_EVERY: Duration = Duration::from_secs(1);
+/// How often the connection is asked whether it still lives, and how long the answer may take: a
+/// connection through which nothing passes any more is replaced after the sum of the two.
+const PING_EVERY: Duration = Duration::from_millis(500);
+const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// The first and the longest wait between attempts to connect. Short: held streams wait for it.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_LONGEST: Duration = Duration::from_millis(500);
+const RETRY_LONGEST: Duration = Duration::from_millis(250);
 
 /// Channels subscribed in one command.
 const CHANNELS_AT_ONCE: usize = 500;
@@ -45,6 +44,17 @@ pub(super) struct Subscription {
     canary: watch::Sender<u64>,
     /// The connection with this number is deaf.
     deaf: watch::Sender<u64>,
+    /// Told when a connection turned out to be dead although nobody had closed it: then those
+    /// that carry commands may be dead as well.
+    breaks: Arc<Breaks>,
+}
+
+/// Why a connection must be replaced.
+enum Loss {
+    /// It was closed.
+    Broken,
+    /// It says nothing, or not what it should.
+    Silent(String),
 }
 
 struct State {
@@ -57,7 +67,13 @@ struct State {
 }
 
 impl Subscription {
-    pub(super) fn new(client: Client, keys: Keys, node: &str, announcer: Announcer) -> Self {
+    pub(super) fn new(
+        client: Client,
+        keys: Keys,
+        node: &str,
+        announcer: Announcer,
+        breaks: Arc<Breaks>,
+    ) -> Self {
         Subscription {
             client,
             canary_channel: keys.canary_channel(node),
@@ -72,6 +88,7 @@ impl Subscription {
             health: Mutex::new(Health::Down("not connected yet".to_owned())),
             canary: watch::Sender::new(0),
             deaf: watch::Sender::new(0),
+            breaks,
         }
     }
 
@@ -89,7 +106,13 @@ impl Subscription {
                     self.set_health(Health::Up);
                     metric::redis_up(true);
                     wait = RETRY_FIRST;
-                    self.watch(connection, &broken).await
+                    match self.watch(connection, &broken).await {
+                        Loss::Broken => "the connection broke".to_owned(),
+                        Loss::Silent(why) => {
+                            self.breaks.all_may_be_dead();
+                            why
+                        }
+                    }
                 }
                 Err(error) => error.to_string(),
             };
@@ -140,7 +163,7 @@ impl Subscription {
             }
         };
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(ANSWER_WITHIN))
+            .set_connection_timeout(Some(CONNECT_WITHIN))
             .set_response_timeout(Some(ANSWER_WITHIN))
             .set_push_sender(on_push);
         let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
@@ -172,23 +195,15 @@ impl Subscription {
         Ok((connection, broken))
     }
 
-    /// Returns why the connection must be replaced, when it must.
-    async fn watch(&self, mut connection: MultiplexedConnection, broken: &Notify) -> String {
+    /// Returns why the connection must be replaced, when it must. Whoever is first to know decides:
+    /// an answer that is waited for keeps nobody else from speaking.
+    async fn watch(&self, connection: MultiplexedConnection, broken: &Notify) -> Loss {
         let number = self.state().number;
         let mut deaf = self.deaf.subscribe();
-        let mut every = tokio::time::interval(PING_EVERY);
-        loop {
-            tokio::select! {
-                () = broken.notified() => return "the connection broke".to_owned(),
-                () = told(&mut deaf, number) => return "the canary was not heard".to_owned(),
-                _ = every.tick() => {
-                    let pong: Result<Value, _> =
-                        redis::cmd("PING").query_async(&mut connection).await;
-                    if let Err(error) = pong {
-                        return error.to_string();
-                    }
-                }
-            }
+        tokio::select! {
+            () = broken.notified() => Loss::Broken,
+            () = told(&mut deaf, number) => Loss::Silent("the canary was not heard".to_owned()),
+            error = unanswered(connection) => Loss::Silent(error.to_string()),
         }
     }
 
@@ -273,7 +288,7 @@ impl Subscription {
                 self.canary.send_replace(number);
             }
         } else if let Some(topic) = self.keys.topic_of_channel(&channel) {
-            match frame(payload.into()) {
+            match frame(&payload) {
                 Some(frame) => self.announcer.announce(topic, frame),
                 // Somebody else publishes on our channels; the log decides, as always.
                 None => self.announcer.missed(),
@@ -286,6 +301,18 @@ impl Subscription {
     }
 }
 
+/// Asks the connection whether it lives until it does not say so.
+async fn unanswered(mut connection: MultiplexedConnection) -> RedisError {
+    let mut every = tokio::time::interval(PING_EVERY);
+    loop {
+        every.tick().await;
+        let pong: Result<Value, _> = redis::cmd("PING").query_async(&mut connection).await;
+        if let Err(error) = pong {
+            return error;
+        }
+    }
+}
+
 /// Waits until `number` is told; for ever if nobody can tell any more.
 async fn told(numbers: &mut watch::Receiver<u64>, number: u64) {
     let told = numbers.wait_for(|&told| told == number).await.is_ok();
@@ -294,9 +321,9 @@ async fn told(numbers: &mut watch::Receiver<u64>, number: u64) {
     }
 }
 
-/// Reads `<milliseconds>\n<frame>`, without copying the frame.
-fn frame(payload: Bytes) -> Option<Frame> {
+/// Reads `<milliseconds>\n<frame>`.
+fn frame(payload: &[u8]) -> Option<Frame> {
     let line_end = payload.iter().take(20).position(|&b| b == b'\n')?;
     let milliseconds = std::str::from_utf8(&payload[..line_end]).ok()?.parse().ok()?;
-    Frame::from_announced(milliseconds, payload.slice(line_end + 1..))
+    Frame::from_announced(milliseconds, &payload[line_end + 1..])
 }

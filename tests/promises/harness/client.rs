@@ -304,6 +304,16 @@ pub async fn open_many(
     streams
 }
 
+/// Opens a stream for each of these paths, a few at a time.
+pub async fn open_many_paths(address: SocketAddr, paths: &[String]) -> Vec<Stream> {
+    let mut streams = Vec::with_capacity(paths.len());
+    for batch in paths.chunks(50) {
+        let batch = batch.iter().map(|path| Stream::request(address, path, ""));
+        streams.extend(within("streams", futures_util::future::join_all(batch)).await);
+    }
+    streams
+}
+
 impl Stream {
     /// The body of a stream without entries, after its second heartbeat, byte for byte.
     pub async fn raw_bytes_of_a_silent_stream(address: SocketAddr) -> String {

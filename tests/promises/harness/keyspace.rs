@@ -50,7 +50,7 @@ impl Keyspace {
         let head = self.seq.or(last_generated).unwrap_or(0);
         let before = self.meta.take();
         let is_left = self.seq.is_some() || self.log.is_some();
-        let floor = match &before {
+        let mut floor = match &before {
             _ if !is_left => 0,
             _ if self.log.is_none() => head,
             Some(before) => before.floor,
@@ -61,8 +61,15 @@ impl Keyspace {
             && is_left
         {
             past.push((before.epoch, head));
-            let kept = before.past.into_iter().take(REIGNS_MAX - 1);
-            past.extend(kept.map(|(epoch, last)| (epoch, last.min(head))));
+            for (epoch, last) in before.past {
+                if past.len() < REIGNS_MAX {
+                    past.push((epoch, last.min(head)));
+                } else {
+                    floor = floor.max(last.min(head));
+                }
+            }
+        } else if let Some(log) = &self.log {
+            (past, floor) = epochs_of(log);
         }
         self.seq = Some(head);
         self.meta = Some(Meta { epoch: new_epoch, reign, floor, past });
@@ -102,14 +109,10 @@ impl Keyspace {
     }
 
     /// The entries with a seq in `after + 1 ..= through`; what is beyond `seq` is not there.
-    pub fn entries(&self, after: u64, through: u64) -> impl Iterator<Item = Entry> {
+    pub fn entries(&self, after: u64, through: u64) -> impl Iterator<Item = &Entry> {
         let through = through.min(self.seq.unwrap_or(0));
         let within = move |entry: &&Entry| (after + 1..=through).contains(&entry.position.seq);
-        let lineage = self.lineage();
-        self.log.iter().flatten().filter(within).cloned().filter_map(move |mut entry| {
-            entry.position = lineage.as_ref()?.position_of(entry.position);
-            Some(entry)
-        })
+        self.log.iter().flatten().filter(within)
     }
 
     /// What an audit asks for.
@@ -125,4 +128,18 @@ impl Keyspace {
             Key::Meta => self.meta = None,
         }
     }
+}
+
+/// `epochs_of` of `log.lua`: the epochs of a log's entries, and the seq up to which they are too many.
+fn epochs_of(log: &VecDeque<Entry>) -> (Vec<(Epoch, u64)>, u64) {
+    let mut past: Vec<(Epoch, u64)> = Vec::new();
+    for Position { seq, epoch } in log.iter().rev().map(|entry| entry.position) {
+        if past.last().is_none_or(|(newest, _)| *newest != epoch) {
+            if past.len() == REIGNS_MAX {
+                return (past, seq);
+            }
+            past.push((epoch, seq));
+        }
+    }
+    (past, 0)
 }

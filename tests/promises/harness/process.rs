@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::proxy::Proxy;
 use super::{Api, until};
 
 /// A child that is killed when dropped, and can be signalled before.
@@ -50,9 +51,12 @@ impl Process {
         self.child.id()
     }
 
+    pub fn as_pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).unwrap();
+        kill_process(self.as_pid(), signal).unwrap();
     }
 
     /// SIGKILL, and gone when this returns.
@@ -103,7 +107,16 @@ impl Node {
     /// Starts a node; it listens when this returns, and with a Redis it is ready.
     pub async fn start(id: &str, redis: Option<&Redis>, settings: &[(&str, &str)]) -> Node {
         let url = redis.map(Redis::url);
-        let node = Node::start_at(id, "127.0.0.1:0", url.as_deref(), settings).await;
+        Node::start_ready(id, url.as_deref(), settings).await
+    }
+
+    /// The same, with this network between it and its Redis.
+    pub async fn start_behind(id: &str, proxy: &Proxy, settings: &[(&str, &str)]) -> Node {
+        Node::start_ready(id, Some(&proxy.url()), settings).await
+    }
+
+    async fn start_ready(id: &str, url: Option<&str>, settings: &[(&str, &str)]) -> Node {
+        let node = Node::start_at(id, "127.0.0.1:0", url, settings).await;
         until(&format!("{id} is ready"), async || {
             let ready = node.api.send("GET", "/readyz", None).await;
             (ready.status == 200).then_some(())
@@ -130,6 +143,10 @@ impl Node {
             command.env_remove(name);
         }
         command.env("FANTAIL_LISTEN", listen).env("FANTAIL_NODE_ID", id);
+        // REACTORS=0 runs the same tests with all streams left to the HTTP server.
+        if let Ok(reactors) = std::env::var("REACTORS") {
+            command.env("FANTAIL_REACTORS", reactors);
+        }
         if let Some(url) = redis_url {
             command.env("FANTAIL_REDIS_URL", url);
         }
@@ -208,6 +225,8 @@ pub struct Redis {
     port: u16,
     dir: TempDir,
     arguments: Vec<String>,
+    /// Asked too early, it has said so.
+    refused_loading: bool,
 }
 
 impl Redis {
@@ -217,7 +236,13 @@ impl Redis {
 
     pub async fn start_with(arguments: &[&str]) -> Redis {
         let arguments = arguments.iter().map(|&a| a.to_owned()).collect();
-        let mut redis = Redis { process: None, port: 0, dir: TempDir::new(), arguments };
+        let mut redis = Redis {
+            process: None,
+            port: 0,
+            dir: TempDir::new(),
+            arguments,
+            refused_loading: false,
+        };
         for _ in 0..10 {
             redis.port = free_port();
             if redis.launch().await {
@@ -236,6 +261,10 @@ impl Redis {
         self.port
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().pid()
+    }
+
     /// Starts it again after [`Redis::kill`], on the same port and with its files.
     pub async fn restart(&mut self) {
         assert!(self.launch().await, "redis-server did not start again");
@@ -243,6 +272,29 @@ impl Redis {
 
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// Loses its disk, while it does not run.
+    pub fn forget(&mut self) {
+        assert!(self.process.is_none());
+        self.dir = TempDir::new();
+    }
+
+    /// Starts it again after [`Redis::kill`]; to load each of its keys takes this many
+    /// microseconds, and it answers nothing else meanwhile. Whether it was seen loading.
+    pub async fn restart_slowly(&mut self, key_microseconds: u64) -> bool {
+        let slowly = [
+            "--key-load-delay",
+            &key_microseconds.to_string(),
+            "--loading-process-events-interval-bytes",
+            "1024",
+        ];
+        let count = self.arguments.len();
+        self.arguments.extend(slowly.map(str::to_owned));
+        self.refused_loading = false;
+        self.restart().await;
+        self.arguments.truncate(count);
+        self.refused_loading
     }
 
     /// Stops it in its tracks: connections stay open and nothing answers.
@@ -276,6 +328,8 @@ impl Redis {
                 Err(_) => {}
                 Ok(mut connection) => {
                     let answer = redis::cmd("PING").query_async::<String>(&mut connection).await;
+                    self.refused_loading |=
+                        answer.as_ref().is_err_and(|error| error.to_string().contains("oading"));
                     let answers =
                         answer.map_or_else(|e| e.to_string().contains("NOAUTH"), |_| true);
                     if answers {
@@ -288,18 +342,36 @@ impl Redis {
         false
     }
 
+    /// The same for commands that take long; what they answer, also an error, is not wanted.
+    pub async fn ask_patiently(&self, patience: Duration, words: &[&str]) {
+        let client = redis::Client::open(self.url()).unwrap();
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(patience));
+        let mut connection =
+            client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        let _ = command.query_async::<redis::Value>(&mut connection).await;
+    }
+
     async fn connect(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
         redis::Client::open(self.url())?.get_multiplexed_async_connection().await
     }
 
     /// Sends one command, given in words.
     pub async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut connection = self.connect().await.unwrap();
+        self.try_ask(words).await.unwrap()
+    }
+
+    /// The same where it may be refused.
+    pub async fn try_ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let mut connection = self.connect().await?;
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
             command.arg(*word);
         }
-        command.query_async(&mut connection).await.unwrap()
+        command.query_async(&mut connection).await
     }
 
     /// How often a command was called since the statistics were reset.

@@ -39,8 +39,9 @@ impl Server {
 
     pub fn lose(&mut self, key: Key, truth: &mut Truth) {
         self.keys.lose(key);
-        if key == Key::Meta {
-            truth.forget();
+        if self.keys.meta.is_none() {
+            let left = self.keys.entries(0, u64::MAX).map(|entry| entry.position.epoch);
+            truth.forget_all_but(&left.collect::<Vec<_>>());
         }
     }
 

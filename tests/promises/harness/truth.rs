@@ -23,9 +23,9 @@ pub struct Truth {
     moments: Vec<Past>,
     /// When each epoch began.
     begins: Vec<(Epoch, Moment)>,
-    /// Positions of these epochs, the first ones, cannot be judged any more: the memory of them
-    /// was evicted. The design tells their holders that they were lost.
-    forgotten: usize,
+    /// Positions of these cannot be judged any more: the memory of them was evicted, and no entry
+    /// is left that bears witness of them. The design tells their holders that they were lost.
+    forgotten: Vec<Epoch>,
 }
 
 impl Truth {
@@ -52,9 +52,12 @@ impl Truth {
         format!("e{:03}", self.begins.len()).parse().expect("four characters")
     }
 
-    /// The memory of all epochs until now is evicted.
-    pub fn forget(&mut self) {
-        self.forgotten = self.begins.len();
+    /// The memory of all epochs until now is evicted; entries of these are left.
+    pub fn forget_all_but(&mut self, left: &[Epoch]) {
+        let epochs = self.begins.iter().map(|&(epoch, _)| epoch);
+        self.forgotten.extend(epochs.filter(|epoch| !left.contains(epoch)));
+        self.forgotten.sort();
+        self.forgotten.dedup();
     }
 
     /// What has happened when a reader stands at `position`; `None` if no log ever gave it out.
@@ -104,7 +107,7 @@ impl Truth {
 
     /// Whether the memory of the epoch was evicted.
     pub fn is_forgotten(&self, epoch: Epoch) -> bool {
-        self.begins[..self.forgotten].iter().any(|&(forgotten, _)| forgotten == epoch)
+        self.forgotten.contains(&epoch)
     }
 
     fn add(&mut self, past: Past) -> Moment {

@@ -179,7 +179,7 @@ impl EventLog for NodeLog {
         let page = self.log.records(topic, |topic| {
             let keys = &topic.log.keys;
             // Small pages, so that much takes several.
-            let entries = keys.entries(after, through).take(16).collect();
+            let entries = keys.entries(after, through).take(16).cloned().collect();
             keys.lineage().map(|lineage| Page { lineage, entries })
         });
         let _ = self.log.held.subscribe().wait_for(|held| !held).await;

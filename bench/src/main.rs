@@ -1,0 +1,187 @@
+//! `fantail-bench`: what Fantail costs, beside the smallest server that says the same.
+//!
+//! `fantail-bench all` is the whole session of `make bench`. One measure by itself, against builds
+//! that take turns or a server that runs already, is for whoever makes something faster:
+//! `fantail-bench fanout --server reference --server fantail --topics 1 --subscribers 1000 --rate
+//! 50000 --seconds 10`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::measure::fanout::{Shape, fanout};
+use crate::measure::{Measured, Settings};
+use crate::sample::Sample;
+use crate::server::Kind;
+use crate::session::Session;
+
+mod chart;
+mod clock;
+mod crowd;
+mod histogram;
+mod measure;
+mod process;
+mod publisher;
+mod redis;
+mod report;
+mod sample;
+mod scanner;
+mod server;
+mod session;
+
+/// Measures what Fantail costs, beside the smallest server that says the same.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Commands,
+}
+
+#[derive(clap::Args)]
+struct Common {
+    /// fantail, fantail-embedded, reference, nchan, nchan-redis, pushpin, durable-streams, or
+    /// http://127.0.0.1:<port> of a Fantail that runs; `@<binary>` behind it and `<name>=` before
+    /// it compare builds, as in old=fantail@<path>. Several take turns
+    #[arg(long = "server", default_values = ["reference", "fantail", "fantail-embedded"])]
+    servers: Vec<Kind>,
+    /// The process of the server that runs already
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Repetitions
+    #[arg(long, default_value_t = 1)]
+    runs: usize,
+    /// Threads that read streams
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Bytes of an event's data
+    #[arg(long, default_value_t = 100)]
+    bytes: usize,
+    /// Shorter and smaller: does everything work?
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Subcommand)]
+enum Commands {
+    /// A whole session: every measure, a table and a chart
+    All {
+        #[command(flatten)]
+        common: Common,
+        /// Only these measures, divided by commas; all without a server that is not there
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<session::Measure>,
+        /// Where <name>.json, <name>.md and <name>.svg are written
+        #[arg(long, default_value = "target/bench/results")]
+        into: std::path::PathBuf,
+    },
+    /// Writes the table and the chart of sessions that were recorded
+    Report {
+        /// The records, <name>.json
+        #[arg(required = true)]
+        records: Vec<std::path::PathBuf>,
+        /// The directory for RESULTS.md and results.svg
+        #[arg(long, default_value = "bench")]
+        into: std::path::PathBuf,
+    },
+    /// One measure by itself, as in a session
+    Measure {
+        measure: session::Measure,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Processor time and latency at a fixed rate
+    Fanout {
+        #[command(flatten)]
+        common: Common,
+        /// Topics
+        #[arg(long, default_value_t = 1)]
+        topics: u32,
+        /// Streams on each topic
+        #[arg(long, default_value_t = 1000)]
+        subscribers: usize,
+        /// Deliveries a second, all together
+        #[arg(long, default_value_t = 50_000.0)]
+        rate: f64,
+        /// For how long, after a second that does not count
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("bench: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Commands) -> Result<(), String> {
+    process::end_all_on_signals()?;
+    let descriptors = process::raise_descriptor_limit();
+    match command {
+        Commands::All { common, only, into } => {
+            let session = Session { settings: common.settings(descriptors), only, into };
+            session.run(common.present(), common.runs, descriptors)
+        }
+        Commands::Report { records, into } => session::report(&records, &into),
+        Commands::Measure { measure, common } => {
+            let measure = |settings: &Settings, kind: &Kind| -> Measured {
+                let parts = measure.parts(settings);
+                let fitting = parts.iter().filter(|part| part.fits(kind));
+                let all: Result<Vec<_>, _> = fitting.map(|part| part.run(settings, kind)).collect();
+                Ok(all?.into_iter().flatten().collect())
+            };
+            common.take_turns(descriptors, measure).map(drop)
+        }
+        Commands::Fanout { common, topics, subscribers, rate, seconds } => {
+            let shape = Shape { topics, subscribers, rate, seconds, warm_up_seconds: 1.0 };
+            common.take_turns(descriptors, |settings, kind| fanout(settings, kind, shape)).map(drop)
+        }
+    }
+}
+
+impl Common {
+    fn settings(&self, descriptors: usize) -> Settings {
+        let Common { pid, threads, bytes, quick, .. } = *self;
+        // The gateway keeps 128 back for other things, and the publishers need some here.
+        Settings {
+            streams_max: descriptors.saturating_sub(400),
+            threads,
+            bytes,
+            quick,
+            pid,
+            run: 1,
+        }
+    }
+
+    /// The servers whose programs are there.
+    fn present(&self) -> Vec<Kind> {
+        let present = |kind: &&Kind| match kind.absent() {
+            None => true,
+            Some(why) => {
+                eprintln!("bench: without {}: {why}", kind.name);
+                false
+            }
+        };
+        self.servers.iter().filter(present).cloned().collect()
+    }
+
+    fn take_turns(
+        &self,
+        descriptors: usize,
+        measure: impl Fn(&Settings, &Kind) -> Measured,
+    ) -> Result<Vec<Sample>, String> {
+        let mut all = Vec::new();
+        for run in 1..=self.runs {
+            let settings = Settings { run, ..self.settings(descriptors) };
+            for kind in &self.servers {
+                let measured = measure(&settings, kind);
+                all.extend(measured.map_err(|why| format!("{}: {why}", kind.name))?);
+            }
+        }
+        Ok(all)
+    }
+}

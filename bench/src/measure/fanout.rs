@@ -1,0 +1,138 @@
+//! Fan-out at a fixed rate: what a delivery costs, and how long it takes.
+
+use std::time::Duration;
+
+use super::{Measured, Settings, new_run};
+use crate::clock;
+use crate::crowd::{Account, Crowd, Plan};
+use crate::publisher::{Job, Pace, publish};
+use crate::server::{Kind, Server};
+
+/// Publishers' connections at most; a topic is published over one of them.
+pub(crate) const PUBLISHERS: usize = 64;
+/// How long after the last publish the last delivery may come.
+pub(crate) const LAST_DELIVERY_WITHIN: Duration = Duration::from_secs(10);
+
+/// So many streams on each of so many topics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    /// Topics.
+    pub topics: u32,
+    /// Streams on each.
+    pub subscribers: usize,
+    /// Deliveries a second, all together.
+    pub rate: f64,
+    /// For how long, without the warm-up.
+    pub seconds: f64,
+    /// At the beginning, before latencies and processor time count.
+    pub warm_up_seconds: f64,
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Shape { topics, subscribers, rate, .. } = self;
+        write!(f, "{topics} × {subscribers}, {rate:.0}/s")
+    }
+}
+
+/// What a shape cost; processor time without the warm-up.
+pub(crate) struct Fanned {
+    /// What the streams got.
+    pub account: Account,
+    /// Deliveries that the processor time is for.
+    pub delivered: u64,
+    /// How often streams had something to read for them.
+    pub reads: u64,
+    /// Seconds of the server and of its Redis.
+    pub cpu: [f64; 2],
+    /// Seconds of the load.
+    pub own_cpu: f64,
+}
+
+/// Drives one shape.
+///
+/// # Errors
+/// When a stream did not get everything, once and in order.
+pub(crate) fn drive(settings: &Settings, server: &Server, shape: Shape) -> Result<Fanned, String> {
+    let run = new_run();
+    server.prepare(&run, shape.topics)?;
+    let streams = shape.topics as usize * shape.subscribers;
+    if streams > settings.streams_max {
+        return Err(format!("{streams} streams are more than the limit of open files allows"));
+    }
+    let plans = Plan::spread(shape.topics, streams);
+    let (crowd, _) = Crowd::opened(server, &run, &plans, settings.threads)?;
+
+    let begins = clock::now() + 100_000;
+    let counts_from = begins + (shape.warm_up_seconds * 1e6) as u64;
+    crowd.count_from(counts_from);
+    let seconds = shape.seconds + shape.warm_up_seconds;
+    let pace = Pace::rate(shape.rate / shape.subscribers as f64, seconds, shape.topics);
+    let job = Job {
+        server,
+        run: &run,
+        topics: shape.topics,
+        bytes: settings.bytes,
+        connections: PUBLISHERS,
+        begins,
+    };
+    let usage = || Ok((server.cpu_seconds()?, crowd.delivered(), crowd.reads(), own_cpu()));
+    let (published, warm) = std::thread::scope(|scope| {
+        let publisher = scope.spawn(|| publish(&job, pace));
+        std::thread::sleep(Duration::from_micros(counts_from.saturating_sub(clock::now())));
+        let warm: Result<_, String> = usage();
+        let published = publisher.join().map_err(|_| "the publisher panicked".to_owned());
+        (published.and_then(|result| result), warm)
+    });
+    // A stream that failed says more than the publisher that fails for it.
+    let (published, warm) = match (published, warm) {
+        (Ok(published), Ok(warm)) => (published, warm),
+        (Err(why), _) | (_, Err(why)) => return Err(crowd.close().err().unwrap_or(why)),
+    };
+    let wanted = published.total() * shape.subscribers as u64;
+    let complete = crowd.until_delivered(wanted, LAST_DELIVERY_WITHIN);
+    let end = usage()?;
+    let account = crowd.close_complete(&published.counts)?;
+    complete?;
+    Ok(Fanned {
+        account,
+        delivered: end.1 - warm.1,
+        reads: end.2 - warm.2,
+        cpu: [end.0[0] - warm.0[0], end.0[1] - warm.0[1]],
+        own_cpu: end.3 - warm.3,
+    })
+}
+
+/// Latencies in milliseconds, from when a publish was due to when a stream had it, and processor
+/// time by million deliveries.
+///
+/// # Errors
+/// When a stream did not get everything, once and in order.
+pub(crate) fn fanout(settings: &Settings, kind: &Kind, shape: Shape) -> Measured {
+    let mut samples = settings.samples("fanout", kind);
+    let (server, _) = settings.start(kind)?;
+    let fanned = drive(settings, &server, shape)?;
+    let case = shape.to_string();
+    let million = fanned.delivered as f64 / 1e6;
+    samples.add(&case, "CPU s per million deliveries", fanned.cpu[0] / million);
+    if server.redis.is_some() {
+        samples.add(&case, "Redis CPU s per million deliveries", fanned.cpu[1] / million);
+    }
+    samples.add(&case, "generator CPU s per million deliveries", fanned.own_cpu / million);
+    // Below 1 if a server, or the generator's reading, took several events together.
+    samples.add(&case, "reads per delivery", fanned.reads as f64 / fanned.delivered as f64);
+    for (metric, share) in [
+        ("latency p50 ms", 0.5),
+        ("latency p99 ms", 0.99),
+        ("latency p99.9 ms", 0.999),
+        ("latency max ms", 1.0),
+    ] {
+        samples.add(&case, metric, fanned.account.latencies.milliseconds(share));
+    }
+    Ok(samples.all)
+}
+
+/// What the load itself costs.
+fn own_cpu() -> f64 {
+    crate::process::cpu_seconds(&[std::process::id()]).unwrap_or_default()
+}

@@ -1,0 +1,187 @@
+//! [`Session`]: all measures of all servers, in turns, and what is written of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+use crate::chart;
+use crate::measure::fanout::{Shape, fanout};
+use crate::measure::{
+    Measured, Settings, connect, fairness, heartbeat, limit, memory, publish, replay,
+};
+use crate::report::Record;
+use crate::server::Kind;
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Measure {
+    /// Memory of idle streams
+    Memory,
+    /// How fast many clients are taken
+    Connect,
+    /// Processor time and latency at fixed rates
+    #[value(alias = "cpu", alias = "latency")]
+    Fanout,
+    /// The highest rate that a server keeps up with
+    Limit,
+    /// How many events a server takes
+    Publish,
+    /// Thousands of clients that resume at once
+    Replay,
+    /// Processor time of idle streams
+    Heartbeat,
+    /// A small topic beside a large one
+    Fairness,
+}
+
+/// Part of a measure: what one server does before it is the next one's turn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part {
+    /// With all streams on one topic?
+    Memory(bool),
+    /// One shape.
+    Fanout(Shape),
+    /// All of the measure.
+    Whole(Measure),
+}
+
+impl Measure {
+    /// The parts, in order.
+    pub(crate) fn parts(self, settings: &Settings) -> Vec<Part> {
+        let seconds = if settings.quick { 2.0 } else { 10.0 };
+        let shape = |topics, subscribers, rate| {
+            let subscribers = settings.at_most(subscribers);
+            let warm_up_seconds = if settings.quick { 0.5 } else { 1.0 };
+            Part::Fanout(Shape { topics, subscribers, rate, seconds, warm_up_seconds })
+        };
+        match self {
+            Measure::Memory => vec![Part::Memory(true), Part::Memory(false)],
+            Measure::Fanout => vec![
+                shape(1, 1_000, 50_000.0),
+                shape(10, 100, 50_000.0),
+                shape(1_000, 1, 5_000.0),
+                shape(1, 10_000, 50_000.0),
+            ],
+            whole => vec![Part::Whole(whole)],
+        }
+    }
+}
+
+impl Part {
+    /// Whether a server can do it at all.
+    pub(crate) fn fits(&self, kind: &Kind) -> bool {
+        match self {
+            Part::Whole(Measure::Replay) => kind.resumes(),
+            Part::Whole(Measure::Heartbeat | Measure::Limit | Measure::Fairness) => kind.is_ours(),
+            _ => true,
+        }
+    }
+
+    /// Measures it.
+    ///
+    /// # Errors
+    /// When something was lost, or did not work.
+    pub(crate) fn run(&self, settings: &Settings, kind: &Kind) -> Measured {
+        match *self {
+            Part::Memory(one_topic) => memory::memory(settings, kind, one_topic),
+            Part::Fanout(shape) => fanout(settings, kind, shape),
+            Part::Whole(Measure::Connect) => connect::connect(settings, kind),
+            Part::Whole(Measure::Limit) => limit::limit(settings, kind),
+            Part::Whole(Measure::Publish) => publish::publishing(settings, kind),
+            Part::Whole(Measure::Replay) => replay::replay(settings, kind),
+            Part::Whole(Measure::Heartbeat) => heartbeat::heartbeat(settings, kind),
+            Part::Whole(Measure::Fairness) => fairness::fairness(settings, kind),
+            Part::Whole(Measure::Memory | Measure::Fanout) => Ok(Vec::new()),
+        }
+    }
+}
+
+/// What a session does, and where its results go.
+pub(crate) struct Session {
+    /// For all measures.
+    pub settings: Settings,
+    /// Which; none means all.
+    pub only: Vec<Measure>,
+    /// The files' path, without what comes behind the dot.
+    pub into: PathBuf,
+}
+
+impl Session {
+    /// Measures everything; the servers take turns within every repetition of every part, so that
+    /// what else happens on the machine meets all of them. Writes results after every part.
+    ///
+    /// # Errors
+    /// When something was lost or did not work; everything else was measured.
+    pub(crate) fn run(
+        &self,
+        kinds: Vec<Kind>,
+        runs: usize,
+        descriptors: usize,
+    ) -> Result<(), String> {
+        let mut record = Record::new(&kinds, descriptors);
+        let all = Measure::value_variants();
+        let quick = self.settings.quick;
+        let chosen = all.iter().filter(|one| match self.only.as_slice() {
+            // What takes longest is left out of a quick session, unless it was named.
+            [] => !(quick && matches!(one, Measure::Limit | Measure::Heartbeat)),
+            only => only.contains(one),
+        });
+        for part in chosen.flat_map(|measure| measure.parts(&self.settings)) {
+            for run in 1..=runs {
+                let settings = Settings { run, ..self.settings.clone() };
+                for kind in kinds.iter().filter(|kind| part.fits(kind)) {
+                    match part.run(&settings, kind) {
+                        Ok(samples) => record.samples.extend(samples),
+                        Err(why) => {
+                            let failure = format!("{}, run {run} of {part:?}: {why}", kind.name);
+                            eprintln!("bench: FAILED: {failure}");
+                            record.failures.push(failure);
+                        }
+                    }
+                }
+            }
+            self.write(&record)?;
+        }
+        print!("{}", record.markdown());
+        match record.failures.len() {
+            0 => Ok(()),
+            failures => Err(format!("{failures} runs failed, see above")),
+        }
+    }
+
+    fn write(&self, record: &Record) -> Result<(), String> {
+        if let Some(directory) = self.into.parent() {
+            fs::create_dir_all(directory).map_err(|error| error.to_string())?;
+        }
+        let json = serde_json::to_string_pretty(record).map_err(|error| error.to_string())?;
+        write(&self.into.with_extension("json"), &json)?;
+        write(&self.into.with_extension("md"), &record.markdown())?;
+        write(&self.into.with_extension("svg"), &chart::svg(record))
+    }
+}
+
+/// Writes `RESULTS.md` from all records and `results.svg` from the first.
+///
+/// # Errors
+/// When a record cannot be read, or a file cannot be written.
+pub(crate) fn report(records: &[PathBuf], into: &Path) -> Result<(), String> {
+    let mut text = "# Results\n\n\
+        What `make bench` and `make bench-peers` measured; [README.md](README.md) says how, and what \
+        the rows mean.\n\n![Chart of the first table](results.svg)\n"
+        .to_owned();
+    for (n, path) in records.iter().enumerate() {
+        let json = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let record: Record =
+            serde_json::from_str(&json).map_err(|e| format!("{}: {e}", path.display()))?;
+        if n == 0 {
+            write(&into.join("results.svg"), &chart::svg(&record))?;
+        }
+        text += &format!("\n## {}\n\n{}", record.servers.join(", "), record.markdown());
+    }
+    write(&into.join("RESULTS.md"), &text)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,138 @@
+//! [`Events`]: what the kernel tells a reactor, and how other threads ring for it.
+
+#[cfg(target_os = "linux")]
+pub(super) use linux::Events;
+#[cfg(not(target_os = "linux"))]
+pub(super) use none::Events;
+
+/// What happened to a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Happened {
+    /// It takes bytes again.
+    Writable,
+    /// Its peer closed its side, or it broke.
+    HungUp,
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::io;
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::time::Duration;
+
+    use rustix::buffer::spare_capacity;
+    use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+
+    use super::Happened;
+
+    /// Events taken from the kernel at a time.
+    const EVENTS_MAX: usize = 256;
+
+    /// The event that is no socket's: somebody rang.
+    const BELL: u64 = u64::MAX;
+
+    /// An epoll instance and an eventfd.
+    pub(in super::super) struct Events {
+        epoll: OwnedFd,
+        bell: OwnedFd,
+    }
+
+    impl Events {
+        pub(in super::super) fn new() -> io::Result<Events> {
+            let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+            let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            epoll::add(&epoll, &bell, epoll::EventData::new_u64(BELL), flags)?;
+            Ok(Events { epoll, bell })
+        }
+
+        /// Ends the current wait, or the next.
+        pub(in super::super) fn ring(&self) {
+            // It is edge-triggered and never read: it can only fail by being full, after 2^64.
+            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        }
+
+        /// Waits until something happens, at most `longest`, and passes it on.
+        pub(in super::super) fn wait(
+            &self,
+            longest: Option<Duration>,
+            mut happened: impl FnMut(u64, Happened),
+        ) -> io::Result<()> {
+            let mut events = Vec::with_capacity(EVENTS_MAX);
+            let longest = longest.map(|wait| Timespec {
+                tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
+                tv_nsec: wait.subsec_nanos().into(),
+            });
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), longest.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let over = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+            for event in &events {
+                let (data, flags) = (event.data.u64(), event.flags);
+                if data == BELL {
+                    continue;
+                }
+                if flags.intersects(over) {
+                    happened(data, Happened::HungUp);
+                } else if flags.contains(epoll::EventFlags::OUT) {
+                    happened(data, Happened::Writable);
+                }
+            }
+            Ok(())
+        }
+
+        /// Watches a socket: edge-triggered, so that a slow one costs nothing until it takes bytes
+        /// again. Nothing is read: what a client sends after its request waits in the kernel, which
+        /// bounds it.
+        pub(in super::super) fn watch(&self, socket: impl AsFd, data: u64) -> io::Result<()> {
+            let flags = epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+            Ok(epoll::add(&self.epoll, socket, epoll::EventData::new_u64(data), flags)?)
+        }
+
+        /// Watches it no longer.
+        pub(in super::super) fn unwatch(&self, socket: impl AsFd) {
+            // One that was turned away was never watched.
+            let _ = epoll::delete(&self.epoll, socket);
+        }
+    }
+}
+
+/// Systems without epoll leave all streams to the HTTP server.
+#[cfg(not(target_os = "linux"))]
+mod none {
+    use std::io;
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    use super::Happened;
+
+    /// Nothing of this can be made.
+    pub(in super::super) enum Events {}
+
+    impl Events {
+        pub(in super::super) fn new() -> io::Result<Events> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(in super::super) fn ring(&self) {
+            match *self {}
+        }
+
+        pub(in super::super) fn wait(
+            &self,
+            _: Option<Duration>,
+            _: impl FnMut(u64, Happened),
+        ) -> io::Result<()> {
+            match *self {}
+        }
+
+        pub(in super::super) fn watch(&self, _: impl AsFd, _: u64) -> io::Result<()> {
+            match *self {}
+        }
+
+        pub(in super::super) fn unwatch(&self, _: impl AsFd) {
+            match *self {}
+        }
+    }
+}
