@@ -101,7 +101,7 @@ pub struct Event {
 }
 
 /// An event that has its place in a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Its place.
     pub position: Position,

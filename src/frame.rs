@@ -21,7 +21,7 @@ use crate::topic::Topic;
 pub const HEARTBEAT: &str = ": heartbeat\n";
 
 /// One entry, ready to send.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Frame {
     /// The place of the entry.
     pub position: Position,

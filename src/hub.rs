@@ -59,6 +59,8 @@ struct TopicState {
     is_board: bool,
     /// The log could not be asked yet: connections are held open meanwhile.
     waiting: bool,
+    /// How often the tail was brought to where the log was.
+    renewals: u64,
     watchers: Slab<Arc<Notify>>,
     /// At most one party an audience.
     parties: Vec<Party>,
@@ -161,10 +163,13 @@ impl Hub {
         lock(&self.topics).get(name).cloned()
     }
 
-    /// All topics of this node, those that most connections watch first.
+    /// All topics of this node, those that most connections watch first; in the same order
+    /// whenever the same are watched.
     pub fn all(&self) -> Vec<Arc<HubTopic>> {
         let mut topics: Vec<Arc<HubTopic>> = lock(&self.topics).values().cloned().collect();
-        topics.sort_by_cached_key(|topic| std::cmp::Reverse(topic.state().streams()));
+        topics.sort_by_cached_key(|topic| {
+            (std::cmp::Reverse(topic.state().streams()), topic.name.clone())
+        });
         topics
     }
 
@@ -209,6 +214,7 @@ impl Hub {
         }
         state.is_board = is_board;
         state.waiting = false;
+        state.renewals += 1;
         match &mut state.tail {
             Some(tail) => {
                 self.account(tail, |tail| tail.renew(lineage, Vec::new()));
@@ -224,6 +230,7 @@ impl Hub {
         let mut state = topic.state();
         let Some(tail) = &mut state.tail else { return false };
         let more = self.account(tail, |tail| tail.renew(lineage, read));
+        state.renewals += 1;
         state.wake();
         more
     }
@@ -270,6 +277,7 @@ impl HubTopic {
             tail: None,
             is_board: false,
             waiting: false,
+            renewals: 0,
             watchers: Slab::new(),
             parties: Vec::new(),
             left_at: Instant::now(),
@@ -296,6 +304,11 @@ impl HubTopic {
     /// Where its newest known entry is; `None` until it is open.
     pub fn head(&self) -> Option<Position> {
         self.state().tail.as_ref().map(Tail::head)
+    }
+
+    /// How often its tail was brought to where the log was then.
+    pub fn renewals(&self) -> u64 {
+        self.state().renewals
     }
 
     /// What comes after a position; `None` until it is open.

@@ -223,7 +223,7 @@ pub fn write_cursor<'a, P: fmt::Display>(
 
 /// What a log knows of itself: its current epoch, how far the earlier ones reached, and what it
 /// still holds. Every judgement about a position needs this and nothing else.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lineage {
     /// The current incarnation.
     pub epoch: Epoch,

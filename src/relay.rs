@@ -44,13 +44,22 @@ const RETRY_LONGEST: Duration = Duration::from_secs(1);
 pub struct Relay {
     log: Arc<dyn EventLog>,
     hub: Arc<Hub>,
-    /// Topics under repair, with what was announced for them meanwhile.
-    repairs: Mutex<HashMap<Topic, VecDeque<Frame>>>,
+    /// Topics under repair.
+    repairs: Mutex<HashMap<Topic, Repair>>,
     reads: Semaphore,
     audit_now: Notify,
     /// Told when the log can be heard again: repairs that wait for it need not wait longer.
     missed: watch::Sender<()>,
     history_ttl: Duration,
+}
+
+/// What happened to a topic during its repair.
+#[derive(Default)]
+struct Repair {
+    /// What was announced.
+    parked: VecDeque<Frame>,
+    /// Somebody found that the log has more than was read, perhaps after it was read.
+    again: bool,
 }
 
 impl Relay {
@@ -69,7 +78,9 @@ impl Relay {
 
     /// Follows the log until `heard` ends.
     pub async fn run(self: Arc<Relay>, heard: mpsc::Receiver<Heard>) {
+        // In a fixed order, here and below, so that a simulated world can be played again.
         tokio::select! {
+            biased;
             () = self.listen(heard) => {}
             () = self.open_wanted() => {}
             () = self.audit() => {}
@@ -98,8 +109,8 @@ impl Relay {
     }
 
     fn hear(self: &Arc<Relay>, topic: &Arc<HubTopic>, frame: Frame) {
-        if let Some(parked) = self.repairs().get_mut(topic.name()) {
-            park(parked, frame);
+        if let Some(repair) = self.repairs().get_mut(topic.name()) {
+            park(&mut repair.parked, frame);
             return;
         }
         // Not open and not under repair: it waits for the log, and will read everything then.
@@ -115,7 +126,7 @@ impl Relay {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                wanted = self.hub.wanted() => self.open_batch(wanted).await,
+                biased;
                 _ = sweep.tick() => {
                     // In the same task as opening: a topic that comes back is subscribed after
                     // it was unsubscribed, never the other way round.
@@ -124,6 +135,7 @@ impl Relay {
                         self.log.unsubscribe(&left).await;
                     }
                 }
+                wanted = self.hub.wanted() => self.open_batch(wanted).await,
             }
         }
     }
@@ -164,6 +176,7 @@ impl Relay {
         let mut kept_at = Instant::now();
         loop {
             tokio::select! {
+                biased;
                 _ = every.tick() => {}
                 () = self.audit_now.notified() => every.reset(),
             }
@@ -201,9 +214,12 @@ impl Relay {
         }
         let heads: Vec<Option<(Epoch, u64)>> = self.log.heads(&names).await?;
         for ((topic, known), head) in topics.iter().zip(known).zip(heads) {
-            let Some(known) = known else { continue };
-            let Some(now) = topic.head() else { continue };
-            let agrees = head.is_some_and(|(epoch, seq)| {
+            // What was read to open it may be older than what the log says now.
+            let Some(now) = topic.head() else {
+                self.read_again(topic);
+                continue;
+            };
+            let agrees = known.zip(head).is_some_and(|(known, (epoch, seq))| {
                 // The tail may have moved on while the log was asked, but the log must have what
                 // the tail had before.
                 epoch == now.epoch && (known.seq..=now.seq).contains(&seq)
@@ -216,13 +232,21 @@ impl Relay {
         Ok(())
     }
 
-    /// Starts the topic's repair unless one is running.
+    /// Has a repair that is running, if there is one, read once more.
+    fn read_again(&self, topic: &HubTopic) {
+        if let Some(repair) = self.repairs().get_mut(topic.name()) {
+            repair.again = true;
+        }
+    }
+
+    /// Starts the topic's repair; one that is running reads what is wanted.
     fn repair(self: &Arc<Relay>, topic: &Arc<HubTopic>, announced: Option<Frame>) {
         let mut repairs = self.repairs();
         let running = repairs.contains_key(topic.name());
-        let parked = repairs.entry(topic.name().clone()).or_default();
-        if let Some(frame) = announced {
-            park(parked, frame);
+        let repair = repairs.entry(topic.name().clone()).or_default();
+        match announced {
+            Some(frame) => park(&mut repair.parked, frame),
+            None => repair.again = true,
         }
         drop(repairs);
         if !running {
@@ -309,11 +333,11 @@ impl Relay {
     }
 
     fn take_parked(&self, topic: &HubTopic) -> VecDeque<Frame> {
-        self.repairs().get_mut(topic.name()).map(std::mem::take).unwrap_or_default()
+        self.repairs().get_mut(topic.name()).map(std::mem::take).unwrap_or_default().parked
     }
 
     /// Feeds what was announced during the last read and ends the repair; says no if there is a
-    /// gap again.
+    /// gap again, or somebody else found that there is more to read.
     fn unpark(self: &Arc<Relay>, topic: &Arc<HubTopic>) -> bool {
         // The lock is held to the end: nothing can be parked after the last look, and nobody can
         // rely on this repair between the last look and its end.
@@ -322,10 +346,13 @@ impl Relay {
             drop(repairs);
             return self.hand_over(topic);
         }
-        let Some(parked) = repairs.get_mut(topic.name()) else { return true };
-        while let Some(frame) = parked.pop_front() {
+        let Some(repair) = repairs.get_mut(topic.name()) else { return true };
+        if repair.again {
+            return false;
+        }
+        while let Some(frame) = repair.parked.pop_front() {
             if self.hub.feed(topic, frame.clone()) == Some(Fed::Gap) {
-                parked.push_front(frame);
+                repair.parked.push_front(frame);
                 return false;
             }
         }
@@ -333,7 +360,7 @@ impl Relay {
         true
     }
 
-    fn repairs(&self) -> MutexGuard<'_, HashMap<Topic, VecDeque<Frame>>> {
+    fn repairs(&self) -> MutexGuard<'_, HashMap<Topic, Repair>> {
         self.repairs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::entry::Entry;
 use crate::frame::Frame;
 use crate::log::{EventLog, LogError, READ_ENTRIES_MAX};
-use crate::position::{Epoch, Lineage, Position, Verdict};
+use crate::position::{Lineage, Position, Verdict};
 use crate::telemetry::metric;
 use crate::topic::Topic;
 
@@ -71,22 +71,25 @@ impl Replays {
 
     /// A page of entries around `position`: either read after this call began, or some time
     /// before, but then it has the entry after the position, and is of the incarnation of the log
-    /// that the topic's tail is following (`current`). Judge the position by the page's lineage
-    /// before anything else. `None` if the topic has no log.
+    /// that the topic's tail is following, no further than that (`tail_head`). Judge the position
+    /// by the page's lineage before anything else. `None` if the topic has no log.
     pub async fn after(
         &self,
         topic: &Topic,
         position: Position,
-        current: Epoch,
+        tail_head: Position,
     ) -> Result<Option<Arc<ReplayPage>>, LogError> {
         let seq = position.seq;
         let page_entries = READ_ENTRIES_MAX as u64;
         let page = seq / page_entries;
         let follows = |page: &Option<Arc<ReplayPage>>| {
             // Within one incarnation entries do not change. But after a flush or a lossy failover
-            // the same numbers stand for other entries.
+            // the same numbers stand for other entries, or for none: until somebody writes, a
+            // server that went back in time keeps the epoch, and a page from before knows more
+            // than there is.
             page.as_ref().is_some_and(|page| {
-                page.lineage.epoch == current
+                page.lineage.epoch == tail_head.epoch
+                    && page.lineage.head <= tail_head.seq
                     && page.lineage.judge(position) == Verdict::Continues
                     && page.frames.iter().any(|frame| frame.position.seq == seq + 1)
             })

@@ -59,9 +59,10 @@ struct Subscription {
     place: Place,
     /// A snapshot is due before anything else.
     snapshot_due: bool,
-    /// The log confirmed the position although the tail, which stood here, did not know it: wait
-    /// for the tail to move.
-    confirmed_at: Option<Position>,
+    /// The log confirmed the position although the tail, renewed so often, did not know it: wait
+    /// for its next renewal. Not for it to move: the log may have lost the position meanwhile, and
+    /// stand where the tail does.
+    confirmed_at: Option<u64>,
     /// It resumed, and nothing was caught up yet.
     resumed: bool,
 }
@@ -325,9 +326,9 @@ impl Follower {
             }
             Some(After::Behind) => {
                 self.set_slow(true);
-                let stood_at = topic.head();
-                let current = stood_at.map_or(position.epoch, |head| head.epoch);
-                let page = self.node.replays.after(topic.name(), position, current).await?;
+                let renewals = topic.renewals();
+                let tail_head = topic.head().unwrap_or(position);
+                let page = self.node.replays.after(topic.name(), position, tail_head).await?;
                 let Some(page) = page else { return self.log_is_gone(at) };
                 // The log may have become another one since the tail looked.
                 if page.lineage.judge(position) == Verdict::Continues {
@@ -337,33 +338,33 @@ impl Follower {
                         return Ok(Step::Sent);
                     }
                 }
-                self.judge(at, position, &page.lineage, stood_at)
+                self.judge(at, position, &page.lineage, renewals)
             }
             Some(After::Unsure) if self.subscriptions[at].is_confirmed() => Ok(Step::Idle),
             Some(After::Unsure) => {
-                let stood_at = topic.head();
+                let renewals = topic.renewals();
                 let lineage = self.node.replays.lineage(topic.name()).await?;
                 let Some(lineage) = lineage else { return self.log_is_gone(at) };
-                self.judge(at, position, &lineage, stood_at)
+                self.judge(at, position, &lineage, renewals)
             }
         }
     }
 
-    /// Lets a fresh lineage decide about a position that the tail could not place when it
-    /// `stood_at`, which was before the lineage was read.
+    /// Lets a fresh lineage decide about a position that the tail could not place after so many
+    /// `renewals`, counted before the lineage was read.
     fn judge(
         &mut self,
         at: usize,
         position: Position,
         lineage: &Lineage,
-        stood_at: Option<Position>,
+        renewals: u64,
     ) -> Result<Step, LogError> {
         match ResetReason::of(lineage.judge(position)) {
             Some(reason) => Ok(self.send_reset(at, reason, position.to_string(), lineage)),
             None => {
                 // The client is right and this node is late: let the tail catch up.
                 let subscription = &mut self.subscriptions[at];
-                subscription.confirmed_at = stood_at;
+                subscription.confirmed_at = Some(renewals);
                 self.node.relay.look(&subscription.joined.topic);
                 Ok(Step::Idle)
             }
@@ -492,9 +493,9 @@ impl Follower {
 }
 
 impl Subscription {
-    /// Whether the log confirmed the position and the tail has not moved since.
+    /// Whether the log confirmed the position and the tail was not renewed since.
     fn is_confirmed(&self) -> bool {
-        self.confirmed_at.is_some() && self.confirmed_at == self.joined.topic.head()
+        self.confirmed_at == Some(self.joined.topic.renewals())
     }
 
     /// Whether the topic may be streamed: a board that was asked for must exist.

@@ -25,7 +25,7 @@ pub const HANDOUT_BYTES_MAX: usize = 64 << 10;
 ///
 /// Invariants: `frames` is contiguous by seq, and its last one, if any, is at `lineage.head`. So
 /// `lineage.head` is how far this node has followed the log, which may be less than the log has.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tail {
     lineage: Lineage,
     frames: VecDeque<Frame>,

@@ -5,7 +5,6 @@
 #![allow(unreachable_pub, reason = "the harness is a room of its own inside one program")]
 
 mod agreement;
-mod announcements;
 mod bad_input;
 mod browser;
 mod check;
@@ -20,6 +19,7 @@ mod harness;
 mod held;
 mod http2;
 mod idle;
+mod keyspaces;
 mod operations;
 mod resume;
 mod slow;
@@ -27,3 +27,4 @@ mod takeover;
 mod tasks;
 mod topics;
 mod wire;
+mod worlds;

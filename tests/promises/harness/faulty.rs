@@ -1,144 +1,194 @@
-//! [`FaultyLog`]: the embedded log, answered slowly and sometimes not at all.
+//! [`FaultyLog`]: one log that several nodes share and that can go back in time, behind a network
+//! that is slow, fails, and lies.
+//!
+//! Topics follow the [rules of the scripts](super::keyspace), and beside them stands what has
+//! [truly](super::truth) happened, for the judge of a simulation.
 
-use std::sync::Mutex;
-use std::time::Duration;
+mod way;
 
-use async_trait::async_trait;
-use fantail::board::{BoardSummary, Command};
-use fantail::entry::Event;
-use fantail::log::memory::MemoryLog;
-use fantail::log::{
-    Appended, Changed, Conditions, EventLog, Health, LogError, Opened, Page, Snapshot,
-};
-use fantail::position::Epoch;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use fantail::entry::{Data, Event};
+use fantail::frame::{Frame, encode_rest};
+use fantail::log::Heard;
+use fantail::position::Position;
 use fantail::topic::Topic;
+use tokio::sync::{mpsc, watch};
 
-/// A log between which and its users lies a bad network. Writes are left alone: what the
-/// simulation checks is delivery.
+use super::keyspace::Key;
+use super::server::Server;
+use super::truth::{Moment, Truth};
+pub use way::{Faults, NodeLog};
+
+/// The log, as those see it who make its weather.
 pub struct FaultyLog {
-    inner: MemoryLog,
-    random: Mutex<fastrand::Rng>,
-    /// How often a read is slow, and how often it fails.
-    slow: f64,
-    failing: f64,
+    state: Mutex<State>,
+    history_entries_max: usize,
+    /// While it is set, what was read from the log does not arrive.
+    held: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    topics: BTreeMap<Topic, Records>,
+    /// What replicas have, oldest first.
+    copies: VecDeque<BTreeMap<Topic, Server>>,
+    ears: Vec<Ear>,
+}
+
+/// One topic, and what is known about it that no Redis knows.
+pub struct Records {
+    pub log: Server,
+    pub truth: Truth,
+    /// What the log was after each change: the newest entry and the oldest.
+    pub states: Vec<(Moment, u64)>,
+    /// What each entry says.
+    pub data: BTreeMap<Moment, String>,
+}
+
+/// A node's connection for announcements.
+struct Ear {
+    up: bool,
+    wanted: BTreeSet<Topic>,
+    subscribed: BTreeSet<Topic>,
+    inbox: mpsc::UnboundedSender<Heard>,
 }
 
 impl FaultyLog {
-    pub fn new(inner: MemoryLog, mut random: fastrand::Rng) -> FaultyLog {
-        let (slow, failing) = (random.f64() * 0.5, random.f64() * 0.3);
-        FaultyLog { inner, random: Mutex::new(random), slow, failing }
+    pub fn new(history_entries_max: usize) -> Arc<FaultyLog> {
+        let held = watch::Sender::new(false);
+        Arc::new(FaultyLog { state: Mutex::default(), history_entries_max, held })
     }
 
-    /// Takes its time, and then perhaps fails.
-    async fn suffer(&self) -> Result<(), LogError> {
-        let (wait, fails) = {
-            let mut random = self.random.lock().unwrap();
-            let slow = random.f64() < self.slow;
-            let wait = if slow { random.u64(0..3_000) } else { 0 };
-            (Duration::from_millis(wait), random.f64() < self.failing)
-        };
-        tokio::time::sleep(wait).await;
-        if fails { Err(LogError::Unavailable("simulated".to_owned())) } else { Ok(()) }
+    /// One more node: its way to the log, and what is announced to it.
+    pub fn node(self: &Arc<FaultyLog>, faults: Faults) -> (NodeLog, mpsc::Receiver<Heard>) {
+        let (inbox, announced) = mpsc::unbounded_channel();
+        let (lies, heard) = mpsc::channel(1024);
+        let mut state = self.state();
+        let ear = Ear { up: true, wanted: BTreeSet::new(), subscribed: BTreeSet::new(), inbox };
+        state.ears.push(ear);
+        tokio::spawn(faults.lie(announced, lies));
+        (NodeLog::new(self.clone(), state.ears.len() - 1, faults), heard)
+    }
+
+    /// Replicas have everything now.
+    pub fn replicate(&self) {
+        let mut state = self.state();
+        let copy = state.topics.iter().map(|(name, topic)| (name.clone(), topic.log.copy()));
+        let copy = copy.collect();
+        state.copies.push_back(copy);
+        if state.copies.len() > 8 {
+            state.copies.pop_front();
+        }
+    }
+
+    /// A replica takes over, with what it had so many copies ago; with everything if there are
+    /// not so many.
+    pub fn fail_over(&self, copies_ago: usize) {
+        let state = &mut *self.state();
+        let kept = state.copies.len().saturating_sub(copies_ago);
+        let copy = state.copies.get(kept).cloned();
+        if copy.is_some() {
+            state.copies.truncate(kept + 1);
+        }
+        for (name, topic) in &mut state.topics {
+            match &copy {
+                None => topic.log.take_over(&topic.log.copy()),
+                Some(copy) => match copy.get(name) {
+                    Some(copy) => topic.log.take_over(copy),
+                    None => topic.log.flush(&mut topic.truth),
+                },
+            }
+            topic.note();
+        }
+        state.ears.iter_mut().for_each(Ear::cut);
+    }
+
+    /// Everything is gone.
+    pub fn flush(&self) {
+        for topic in self.state().topics.values_mut() {
+            topic.log.flush(&mut topic.truth);
+            topic.note();
+        }
+    }
+
+    /// A key is evicted.
+    pub fn evict(&self, topic: &Topic, key: Key) {
+        let mut state = self.state();
+        if let Some(topic) = state.topics.get_mut(topic) {
+            topic.log.lose(key, &mut topic.truth);
+            topic.note();
+        }
+    }
+
+    /// A node's connection for announcements breaks.
+    pub fn cut(&self, node: usize) {
+        self.state().ears[node].cut();
+    }
+
+    /// Connections that broke are made again.
+    pub fn mend(&self) {
+        for ear in &mut self.state().ears {
+            if !ear.up {
+                ear.up = true;
+                ear.subscribed = ear.wanted.clone();
+                let _ = ear.inbox.send(Heard::Missed);
+            }
+        }
+    }
+
+    /// Keeps the answers of reads on their way, or lets them arrive.
+    pub fn hold_answers(&self, hold: bool) {
+        self.held.send_replace(hold);
+    }
+
+    /// Looks at the records of a topic, which are made if there are none.
+    pub fn records<T>(&self, topic: &Topic, look: impl FnOnce(&mut Records) -> T) -> T {
+        look(self.state().topic(topic))
+    }
+
+    fn append(&self, topic: &Topic, event: &Event) -> Position {
+        let mut state = self.state();
+        let records = state.topic(topic);
+        let Records { log, truth, .. } = records;
+        let json = matches!(event.data, Data::Json(_));
+        let rest = encode_rest(event);
+        let entry = log.append(truth, self.history_entries_max, |_| 0, json, rest);
+        records.data.insert(records.log.tip, event.data.text().to_owned());
+        records.note();
+        let frame = Frame::new(&entry);
+        for ear in state.ears.iter().filter(|ear| ear.subscribed.contains(topic)) {
+            let _ = ear.inbox.send(Heard::Entry(topic.clone(), frame.clone()));
+        }
+        entry.position
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A judge that finds something wrong panics under it.
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-#[async_trait]
-impl EventLog for FaultyLog {
-    async fn append(
-        &self,
-        topic: &Topic,
-        events: &[Event],
-        conditions: &Conditions,
-    ) -> Result<Appended, LogError> {
-        self.inner.append(topic, events, conditions).await
+impl State {
+    fn topic(&mut self, topic: &Topic) -> &mut Records {
+        self.topics.entry(topic.clone()).or_insert_with(|| {
+            let mut truth = Truth::default();
+            let log = Server::new(truth.anew());
+            Records { log, truth, states: Vec::new(), data: BTreeMap::new() }
+        })
     }
+}
 
-    async fn change(&self, command: Command, conditions: &Conditions) -> Result<Changed, LogError> {
-        self.inner.change(command, conditions).await
+impl Records {
+    fn note(&mut self) {
+        self.states.push((self.log.tip, self.log.oldest()));
     }
+}
 
-    async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
-        // Slow on the way there, and on the way back.
-        self.suffer().await?;
-        let opened = self.inner.open(topic).await;
-        self.suffer().await?;
-        opened
-    }
-
-    async fn have_boards(&self, boards: &[Topic]) -> Result<bool, LogError> {
-        self.inner.have_boards(boards).await
-    }
-
-    async fn read(
-        &self,
-        topic: &Topic,
-        after: u64,
-        through: u64,
-    ) -> Result<Option<Page>, LogError> {
-        self.suffer().await?;
-        let page = self.inner.read(topic, after, through).await;
-        self.suffer().await?;
-        page
-    }
-
-    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
-        self.suffer().await?;
-        let heads = self.inner.heads(topics).await;
-        self.suffer().await?;
-        heads
-    }
-
-    async fn keep(&self, topics: &[Topic]) -> Result<(), LogError> {
-        self.inner.keep(topics).await
-    }
-
-    async fn subscribe(&self, topics: &[Topic]) -> Result<(), LogError> {
-        self.suffer().await?;
-        self.inner.subscribe(topics).await
-    }
-
-    async fn unsubscribe(&self, topics: &[Topic]) {
-        self.inner.unsubscribe(topics).await;
-    }
-
-    async fn boards(&self) -> Result<Vec<BoardSummary>, LogError> {
-        self.inner.boards().await
-    }
-
-    async fn board(&self, board: &Topic) -> Result<Snapshot, LogError> {
-        self.inner.board(board).await
-    }
-
-    async fn ensure_first_board(&self) -> Result<(), LogError> {
-        self.suffer().await?;
-        self.inner.ensure_first_board().await
-    }
-
-    async fn canary(&self) -> Result<(), LogError> {
-        self.inner.canary().await
-    }
-
-    async fn report(&self, node: &str, report: &str) -> Result<(), LogError> {
-        self.inner.report(node, report).await
-    }
-
-    async fn reports(&self) -> Result<Vec<(String, String)>, LogError> {
-        self.inner.reports().await
-    }
-
-    async fn withdraw(&self, node: &str) {
-        self.inner.withdraw(node).await;
-    }
-
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-
-    fn health(&self) -> Health {
-        self.inner.health()
-    }
-
-    fn now_milliseconds(&self) -> Option<u64> {
-        self.inner.now_milliseconds()
+impl Ear {
+    fn cut(&mut self) {
+        self.up = false;
+        self.subscribed.clear();
     }
 }

@@ -8,12 +8,15 @@ pub mod chromium;
 pub mod client;
 pub mod fault;
 pub mod faulty;
+pub mod keyspace;
 pub mod liar;
 pub mod nginx;
 pub mod process;
 pub mod proxy;
 pub mod roamer;
 pub mod rude;
+pub mod server;
+pub mod truth;
 pub mod world;
 
 use std::time::Duration;

@@ -1,0 +1,338 @@
+//! [`Client`]: what a browser knows, and the follower that serves it (`connection/follower.rs`).
+
+use fantail::frame::Frame;
+use fantail::hub::tail::After;
+use fantail::position::{Lineage, Position, Verdict};
+
+use crate::broken::Break;
+use crate::harness::server::Server;
+use crate::harness::truth::{Moment, Truth};
+use crate::node::Node;
+use crate::server::{Answer, Page, moment};
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// It asked for snapshots.
+    snapshot: bool,
+    /// Its last event id.
+    id: Option<Position>,
+    /// What it has truly seen; nothing before its first snapshot.
+    pub view: Option<Moment>,
+    pub connection: Option<Connection>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Connection {
+    pub node: usize,
+    /// `None` until the topic is open and the hello is sent.
+    place: Option<Position>,
+    snapshot_due: bool,
+    /// The log confirmed the place, and the tail was not renewed since.
+    confirmed: bool,
+    reading: Option<Reading>,
+    /// It has looked and there was nothing to say: it waits to be woken.
+    pub asleep: bool,
+}
+
+/// A question to the log that was answered, but whose answer the connection has not seen.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Reading {
+    what: Question,
+    /// The tail was renewed since it was asked.
+    outdated: bool,
+    answer: Answer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Question {
+    Page,
+    Lineage,
+    Board,
+}
+
+/// A promise that was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wrong {
+    /// An entry was delivered that does not follow what the client has seen.
+    NotTheNext,
+    /// An id was given out that means nothing.
+    NoSuchPosition,
+    /// A reset although nothing was lost.
+    ResetInVain,
+}
+
+/// How a connection's look at its subscription goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// There is nothing to say.
+    Idle,
+    /// Something is said, or the log is asked.
+    Goes {
+        /// How many entries are handed out at once.
+        entries: usize,
+        /// A page that was read before is used; it could as well have been swept by now.
+        cached: bool,
+    },
+}
+
+/// What a step of a client's connection takes place among.
+pub struct Surroundings<'a> {
+    pub log: &'a mut Server,
+    pub truth: &'a mut Truth,
+    pub node: &'a mut Node,
+    pub broken: Option<Break>,
+    /// The connection breaks after so many entries of the handout; 0 if it does not.
+    pub cut: usize,
+    /// Do not use a page that was read before.
+    pub fresh: bool,
+}
+
+impl Client {
+    pub fn new(snapshot: bool) -> Client {
+        Client { snapshot, ..Client::default() }
+    }
+
+    pub fn connect(&mut self, node: usize) {
+        self.connection = Some(Connection {
+            node,
+            place: None,
+            snapshot_due: false,
+            confirmed: false,
+            reading: None,
+            asleep: false,
+        });
+    }
+
+    /// What the next look of the connection would do.
+    pub fn look(&self, node: &Node, broken: Option<Break>) -> Look {
+        const GOES: Look = Look::Goes { entries: 0, cached: false };
+        let Some(connection) = &self.connection else { return Look::Idle };
+        let Some(place) = connection.place else {
+            return if node.tail().is_some() { GOES } else { Look::Idle };
+        };
+        if connection.snapshot_due {
+            return GOES;
+        }
+        match node.after(place, broken) {
+            None | Some(After::Nothing) => Look::Idle,
+            Some(After::Frames(frames)) => Look::Goes { entries: frames.len(), cached: false },
+            Some(After::Behind) => match cached(node, place, broken) {
+                Some(answer) => Look::Goes { entries: next(answer, place).len(), cached: true },
+                None => GOES,
+            },
+            Some(After::Unsure) if connection.confirmed => Look::Idle,
+            Some(After::Unsure) => GOES,
+        }
+    }
+
+    /// Whether an answer of the log waits to be seen, and how many entries it leads to.
+    pub fn answered(&self) -> Option<usize> {
+        let connection = self.connection.as_ref()?;
+        let reading = connection.reading.as_ref()?;
+        let place = connection.place?;
+        Some(match reading.what {
+            Question::Page => next(&reading.answer, place).len(),
+            Question::Lineage | Question::Board => 0,
+        })
+    }
+
+    /// Looks at the subscription.
+    pub fn step(&mut self, around: Surroundings<'_>) -> Result<(), Wrong> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let Some(place) = connection.place else { return self.hello(around) };
+        let mut ask = |what, answer| {
+            connection.reading = Some(Reading { what, outdated: false, answer });
+            Ok(())
+        };
+        if connection.snapshot_due {
+            let answer = Answer::open(around.log, around.truth, around.broken);
+            return ask(Question::Board, answer);
+        }
+        match around.node.after(place, around.broken) {
+            Some(After::Frames(frames)) => self.deliver(&frames, around),
+            Some(After::Behind) => match cached(around.node, place, around.broken) {
+                Some(answer) if !around.fresh => {
+                    // Whether a reset is told in vain is a matter of now.
+                    let page = answer.page.clone();
+                    let answer = Answer::now(around.log, page);
+                    self.take(Reading { what: Question::Page, outdated: false, answer }, around)
+                }
+                _ => ask(Question::Page, Answer::read(around.log, 0)),
+            },
+            Some(After::Unsure) => ask(Question::Lineage, Answer::read(around.log, u64::MAX - 1)),
+            None | Some(After::Nothing) => Ok(()),
+        }
+    }
+
+    /// Sees the log's answer.
+    pub fn answer(&mut self, around: Surroundings<'_>) -> Result<(), Wrong> {
+        let connection = self.connection.as_mut().expect("it reads");
+        let reading = connection.reading.take().expect("it reads");
+        if reading.what == Question::Page {
+            around.node.page = Some(reading.answer.clone());
+        }
+        self.take(reading, around)
+    }
+
+    /// Says where the stream begins.
+    fn hello(&mut self, around: Surroundings<'_>) -> Result<(), Wrong> {
+        let connection = self.connection.as_mut().expect("it opens");
+        let head = around.node.tail().expect("it is open").head();
+        let mut place = self.id.unwrap_or(head);
+        if around.broken == Some(Break::EpochForgotten) {
+            place.epoch = head.epoch;
+        }
+        if self.snapshot && (self.id.is_none() || place.seq == 0) {
+            place = Position { seq: 0, epoch: head.epoch };
+            connection.snapshot_due = true;
+        }
+        connection.place = Some(place);
+        if self.id.is_none() && !self.snapshot {
+            self.view = Some(around.truth.at(place).ok_or(Wrong::NoSuchPosition)?);
+        }
+        let hides = around.broken == Some(Break::HelloCarriesHead);
+        self.id = Some(if hides { head } else { place });
+        Ok(())
+    }
+
+    fn deliver(&mut self, frames: &[Frame], around: Surroundings<'_>) -> Result<(), Wrong> {
+        let connection = self.connection.as_mut().expect("it is served");
+        let count = if around.cut > 0 { around.cut } else { frames.len() };
+        for frame in &frames[..count] {
+            let view = self.view.ok_or(Wrong::NotTheNext)?;
+            if !around.truth.is_next(view, moment(frame)) {
+                return Err(Wrong::NotTheNext);
+            }
+            let said = around.truth.at(frame.position).map(|said| around.truth.entry(said));
+            if said != Some(moment(frame)) {
+                return Err(Wrong::NoSuchPosition);
+            }
+            self.view = Some(moment(frame));
+            self.id = Some(frame.position);
+        }
+        connection.confirmed = false;
+        connection.place = self.id;
+        if around.broken == Some(Break::DeliveredTwice)
+            && let Some(place) = &mut connection.place
+        {
+            place.seq -= 1;
+        }
+        if around.cut > 0 {
+            self.connection = None;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, reading: Reading, around: Surroundings<'_>) -> Result<(), Wrong> {
+        let connection = self.connection.as_mut().expect("it reads");
+        let place = connection.place.expect("it follows");
+        let Some(page) = &reading.answer.page else {
+            // The log is gone: the relay makes it anew; we ask again a little later.
+            around.node.look(around.broken);
+            return Ok(());
+        };
+        match reading.what {
+            Question::Board => {
+                let position = page.lineage.at(page.lineage.head);
+                connection.place = Some(position);
+                connection.snapshot_due = false;
+                connection.confirmed = false;
+                self.view = Some(reading.answer.tip);
+                self.id = Some(position);
+                return Ok(());
+            }
+            Question::Page => {
+                let frames = next(&reading.answer, place);
+                if !frames.is_empty() {
+                    let frames = frames.to_vec();
+                    return self.deliver(&frames, around);
+                }
+                if around.broken == Some(Break::TrimmedNotTold)
+                    && page.lineage.judge(place) == Verdict::Trimmed
+                    && !page.frames.is_empty()
+                {
+                    let frames = page.frames.clone();
+                    return self.deliver(&frames, around);
+                }
+            }
+            Question::Lineage => {}
+        }
+        let unsure_is_lost = around.broken == Some(Break::UnsureIsLost);
+        if page.lineage.judge(place) == Verdict::Continues && !unsure_is_lost {
+            // The client is right and this node is late.
+            connection.confirmed = !reading.outdated;
+            around.node.look(around.broken);
+            return Ok(());
+        }
+        self.reset(place, &page.lineage, &reading.answer, around)
+    }
+
+    fn reset(
+        &mut self,
+        from: Position,
+        lineage: &Lineage,
+        answer: &Answer,
+        around: Surroundings<'_>,
+    ) -> Result<(), Wrong> {
+        let connection = self.connection.as_mut().expect("it is served");
+        let excused = around.truth.is_forgotten(from.epoch);
+        if around.truth.continues(from, answer.tip, answer.oldest) && !excused {
+            return Err(Wrong::ResetInVain);
+        }
+        connection.confirmed = false;
+        let start = lineage.at(lineage.oldest - 1);
+        if self.snapshot {
+            // It shows what it has until the snapshot comes.
+            connection.snapshot_due = true;
+            if around.broken == Some(Break::IdBeforeSnapshot) {
+                self.id = Some(start);
+            }
+        } else {
+            connection.place = Some(start);
+            self.view = Some(around.truth.at(start).ok_or(Wrong::NoSuchPosition)?);
+            self.id = Some(start);
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// The tail was brought to where the log was.
+    pub fn renewed(&mut self) {
+        self.confirmed = false;
+        if let Some(reading) = &mut self.reading {
+            reading.outdated = true;
+        }
+    }
+
+    pub fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    pub fn is_following(&self) -> bool {
+        self.place.is_some()
+    }
+}
+
+/// The page that somebody read before, if it will do for `place` (`replay.rs`).
+fn cached(node: &Node, place: Position, broken: Option<Break>) -> Option<&Answer> {
+    let answer = node.page.as_ref()?;
+    let page = answer.page.as_ref()?;
+    let tail_head = node.tail()?.head();
+    let has_next = page.frames.iter().any(|frame| frame.position.seq == place.seq + 1);
+    let is_of_this_log =
+        page.lineage.epoch == tail_head.epoch && page.lineage.judge(place) == Verdict::Continues;
+    let is_not_ahead = page.lineage.head <= tail_head.seq || broken == Some(Break::PageAheadOfTail);
+    let will_do = is_of_this_log && is_not_ahead || broken == Some(Break::AnyPageWillDo);
+    (has_next && will_do).then_some(answer)
+}
+
+/// The frames of a page that come after `place`, if the page's lineage says that it continues.
+fn next(answer: &Answer, place: Position) -> &[Frame] {
+    let Some(Page { lineage, frames }) = &answer.page else { return &[] };
+    if lineage.judge(place) != Verdict::Continues {
+        return &[];
+    }
+    let at = frames.iter().position(|frame| frame.position.seq == place.seq + 1);
+    at.map_or(&[], |at| &frames[at..])
+}

@@ -1,0 +1,93 @@
+//! What scripts return in the model, and what is broken in them on purpose.
+
+use bytes::Bytes;
+use fantail::frame::Frame;
+use fantail::position::Lineage;
+
+use crate::broken::Break;
+use crate::harness::keyspace::Key;
+use crate::harness::server::Server;
+use crate::harness::truth::{Moment, Truth};
+
+/// What a script returned, and the truth at that moment.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Answer {
+    /// `None` if the topic has no log.
+    pub page: Option<Page>,
+    pub tip: Moment,
+    /// The oldest entry that could be read.
+    pub oldest: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Page {
+    pub lineage: Lineage,
+    pub frames: Vec<Frame>,
+}
+
+impl Answer {
+    /// An answer of this moment, with this page.
+    pub fn now(log: &Server, page: Option<Page>) -> Answer {
+        Answer { page, tip: log.tip, oldest: log.oldest() }
+    }
+
+    /// What `read.lua` returns of everything after `after`.
+    pub fn read(log: &Server, after: u64) -> Answer {
+        let page = log.keys.lineage().map(|lineage| {
+            let frames = log.keys.entries(after, u64::MAX).map(Frame::new).collect();
+            Page { lineage, frames }
+        });
+        Answer::now(log, page)
+    }
+
+    /// What `open.lua` returns.
+    pub fn open(log: &mut Server, truth: &mut Truth, broken: Option<Break>) -> Answer {
+        begin(log, truth, broken);
+        let lineage = log.open(truth);
+        Answer::now(log, Some(Page { lineage, frames: Vec::new() }))
+    }
+}
+
+pub fn has(log: &Server, key: Key) -> bool {
+    match key {
+        Key::Seq => log.keys.seq.is_some(),
+        Key::Log => log.keys.log.is_some(),
+        Key::Meta => log.keys.meta.is_some(),
+    }
+}
+
+/// `append.lua`: the entry, as it is announced.
+pub fn append(
+    log: &mut Server,
+    truth: &mut Truth,
+    entries_max: usize,
+    broken: Option<Break>,
+) -> Frame {
+    begin(log, truth, broken);
+    // The time of an entry tells which one it is.
+    let name = |moment: Moment| u64::from(moment.0);
+    let rest = Bytes::from_static(b"data:\n\n");
+    Frame::new(&log.append(truth, entries_max, name, false, rest))
+}
+
+/// Which entry a frame is.
+pub fn moment(frame: &Frame) -> Moment {
+    Moment(frame.milliseconds as u16)
+}
+
+fn begin(log: &mut Server, truth: &mut Truth, broken: Option<Break>) {
+    if !log.begin(truth) {
+        return;
+    }
+    let Some(meta) = &mut log.keys.meta else { return };
+    for (_, end) in &mut meta.past {
+        match broken {
+            Some(Break::EndNotedTooFar) => *end += 1,
+            Some(Break::EndNotedTooEarly) => *end = end.saturating_sub(1),
+            _ => {}
+        }
+    }
+    if broken == Some(Break::PastForgotten) {
+        meta.past.clear();
+    }
+}

@@ -1,0 +1,145 @@
+//! [`Keyspace`]: the keys of one topic, and what the scripts do to them.
+//!
+//! `log.lua`, `append.lua`, `open.lua` and `read.lua` step by step, for the model (`tests/model`)
+//! and the simulation (`worlds.rs`), which need a log that goes back in time. `keyspaces.rs` runs
+//! both against each other.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use fantail::entry::Entry;
+use fantail::position::{Epoch, Lineage, Position, REIGNS_MAX};
+
+/// The keys of one topic; each may be missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Keyspace {
+    pub seq: Option<u64>,
+    /// Never empty: a stream of which everything was trimmed does not occur.
+    pub log: Option<VecDeque<Entry>>,
+    pub meta: Option<Meta>,
+}
+
+/// What `meta` says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Meta {
+    pub epoch: Epoch,
+    pub reign: u64,
+    pub floor: u64,
+    /// Newest first.
+    pub past: Vec<(Epoch, u64)>,
+}
+
+/// One key of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Key {
+    Seq,
+    Log,
+    Meta,
+}
+
+impl Keyspace {
+    /// `open` of `log.lua`: finds the epoch, or begins `new_epoch`. Says whether it began.
+    pub fn open(&mut self, reign: u64, new_epoch: Epoch) -> bool {
+        if let (Some(seq), Some(meta)) = (self.seq, &self.meta)
+            && meta.reign == reign
+            && (self.log.is_some() || seq <= meta.floor)
+        {
+            return false;
+        }
+        let last_generated = self.log.as_ref().and_then(|log| Some(log.back()?.position.seq));
+        let head = self.seq.or(last_generated).unwrap_or(0);
+        let before = self.meta.take();
+        let is_left = self.seq.is_some() || self.log.is_some();
+        let mut floor = match &before {
+            _ if !is_left => 0,
+            _ if self.log.is_none() => head,
+            Some(before) => before.floor,
+            None => 0,
+        };
+        let mut past = Vec::new();
+        if let Some(before) = before
+            && is_left
+        {
+            past.push((before.epoch, head));
+            for (epoch, last) in before.past {
+                if past.len() < REIGNS_MAX {
+                    past.push((epoch, last.min(head)));
+                } else {
+                    floor = floor.max(last.min(head));
+                }
+            }
+        } else if let Some(log) = &self.log {
+            (past, floor) = epochs_of(log);
+        }
+        self.seq = Some(head);
+        self.meta = Some(Meta { epoch: new_epoch, reign, floor, past });
+        true
+    }
+
+    /// `append` of `log.lua`; `open` comes first.
+    pub fn append(
+        &mut self,
+        entries_max: usize,
+        milliseconds: u64,
+        json: bool,
+        rest: Bytes,
+    ) -> Entry {
+        let epoch = self.meta.as_ref().expect("opened before").epoch;
+        let seq = self.seq.unwrap_or(0) + 1;
+        self.seq = Some(seq);
+        let entry = Entry { position: Position { seq, epoch }, milliseconds, json, rest };
+        let log = self.log.get_or_insert_default();
+        log.push_back(entry.clone());
+        while log.len() > entries_max {
+            log.pop_front();
+        }
+        entry
+    }
+
+    /// `read.lua` and `answers.rs`: `None` if the topic has no log.
+    pub fn lineage(&self) -> Option<Lineage> {
+        let (head, meta) = (self.seq?, self.meta.as_ref()?);
+        let oldest = self.log.as_ref().and_then(|log| Some(log.front()?.position.seq));
+        Some(Lineage {
+            epoch: meta.epoch,
+            past: meta.past.clone(),
+            head,
+            oldest: oldest.unwrap_or(head + 1).max(meta.floor + 1),
+        })
+    }
+
+    /// The entries with a seq in `after + 1 ..= through`; what is beyond `seq` is not there.
+    pub fn entries(&self, after: u64, through: u64) -> impl Iterator<Item = &Entry> {
+        let through = through.min(self.seq.unwrap_or(0));
+        let within = move |entry: &&Entry| (after + 1..=through).contains(&entry.position.seq);
+        self.log.iter().flatten().filter(within)
+    }
+
+    /// What an audit asks for.
+    pub fn head(&self) -> Option<(Epoch, u64)> {
+        Some((self.meta.as_ref()?.epoch, self.seq?))
+    }
+
+    /// A key is evicted.
+    pub fn lose(&mut self, key: Key) {
+        match key {
+            Key::Seq => self.seq = None,
+            Key::Log => self.log = None,
+            Key::Meta => self.meta = None,
+        }
+    }
+}
+
+/// `epochs_of` of `log.lua`: the epochs of a log's entries, and the seq up to which they are too many.
+fn epochs_of(log: &VecDeque<Entry>) -> (Vec<(Epoch, u64)>, u64) {
+    let mut past: Vec<(Epoch, u64)> = Vec::new();
+    for Position { seq, epoch } in log.iter().rev().map(|entry| entry.position) {
+        if past.last().is_none_or(|(newest, _)| *newest != epoch) {
+            if past.len() == REIGNS_MAX {
+                return (past, seq);
+            }
+            past.push((epoch, seq));
+        }
+    }
+    (past, 0)
+}

@@ -1,0 +1,102 @@
+//! The rules of the scripts, written again for model and simulation: both do the same.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use fantail::entry::{Data, Event};
+use fantail::frame::encode_rest;
+use fantail::log::redis::RedisLog;
+use fantail::log::{Conditions, EventLog, LogError, Retention};
+use fantail::position::Epoch;
+use fantail::topic::Topic;
+
+use crate::harness::keyspace::{Key, Keyspace};
+use crate::harness::{Redis, until};
+
+const HISTORY_ENTRIES_MAX: usize = 5;
+
+#[tokio::test]
+async fn scripts_and_their_rules_in_rust_lead_to_the_same_logs() {
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let redis = Redis::start().await;
+    let retention = Retention {
+        history_entries_max: HISTORY_ENTRIES_MAX,
+        history_ttl: Duration::from_secs(3600),
+        idempotency_window: Duration::from_secs(60),
+    };
+    let (log, _heard) = RedisLog::start(&redis.url(), "fantail", "node", retention, 0).unwrap();
+    let topic = Topic::new("t").unwrap();
+    let mut keys = Keyspace::default();
+    let mut reign = 0;
+    let mut epochs = 0;
+    // Ours by theirs.
+    let mut names: HashMap<Epoch, Epoch> = HashMap::new();
+    for step in 0..400 {
+        let who = format!("seed {seed}, step {step}");
+        let mut open = |keys: &mut Keyspace| {
+            epochs += 1;
+            keys.open(reign, format!("e{epochs:03}").parse().unwrap());
+        };
+        match random.u32(..20) {
+            0..10 => {
+                open(&mut keys);
+                let event = Event { event_type: None, data: Data::Text(step.to_string()) };
+                keys.append(HISTORY_ENTRIES_MAX, 0, false, encode_rest(&event));
+                let append = async || {
+                    log.append(&topic, std::slice::from_ref(&event), &Conditions::NONE).await
+                };
+                until("it is appended", async || answered(append().await)).await;
+            }
+            10..15 => {
+                open(&mut keys);
+                until("it is opened", async || answered(log.open(&topic).await)).await;
+            }
+            15..18 => {
+                let (key, name) =
+                    [(Key::Seq, "seq"), (Key::Log, "log"), (Key::Meta, "meta")][random.usize(..3)];
+                keys.lose(key);
+                let _: u64 = redis.ask(&["DEL", &format!("fantail:{{t}}:{name}")]).await;
+            }
+            _ => {
+                // A master that is demoted and promoted again begins a new reign.
+                reign += 1;
+                let _: String = redis.ask(&["REPLICAOF", "127.0.0.1", "1"]).await;
+                let _: String = redis.ask(&["REPLICAOF", "NO", "ONE"]).await;
+            }
+        }
+        let page = until("it is read", async || answered(log.read(&topic, 0, 1 << 40).await)).await;
+        let lineage = keys.lineage();
+        let (Some(page), Some(lineage)) = (&page, &lineage) else {
+            assert!(page.is_none() && lineage.is_none(), "{who}: {page:?}, {keys:?}");
+            continue;
+        };
+        let theirs = &page.lineage;
+        assert_eq!((theirs.head, theirs.oldest), (lineage.head, lineage.oldest), "{who}: {keys:?}");
+        let ends = |past: &[(Epoch, u64)]| past.iter().map(|&(_, end)| end).collect::<Vec<_>>();
+        assert_eq!(ends(&theirs.past), ends(&lineage.past), "{who}: {keys:?}");
+        let epochs = |current: Epoch, past: &[(Epoch, u64)]| {
+            std::iter::once(current).chain(past.iter().map(|&(epoch, _)| epoch)).collect::<Vec<_>>()
+        };
+        let ours = epochs(lineage.epoch, &lineage.past);
+        for (theirs, ours) in epochs(theirs.epoch, &theirs.past).into_iter().zip(ours) {
+            assert_eq!(*names.entry(theirs).or_insert(ours), ours, "{who}: another epoch");
+        }
+        let mut entries = keys.entries(0, 1 << 40);
+        for entry in &page.entries {
+            let ours = entries.next().unwrap_or_else(|| panic!("{who}: {keys:?}"));
+            assert_eq!(entry.position.seq, ours.position.seq, "{who}");
+            assert_eq!(names[&entry.position.epoch], ours.position.epoch, "{who}");
+            assert_eq!(entry.rest, ours.rest, "{who}");
+        }
+        assert_eq!(entries.next(), None, "{who}");
+    }
+}
+
+/// The answer, unless Redis was just being promoted.
+fn answered<T>(result: Result<T, LogError>) -> Option<T> {
+    match result {
+        Err(LogError::Unavailable(_)) => None,
+        result => Some(result.unwrap()),
+    }
+}

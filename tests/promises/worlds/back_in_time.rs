@@ -1,0 +1,141 @@
+//! What worlds and the model have taught, one by one: a node that hears nothing, and a log that goes
+//! back in time at the wrong moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fantail::connection::{Connection, Start};
+use fantail::entry::{Data, Event};
+use fantail::log::Conditions;
+use fantail::position::{Cursor, Position};
+use fantail::topic::Topic;
+
+use super::World;
+use crate::harness::client::{self, Interpreter};
+use crate::harness::faulty::{Faults, FaultyLog};
+
+/// A world of one node that hears no announcements and one topic; everything else goes well.
+struct DeafWorld {
+    world: Arc<World>,
+    topic: Topic,
+}
+
+impl DeafWorld {
+    fn new() -> DeafWorld {
+        let topic = Topic::new("t").unwrap();
+        let log = FaultyLog::new(100);
+        let world = World::over(log, vec![Faults::deaf()], vec![topic.clone()], 0);
+        DeafWorld { world, topic }
+    }
+
+    async fn publish(&self, text: &str) -> Position {
+        let event = Event { event_type: None, data: Data::Text(text.to_owned()) };
+        let log = &self.world.nodes[0].log;
+        log.append(&self.topic, &[event], &Conditions::NONE).await.unwrap().last
+    }
+
+    /// A client that comes back from this position and has got its hello.
+    async fn client(&self, from: Position) -> Client {
+        let topics = std::slice::from_ref(&self.topic);
+        let start = Start::Resume(Cursor::read(&from.to_string(), topics));
+        let connection = self.world.connect(0, topics, start);
+        let mut client = Client { connection, interpreter: Interpreter::default() };
+        assert!(client.event().await.is_connected());
+        client
+    }
+
+    /// The newest copy takes over.
+    fn fail_over(&self) {
+        self.world.log.fail_over(1);
+        self.world.log.mend();
+    }
+}
+
+struct Client {
+    connection: Connection,
+    interpreter: Interpreter,
+}
+
+impl Client {
+    async fn event(&mut self) -> client::Event {
+        let waits = self.event_within(Duration::from_secs(60)).await;
+        waits.expect("an event")
+    }
+
+    async fn event_within(&mut self, time: Duration) -> Option<client::Event> {
+        tokio::time::timeout(time, async {
+            loop {
+                if let Some(event) = self.interpreter.events.pop_front() {
+                    return event;
+                }
+                let block = self.connection.next().await.expect("the stream goes on");
+                self.interpreter.feed(&block);
+            }
+        })
+        .await
+        .ok()
+    }
+
+    /// Takes its connection as far as it gets without anybody else doing anything.
+    async fn look(&mut self) {
+        tokio::select! {
+            biased;
+            block = self.connection.next() => panic!("{block:?}"),
+            () = std::future::ready(()) => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_ahead_of_a_node_is_told_when_the_log_goes_back_to_where_the_node_is() {
+    let world = DeafWorld::new();
+    let first = world.publish("1").await;
+    // The node follows the topic, but never hears of the second entry.
+    let _other = world.client(first).await;
+    world.world.log.replicate();
+    let second = world.publish("2").await;
+    let mut client = world.client(second).await;
+    // The log says that the client is right; then, before the node has looked, it has never been.
+    client.look().await;
+    world.fail_over();
+    let reset = client.event().await;
+    assert_eq!((reset.kind.as_str(), &reset.json()["reason"]), ("reset", &"lost".into()));
+    assert_eq!(client.event().await.id, first.to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_read_before_the_log_went_back_are_not_read_again() {
+    let world = DeafWorld::new();
+    let first = world.publish("1").await;
+    world.world.log.replicate();
+    let second = world.publish("2").await;
+    // The node opens the topic behind both entries: they come from a page of the log.
+    let mut client = world.client(Position { seq: 0, ..first }).await;
+    assert_eq!(client.event().await.id, first.to_string());
+    assert_eq!(client.event().await.id, second.to_string());
+    world.fail_over();
+    assert_eq!(client.event().await.kind, "reset");
+    assert_eq!(client.event().await.id, first.to_string());
+    let more = client.event_within(Duration::from_secs(60)).await;
+    assert_eq!(more, None, "there is nothing more in the log");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_reconnect_finds_does_not_wait_for_the_next_audit() {
+    let world = DeafWorld::new();
+    let first = world.publish("1").await;
+    let mut client = world.client(first).await;
+    let node = &world.world.nodes[0];
+    // A repair has read the log, but does not know it yet.
+    world.world.log.hold_answers(true);
+    node.relay.look(&node.hub.get(&world.topic).unwrap());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let second = world.publish("2").await;
+    world.world.log.cut(0);
+    world.world.log.mend();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    world.world.log.hold_answers(false);
+    let soon = fantail::relay::AUDIT_EVERY / 4;
+    let event = client.event_within(soon).await.expect("the second entry, soon");
+    assert_eq!(event.id, second.to_string());
+}
