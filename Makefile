@@ -4,7 +4,7 @@
 .PHONY: help run demo load bench bench-peers bench-results deps test
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## One gateway on http://127.0.0.1:3000, without Redis (or with FANTAIL_REDIS_URL=redis://…)
 	cargo run --release
