@@ -398,3 +398,39 @@ impl Drop for Joined {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Deaf;
+
+    impl Audience for Deaf {
+        fn news(&self, _: u32) {}
+    }
+
+    #[test]
+    fn the_topics_that_most_streams_follow_come_first() {
+        let hub = Hub::new();
+        let audience: Arc<dyn Audience> = Arc::new(Deaf);
+        let mut joined = Vec::new();
+        for (name, connections, parked) in [("a", 1, 0), ("b", 1, 5), ("c", 3, 0), ("d", 2, 2)] {
+            let topic = Topic::new(name).unwrap_or_else(|_| panic!("{name} is a name"));
+            for _ in 0..connections {
+                joined.push(hub.join(&topic, Arc::default()));
+            }
+            for _ in 0..parked {
+                joined[joined.len() - 1].topic.attach(&audience, || 0);
+            }
+        }
+        let order: Vec<String> = hub.all().iter().map(|topic| topic.name().to_string()).collect();
+        assert_eq!(order, ["b", "d", "c", "a"]);
+        assert_eq!(hub.census(12).topics["b"], 6);
+        let busiest = hub.all()[0].clone();
+        for _ in 0..5 {
+            busiest.detach(&audience);
+        }
+        let order: Vec<String> = hub.all().iter().map(|topic| topic.name().to_string()).collect();
+        assert_eq!(order, ["d", "c", "a", "b"]);
+    }
+}
