@@ -104,8 +104,8 @@ pub struct Config {
     #[arg(long, env = "FANTAIL_MAX_CONNECTIONS_PER_ADDRESS", default_value = "0", value_parser = number::<0, 10_000_000>)]
     pub max_connections_per_address: usize,
 
-    /// Threads that carry waiting streams outside the HTTP server, 0 to 64; 0 leaves all of them to the HTTP server
-    #[arg(long, env = "FANTAIL_REACTORS", default_value = "1", value_parser = number::<0, 64>)]
+    /// Threads that carry waiting streams outside the HTTP server, 0 to 64; 0 leaves all of them to the HTTP server [default: half as many as processors]
+    #[arg(long, env = "FANTAIL_REACTORS", default_value_t = default_reactors(), hide_default_value = true, value_parser = number::<0, 64>)]
     pub reactors: usize,
 
     /// Largest request body, as bytes or with KiB or MiB, 1KiB to 64MiB
@@ -361,6 +361,12 @@ fn cors_origins(text: &str) -> Result<CorsOrigins, String> {
     origins.map(CorsOrigins::Only).ok_or_else(|| {
         "must be * or origins such as https://app.example,http://localhost:8080".to_owned()
     })
+}
+
+/// One reactor keeps a processor busy with some 150,000 deliveries a second; the other half is for
+/// the log and for requests.
+fn default_reactors() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 64))
 }
 
 fn default_node_id() -> String {
