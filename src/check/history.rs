@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::Scene;
 use super::judge::{Doubt, Fate, Finding, Missing, Question};
+use super::plan::GatewayUrl;
 use crate::position::Position;
 
 /// Entries that one question asks for; the API gives no more.
@@ -17,6 +18,11 @@ const PAGE_ENTRIES: usize = 256;
 /// How many pages are read for one question at most: 256 × 256 entries. What lies beyond is taken
 /// to be as contiguous as the entries before it.
 const PAGES_MAX: usize = 256;
+
+/// After this time every gateway is asked again before somebody is accused. In the middle of a
+/// failover they may disagree for a moment about which server has the log: what one of them still
+/// reads from the deposed one proves nothing.
+const CONFIRM_AFTER: Duration = Duration::from_secs(3);
 
 /// Between two attempts to ask.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -54,7 +60,7 @@ pub(super) async fn retained(
 ) -> Option<Retained> {
     let read = async {
         loop {
-            if let Some(retained) = read(scene, topic, after).await {
+            if let Some(retained) = read(scene, None, topic, after).await {
                 return retained;
             }
             tokio::time::sleep(AGAIN_AFTER).await;
@@ -63,11 +69,17 @@ pub(super) async fn retained(
     tokio::time::timeout(patience, read).await.ok()
 }
 
-async fn read(scene: &Scene, topic: usize, mut after: u64) -> Option<Retained> {
+/// Reads it from `gateway`, or from any.
+async fn read(
+    scene: &Scene,
+    gateway: Option<&GatewayUrl>,
+    topic: usize,
+    mut after: u64,
+) -> Option<Retained> {
     let mut entries: Vec<Position> = Vec::new();
     for _ in 0..PAGES_MAX {
         // One gateway may be the one that is down.
-        let url = scene.any_url();
+        let url = gateway.unwrap_or_else(|| scene.any_url());
         let topic = &scene.topics[topic];
         // A bare number: what the log has there is asked, not what it says of a position.
         let url = format!("{url}/topics/{topic}/history?after={after}&limit={PAGE_ENTRIES}");
@@ -127,8 +139,8 @@ pub(super) async fn decide(scene: &Scene, question: &Question) -> (Finding, Stri
     let Some(now) = retained(scene, topic, after, scene.plan.settle).await else {
         return (Finding::Unknown, String::new());
     };
-    let accuses = match question.doubt {
-        Doubt::Reset { from, head } => in_vain(from, head, &now),
+    let accuses = |now: &Retained| match question.doubt {
+        Doubt::Reset { from, head } => in_vain(from, head, now),
         // What is the oldest now was there before. That it had been acknowledged when the stream
         // was asked for says that it was in this log, and not in one that was made anew since.
         Doubt::Earliest { place, asked_at } => now.entries.first().is_some_and(|oldest| {
@@ -136,8 +148,16 @@ pub(super) async fn decide(scene: &Scene, question: &Question) -> (Finding, Stri
                 && scene.judge().was_acknowledged_before(topic, *oldest, asked_at)
         }),
     };
-    if !accuses {
+    if !accuses(&now) {
         return (Finding::Excuses, String::new());
+    }
+    tokio::time::sleep(CONFIRM_AFTER).await;
+    for gateway in &scene.plan.urls {
+        // One that does not answer has nothing to say for or against.
+        let again = read(scene, Some(gateway), topic, after).await;
+        if again.is_some_and(|again| !accuses(&again)) {
+            return (Finding::Excuses, String::new());
+        }
     }
     let first = now.entries.first().map_or_else(String::new, Position::to_string);
     let head = now.head.map_or_else(String::new, |head| head.to_string());
