@@ -1,7 +1,7 @@
 # What one types. Everything here is a thin name for a command that can be run by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo load bench bench-peers bench-results deps test soak
+.PHONY: help run demo load bench bench-peers bench-results deps test breaks soak
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,5 +64,9 @@ test: deps ## Formatting, lints, documentation, all tests
 # SOAK_ONLY=network takes those faults alone whose line in the table contains the word.
 soak: deps ## Every fault for a minute, then all at random for five; prints a table
 	cargo test --test promises faults::soak -- --ignored --nocapture
+
+# Each mistake in tests/breaks is made in a copy, and must be caught: make breaks BREAKS="no-audit"
+breaks: deps ## Break the gateway on purpose, in thirty ways; each must be caught by a test
+	tests/breaks.sh $(BREAKS)
 
 # --- End of tests ----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Stream, on_both_logs, seq};
+use crate::harness::{Backend, Cluster, Stream, on_both_logs, seq};
 
 on_both_logs! {
     async fn whatever_is_published_arrives_as_it_was(backend: Backend) {
@@ -152,4 +152,16 @@ on_both_logs! {
         let event = stream.event().await;
         assert_eq!((event.kind.as_str(), &event.id), ("message", &second));
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_not_acknowledged() {
+    let cluster = Cluster::start(1, &[]).await;
+    let node = &cluster.nodes[0];
+    // Somebody else has put something where the log of this topic belongs.
+    let _: String = cluster.redis.ask(&["SET", "fantail:{t}:log", "mine"]).await;
+    let body = Some(json!({ "data": 1 }));
+    assert_eq!(node.send("POST", "/topics/t/events", body.clone()).await.status, 503);
+    let _: u64 = cluster.redis.ask(&["DEL", "fantail:{t}:log"]).await;
+    assert_eq!(node.send("POST", "/topics/t/events", body).await.status, 201);
 }

@@ -11,8 +11,8 @@
 //! The message of a failure names the world's seed; `SEED=<seed>` plays that world again, and
 //! `WORLDS=<count>` plays more of them.
 
-mod back_in_time;
 mod judge;
+mod moments;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

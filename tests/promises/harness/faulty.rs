@@ -25,7 +25,7 @@ pub use way::{Faults, NodeLog};
 pub struct FaultyLog {
     state: Mutex<State>,
     history_entries_max: usize,
-    /// While it is set, what was read from the log does not arrive.
+    /// While it is set, what was read from the log does not arrive, and nothing is subscribed.
     held: watch::Sender<bool>,
 }
 
@@ -138,8 +138,8 @@ impl FaultyLog {
         }
     }
 
-    /// Keeps the answers of reads on their way, or lets them arrive.
-    pub fn hold_answers(&self, hold: bool) {
+    /// Keeps answers of reads, and what shall be subscribed, on their way, or lets them arrive.
+    pub fn hold(&self, hold: bool) {
         self.held.send_replace(hold);
     }
 

@@ -24,6 +24,8 @@ pub struct Faults {
     slow: f64,
     failing: f64,
     loss: f64,
+    /// How often one that is not lost is doubled, held back or delayed, at most.
+    unrest: f64,
 }
 
 impl Faults {
@@ -34,12 +36,18 @@ impl Faults {
             failing: random.f64() * 0.3,
             // Some nodes are merely unlucky, to some hardly anything comes through.
             loss: random.f64(),
+            unrest: 0.3,
         }
+    }
+
+    /// All is well.
+    pub fn none() -> Faults {
+        Faults { seed: 0, slow: 0.0, failing: 0.0, loss: 0.0, unrest: 0.0 }
     }
 
     /// Nothing is slow and nothing fails, but nothing is announced either.
     pub fn deaf() -> Faults {
-        Faults { seed: 0, slow: 0.0, failing: 0.0, loss: 1.0 }
+        Faults { loss: 1.0, ..Faults::none() }
     }
 
     /// What comes through of what is announced.
@@ -48,7 +56,7 @@ impl Faults {
         announced: mpsc::UnboundedReceiver<Heard>,
         lies: mpsc::Sender<Heard>,
     ) -> impl Future<Output = ()> + use<> {
-        lie(announced, lies, self.of("announcements"), self.loss)
+        lie(announced, lies, self.of("announcements"), self.loss, self.unrest)
     }
 
     /// Chances of its own for each matter, so that the order in which a node happens to look at
@@ -65,6 +73,7 @@ async fn lie(
     lies: mpsc::Sender<Heard>,
     mut random: fastrand::Rng,
     loss: f64,
+    unrest: f64,
 ) {
     let mut held: VecDeque<Heard> = VecDeque::new();
     while let Some(announcement) = announced.recv().await {
@@ -75,15 +84,15 @@ async fn lie(
         if random.f64() < loss {
             continue;
         }
-        if random.f64() < 0.2 {
+        if random.f64() < unrest {
             held.push_back(Heard::Entry(topic.clone(), frame.clone()));
         }
-        if random.f64() < 0.2 {
+        if random.f64() < unrest {
             held.push_back(Heard::Entry(topic, frame));
         } else {
             let _ = lies.send(Heard::Entry(topic, frame)).await;
         }
-        if random.f64() < 0.3 {
+        if random.f64() < unrest {
             tokio::time::sleep(Duration::from_millis(random.u64(0..50))).await;
         }
         while !held.is_empty() && random.f64() < 0.4 {
@@ -201,6 +210,7 @@ impl EventLog for NodeLog {
 
     async fn subscribe(&self, topics: &[Topic]) -> Result<(), LogError> {
         self.suffer("subscribe").await?;
+        let _ = self.log.held.subscribe().wait_for(|held| !held).await;
         let down = {
             let mut state = self.log.state();
             let ear = &mut state.ears[self.number];

@@ -1,36 +1,37 @@
-//! What worlds and the model have taught, one by one: a node that hears nothing, and a log that goes
-//! back in time at the wrong moment.
+//! What worlds and the model have taught, one by one, on a single node: a log that goes back in time
+//! at the wrong moment, and what must not be left to the next audit.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use fantail::connection::{Connection, Start};
+use fantail::connection::{Connection, Node, Start};
 use fantail::entry::{Data, Event};
 use fantail::log::Conditions;
 use fantail::position::{Cursor, Position};
+use fantail::relay::AUDIT_EVERY;
 use fantail::topic::Topic;
 
 use super::World;
 use crate::harness::client::{self, Interpreter};
 use crate::harness::faulty::{Faults, FaultyLog};
 
-/// A world of one node that hears no announcements and one topic; everything else goes well.
-struct DeafWorld {
+/// A world of one node and one topic, in which all goes well but what is said.
+struct SmallWorld {
     world: Arc<World>,
     topic: Topic,
 }
 
-impl DeafWorld {
-    fn new() -> DeafWorld {
+impl SmallWorld {
+    fn new(faults: Faults) -> SmallWorld {
         let topic = Topic::new("t").unwrap();
         let log = FaultyLog::new(100);
-        let world = World::over(log, vec![Faults::deaf()], vec![topic.clone()], 0);
-        DeafWorld { world, topic }
+        let world = World::over(log, vec![faults], vec![topic.clone()], 0);
+        SmallWorld { world, topic }
     }
 
     async fn publish(&self, text: &str) -> Position {
         let event = Event { event_type: None, data: Data::Text(text.to_owned()) };
-        let log = &self.world.nodes[0].log;
+        let log = &self.node().log;
         log.append(&self.topic, &[event], &Conditions::NONE).await.unwrap().last
     }
 
@@ -42,6 +43,17 @@ impl DeafWorld {
         let mut client = Client { connection, interpreter: Interpreter::default() };
         assert!(client.event().await.is_connected());
         client
+    }
+
+    /// A repair has read the log, and does not know it yet.
+    async fn begin_repair(&self) {
+        self.world.log.hold(true);
+        self.node().relay.look(&self.node().hub.get(&self.topic).unwrap());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
+    fn node(&self) -> &Node {
+        &self.world.nodes[0]
     }
 
     /// The newest copy takes over.
@@ -76,6 +88,12 @@ impl Client {
         .ok()
     }
 
+    /// Before an audit, or a heartbeat, could have brought it.
+    async fn expect_soon(&mut self, position: Position) {
+        let event = self.event_within(AUDIT_EVERY / 4).await;
+        assert_eq!(event.expect("an entry, soon").id, position.to_string());
+    }
+
     /// Takes its connection as far as it gets without anybody else doing anything.
     async fn look(&mut self) {
         tokio::select! {
@@ -88,7 +106,7 @@ impl Client {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_ahead_of_a_node_is_told_when_the_log_goes_back_to_where_the_node_is() {
-    let world = DeafWorld::new();
+    let world = SmallWorld::new(Faults::deaf());
     let first = world.publish("1").await;
     // The node follows the topic, but never hears of the second entry.
     let _other = world.client(first).await;
@@ -105,7 +123,7 @@ async fn who_is_ahead_of_a_node_is_told_when_the_log_goes_back_to_where_the_node
 
 #[tokio::test(start_paused = true)]
 async fn pages_read_before_the_log_went_back_are_not_read_again() {
-    let world = DeafWorld::new();
+    let world = SmallWorld::new(Faults::deaf());
     let first = world.publish("1").await;
     world.world.log.replicate();
     let second = world.publish("2").await;
@@ -122,20 +140,51 @@ async fn pages_read_before_the_log_went_back_are_not_read_again() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_reconnect_finds_does_not_wait_for_the_next_audit() {
-    let world = DeafWorld::new();
+    let world = SmallWorld::new(Faults::deaf());
     let first = world.publish("1").await;
     let mut client = world.client(first).await;
-    let node = &world.world.nodes[0];
-    // A repair has read the log, but does not know it yet.
-    world.world.log.hold_answers(true);
-    node.relay.look(&node.hub.get(&world.topic).unwrap());
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    world.begin_repair().await;
     let second = world.publish("2").await;
     world.world.log.cut(0);
     world.world.log.mend();
     tokio::time::sleep(Duration::from_millis(10)).await;
-    world.world.log.hold_answers(false);
-    let soon = fantail::relay::AUDIT_EVERY / 4;
-    let event = client.event_within(soon).await.expect("the second entry, soon");
-    assert_eq!(event.id, second.to_string());
+    world.world.log.hold(false);
+    client.expect_soon(second).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_woken_by_an_announcement() {
+    let world = SmallWorld::new(Faults::none());
+    let first = world.publish("1").await;
+    let mut client = world.client(first).await;
+    client.look().await;
+    let second = world.publish("2").await;
+    client.expect_soon(second).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_announced_during_a_repair_follows_it() {
+    let world = SmallWorld::new(Faults::none());
+    let first = world.publish("1").await;
+    let mut client = world.client(first).await;
+    world.begin_repair().await;
+    let second = world.publish("2").await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    world.world.log.hold(false);
+    client.expect_soon(second).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_published_while_a_topic_is_being_subscribed_is_not_left_to_an_audit() {
+    let world = SmallWorld::new(Faults::none());
+    let first = world.publish("1").await;
+    world.world.log.hold(true);
+    let (mut client, second) = tokio::join!(world.client(first), async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let second = world.publish("2").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        world.world.log.hold(false);
+        second
+    });
+    client.expect_soon(second).await;
 }
