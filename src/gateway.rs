@@ -95,7 +95,9 @@ impl Gateway {
             let _ = log.ensure_first_board().await;
         }
 
-        let sockets_max = descriptors_max.saturating_sub(DESCRIPTORS_RESERVED);
+        // Each reactor has two of its own.
+        let reserved = DESCRIPTORS_RESERVED + 2 * config.reactors;
+        let sockets_max = descriptors_max.saturating_sub(reserved);
         let streams_max =
             config.max_connections.min(sockets_max.saturating_sub(DESCRIPTORS_RESERVED));
         let admission = Admission::new(streams_max, config.max_connections_per_address);

@@ -84,7 +84,7 @@ impl Reactors {
             let reactor = Reactor { inbox: inbox.clone(), carried, give_back, draining: false };
             std::thread::Builder::new()
                 .name(format!("reactor-{n}"))
-                .spawn(move || reactor.run())?;
+                .spawn(move || end_with(reactor))?;
             inboxes.push(inbox);
         }
         Ok((Arc::new(Reactors { inboxes, next: AtomicUsize::new(0) }), returned))
@@ -181,6 +181,17 @@ impl Outlet for Carrier {
     }
 }
 
+/// Runs a reactor until its node ends. A reactor that ended before would leave its streams open and
+/// silent, and new ones with them: rather than that, the whole node ends, and clients come back
+/// elsewhere.
+fn end_with(reactor: Reactor) {
+    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reactor.run()));
+    if !matches!(ran, Ok(Ok(()))) {
+        tracing::error!(?ran, "a reactor broke");
+        std::process::abort();
+    }
+}
+
 /// One thread.
 struct Reactor {
     inbox: Arc<Inbox>,
@@ -190,27 +201,23 @@ struct Reactor {
 }
 
 impl Reactor {
-    fn run(mut self) {
+    /// # Errors
+    /// When the kernel refuses to wait, which it has no reason to: the descriptors are ours.
+    fn run(mut self) -> io::Result<()> {
         loop {
             // The inbox is rung through its own copy: `self` is lent to what happens.
             let events = self.inbox.clone();
             let mut now = None;
-            let waited = events.events.wait(self.longest_wait(), |data, happened| {
+            events.events.wait(self.longest_wait(), |data, happened| {
                 let now = *now.get_or_insert_with(Instant::now);
                 let id = ((data >> 32) as u32, data as u32);
                 match happened {
                     Happened::HungUp => self.carried.hung_up(id),
                     Happened::Writable => self.carried.writable(id, now),
                 }
-            });
-            if let Err(error) = waited {
-                // The descriptor is ours and valid, so this cannot be; without it nothing can be
-                // carried, and closing the sockets makes their clients come back.
-                tracing::error!(%error, "a reactor cannot wait");
-                return;
-            }
+            })?;
             if self.inbox.told.swap(false, Ordering::AcqRel) && !self.read_inbox() {
-                return;
+                return Ok(());
             }
             let now = Instant::now();
             self.carried.pass_time(now);

@@ -90,28 +90,32 @@ impl MemoryLog {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks whether the request may happen; returns what it was answered before, if it was.
-    fn allow(
+    /// What the request was answered before, if it was.
+    fn answered(
         &self,
         state: &mut State,
         topic: &Topic,
         request: &impl Hash,
         conditions: &Conditions,
     ) -> Result<Option<Kept>, LogError> {
-        if let Some(key) = &conditions.idempotency_key {
-            let place = (topic.clone(), key.clone());
-            let window = self.retention.idempotency_window;
-            if let Some(kept) = state.answers.find(&place, request, window)? {
-                return Ok(Some(kept));
-            }
+        let Some(key) = &conditions.idempotency_key else { return Ok(None) };
+        let place = (topic.clone(), key.clone());
+        state.answers.find(&place, request, self.retention.idempotency_window)
+    }
+
+    /// Whether the head is where the request wants it.
+    fn check_head(
+        &self,
+        state: &mut State,
+        topic: &Topic,
+        conditions: &Conditions,
+    ) -> Result<(), LogError> {
+        let Some(position) = conditions.if_match else { return Ok(()) };
+        let lineage = state.open(topic, &self.retention).lineage();
+        match lineage.stands_at(position) {
+            true => Ok(()),
+            false => Err(LogError::HeadMoved(lineage.at(lineage.head))),
         }
-        if let Some(position) = conditions.if_match {
-            let lineage = state.open(topic, &self.retention).lineage();
-            if !lineage.stands_at(position) {
-                return Err(LogError::HeadMoved(lineage.at(lineage.head)));
-            }
-        }
-        Ok(None)
     }
 
     /// Appends under the lock, so that announcements leave in log order.
@@ -272,12 +276,13 @@ impl EventLog for MemoryLog {
         conditions: &Conditions,
     ) -> Result<Appended, LogError> {
         let state = &mut *self.state();
+        if let Some(kept) = self.answered(state, topic, &events, conditions)? {
+            return Ok(Appended { last: kept.position, before: true });
+        }
         if state.boards.contains_key(topic) && events.iter().any(board::is_of_board) {
             return Err(Refusal::EventTypeOfBoard.into());
         }
-        if let Some(kept) = self.allow(state, topic, &events, conditions)? {
-            return Ok(Appended { last: kept.position, before: true });
-        }
+        self.check_head(state, topic, conditions)?;
         let lineage = state.open(topic, &self.retention).lineage();
         let mut last = lineage.at(lineage.head);
         for event in events {
@@ -293,11 +298,12 @@ impl EventLog for MemoryLog {
         let now = format!("{:.3}", jiff::Timestamp::now());
         let words = command.words();
         let state = &mut *self.state();
-        if let Some(board) = state.board_of(&command)
-            && let Some(kept) = self.allow(state, &board, &words, conditions)?
-        {
-            let Kept { position, answer, .. } = kept;
-            return Ok(Changed { board, position, events: 0, answer, before: true });
+        if let Some(board) = state.board_of(&command) {
+            if let Some(kept) = self.answered(state, &board, &words, conditions)? {
+                let Kept { position, answer, .. } = kept;
+                return Ok(Changed { board, position, events: 0, answer, before: true });
+            }
+            self.check_head(state, &board, conditions)?;
         }
         let (board, change) = match command {
             Command::CreateTask { title, list } => {

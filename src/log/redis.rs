@@ -118,14 +118,15 @@ impl RedisLog {
         let subscription = Subscription::new(client, keys.clone(), node, announcer, breaks.clone());
         let subscription = Arc::new(subscription);
         tokio::spawn(subscription.clone().run());
-        let commands =
-            |lanes| Commands::new(&info, lanes, breaks.clone()).map_err(|error| error.to_string());
+        let commands = |lanes, waits| {
+            Commands::new(&info, lanes, breaks.clone(), waits).map_err(|e| e.to_string())
+        };
         let waiting = match wait_replicas {
             0 => None,
-            replicas => Some(Waiting { commands: commands(WAITING_LANES)?, replicas }),
+            replicas => Some(Waiting { commands: commands(WAITING_LANES, true)?, replicas }),
         };
         let log = RedisLog {
-            commands: commands(LANES)?,
+            commands: commands(LANES, false)?,
             waiting,
             subscription,
             keys,

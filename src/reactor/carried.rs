@@ -71,6 +71,8 @@ struct Stream<S> {
     /// The tick of the wheel at which something was last written.
     written: u64,
     state: State,
+    /// In `Carried::late`.
+    is_late: bool,
     snapshot: bool,
     lifetime: Lifetime,
 }
@@ -119,7 +121,8 @@ pub(super) struct Carried<S> {
     topics: Slab<Followed>,
     /// Topics with news, each once.
     work: VecDeque<u32>,
-    /// Streams to be looked at by themselves: they have just come, or their sockets take bytes again.
+    /// Streams to be looked at by themselves, each once: they have just come, or their sockets take
+    /// bytes again.
     late: VecDeque<Id>,
     blocked: HashMap<u32, Blocked>,
     wheel: Wheel,
@@ -200,6 +203,7 @@ impl<S: Outlet> Carried<S> {
             serial: self.serial,
             written: self.wheel.tick(),
             state: State::Flowing,
+            is_late: false,
             snapshot,
             lifetime,
         };
@@ -209,7 +213,7 @@ impl<S: Outlet> Carried<S> {
         let id = (at as u32, self.serial);
         self.wheel.put(id, self.wheel.tick());
         // What was announced between its last look and now did not reach it.
-        self.late.push_back(id);
+        self.be_late(id);
         (id, &self.streams[at].outlet)
     }
 
@@ -267,7 +271,7 @@ impl<S: Outlet> Carried<S> {
                 && self.serve(at, after.as_ref(), now, &mut tally)
                 && *part
             {
-                self.late.push_back((at, serial));
+                self.be_late((at, serial));
             }
         }
         self.tell(&tally);
@@ -280,17 +284,30 @@ impl<S: Outlet> Carried<S> {
         followed.at_work
     }
 
+    /// Has a stream looked at by itself.
+    fn be_late(&mut self, (at, serial): Id) {
+        if let Some(stream) = self.streams.get_mut(at as usize)
+            && !std::mem::replace(&mut stream.is_late, true)
+        {
+            self.late.push_back((at, serial));
+        }
+    }
+
     /// Gives one stream what comes next for it.
     fn look(&mut self, (at, serial): Id, now: Instant) {
-        let Some(stream) = self.streams.get(at as usize) else { return };
-        if stream.serial != serial || stream.state != State::Flowing {
+        let Some(stream) = self.streams.get_mut(at as usize) else { return };
+        if stream.serial != serial {
+            return;
+        }
+        stream.is_late = false;
+        if stream.state != State::Flowing {
             return;
         }
         let Some(followed) = self.topics.get(stream.topic as usize) else { return };
         let after = followed.topic.after(stream.position);
         let mut tally = Tally::default();
         if self.serve(at, after.as_ref(), now, &mut tally) {
-            self.late.push_back((at, serial));
+            self.be_late((at, serial));
         }
         self.tell(&tally);
     }
@@ -404,7 +421,7 @@ impl<S: Outlet> Carried<S> {
         if last {
             self.end(at, now);
         } else {
-            self.late.push_back((at, serial));
+            self.be_late((at, serial));
         }
     }
 

@@ -194,6 +194,25 @@ on_both_logs! {
         assert_eq!(board["lastEventId"], ben.position());
     }
 
+    async fn a_list_that_was_refused_leaves_its_id_to_others(backend: Backend) {
+        let node = backend.start(&[]).await;
+        let other = json!({ "id": "other", "name": "other" });
+        assert_eq!(node.send("POST", "/boards", Some(other)).await.status, 201);
+        node.create("task", "list-todo").await;
+        let list = json!({ "id": "fresh", "title": "fresh" });
+        let late = [("if-match", "0-zzzz")];
+        let path = "/boards/board-1/lists";
+        let refused = node.send_with("POST", path, &late, Some(list.clone())).await;
+        assert_eq!(refused.problem(412), "head-moved");
+        let made = node.send("POST", "/boards/other/lists", Some(list.clone())).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        // What is there stays there, however often it is asked for.
+        let again = node.send_with("POST", "/boards/other/lists", &late, Some(list)).await;
+        assert_eq!(again.problem(412), "head-moved");
+        let task = json!({ "title": "task", "listId": "fresh" });
+        assert_eq!(node.send("POST", "/tasks", Some(task)).await.status, 201);
+    }
+
     async fn a_repetition_is_answered_although_the_head_has_moved(backend: Backend) {
         let node = backend.start(&[]).await;
         let head = node.publish("t", 0).await;
@@ -345,4 +364,39 @@ async fn a_write_that_must_reach_a_replica_is_acknowledged_when_it_did() {
     let again = publish(&node, "t", &[(KEY, "l")], json!({ "data": 20 })).await;
     assert_eq!((again.status, again.header(REPEATED).as_str()), (201, "true"), "{again:?}");
     assert_eq!(ids(&node, "t").await.len(), 20);
+}
+
+#[tokio::test]
+async fn a_board_whose_name_was_evicted_still_keeps_its_conditions() {
+    let redis = Redis::start().await;
+    let node = Node::start("node-1", Some(&redis), &[]).await;
+    let _: u64 = redis.ask(&["DEL", "fantail:{board-1}:board"]).await;
+    let body = json!({ "title": "task", "listId": "list-todo" });
+    let late = node.send_with("POST", "/tasks", &[("if-match", "99-zzzz")], Some(body)).await;
+    assert_eq!(late.problem(412), "head-moved");
+}
+
+#[tokio::test]
+async fn writers_that_wait_for_a_replica_in_vain_break_no_connections() {
+    let redis = Redis::start().await;
+    let settings = [("FANTAIL_WAIT_REPLICAS", "1")];
+    let node = Node::start_at("node-1", "127.0.0.1:0", Some(&redis.url()), &settings).await;
+    publish(&node, "t", &[], json!({ "data": 0 })).await;
+    let connections = async || {
+        let info: String = redis.ask(&["INFO", "stats"]).await;
+        let count = info.lines().find_map(|l| l.strip_prefix("total_connections_received:"));
+        count.unwrap().trim().parse::<u64>().unwrap()
+    };
+    let before = connections().await;
+    let writers = (0..60).map(|n| {
+        let api = node.api.clone();
+        tokio::spawn(async move { publish(&api, "t", &[], json!({ "data": n })).await.status })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        assert_eq!(writer.await.unwrap(), 503);
+    }
+    // The lanes that wait, once each, and those who ask here.
+    let made = connections().await - before;
+    assert!(made <= 20, "{made} connections were made");
+    assert!(node.get("/readyz").await["canaryAgeSeconds"].as_f64().unwrap() < 3.0);
 }

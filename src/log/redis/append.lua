@@ -9,14 +9,14 @@
 -- returns {'ok', seq of the last, epoch, '', 'again' or nothing} or {'event_type_of_board'} or
 --         {'other_request'} or {'head_moved', seq, epoch}
 
-local is_board = redis.call('EXISTS', KEYS[4]) == 1
-if is_board and ARGV[7] == '1' then
-  return { 'event_type_of_board' }
-end
 local request = KEYS[5] and table.concat(ARGV, '', 8) or ''
 local before = answered(KEYS[5], request, ARGV[6])
 if before then
   return before
+end
+local is_board = redis.call('EXISTS', KEYS[4]) == 1
+if is_board and ARGV[7] == '1' then
+  return { 'event_type_of_board' }
 end
 -- A board's numbering lives as long as the board.
 local retention = { entries_max = ARGV[3], log_ttl = ARGV[4] }

@@ -73,8 +73,9 @@ local ORDER, BOARD = ARGV[5], ARGV[6]
 -- {'ok', seq, epoch, answer, 'again'}, {'other_request'} or {'head_moved', seq, epoch}.
 local function answer_at_once()
   local before = answered(KEYS[8], ARGV[9], ARGV[8])
-  -- A board that does not exist is refused for that, and gets no epoch by it.
-  if before or redis.call('EXISTS', KEYS[4]) == 0 then
+  -- A board that does not exist is refused for that, and gets no epoch by it. One whose name was
+  -- evicted still has its lists.
+  if before or redis.call('EXISTS', KEYS[4], KEYS[6]) == 0 then
     return before
   end
   return elsewhere(ARGV[7], KEYS[1], KEYS[2], KEYS[3], ARGV[2], 0)

@@ -249,13 +249,32 @@ impl RedisLog {
             .arg(json(&lists[0].title))
             .arg(LISTS_MAX);
         let result = self.change_board(&board, call).await;
-        if matches!(result, Err(LogError::Refused(Refusal::BoardFull))) {
-            let mut pipe = redis::pipe();
-            pipe.hdel(self.keys.shared("lists"), list_ids);
-            // If this fails the id stays claimed by a board that may still get to use it.
-            let _: Result<(i64,), LogError> = self.commands.pipe("hdel", &pipe).await;
+        let refused = match &result {
+            // It was made before, and a number that was handed out for it again is free.
+            Ok(changed) => changed.before && lists[0].id.is_none(),
+            Err(LogError::Refused(refusal)) => *refusal == Refusal::BoardFull,
+            Err(LogError::HeadMoved(_) | LogError::OtherRequest) => true,
+            Err(_) => false,
+        };
+        if refused {
+            self.unclaim(&board, &list_ids).await;
         }
         result
+    }
+
+    /// Gives back the ids of lists that were claimed and not made. If this fails they stay claimed
+    /// by a board that may still get to use them.
+    async fn unclaim(&self, board: &Topic, list_ids: &[String]) {
+        for id in list_ids {
+            let mut pipe = redis::pipe();
+            pipe.hexists(&self.keys.board(board)[5], id);
+            // Somebody else may have made one of this name on the same board.
+            if let Ok((false,)) = self.commands.pipe::<(bool,)>("hexists", &pipe).await {
+                let mut pipe = redis::pipe();
+                pipe.hdel(self.keys.shared("lists"), id);
+                let _: Result<(i64,), LogError> = self.commands.pipe("hdel", &pipe).await;
+            }
+        }
     }
 
     fn lists(&self) -> MutexGuard<'_, HashMap<Topic, Topic>> {

@@ -78,6 +78,8 @@ pub(super) struct Commands {
     breaks: Arc<Breaks>,
     /// Redis said READONLY since somebody last asked.
     demoted: AtomicBool,
+    /// Late answers are no sign of a dead connection.
+    waits: bool,
 }
 
 #[derive(Default)]
@@ -93,11 +95,13 @@ struct LaneState {
 }
 
 impl Commands {
-    /// Over `lanes` connections. Nothing is connected before the first command.
+    /// Over `lanes` connections. Nothing is connected before the first command. `waits` says that
+    /// commands wait for one another, or for replicas: late answers are no sign of a dead connection.
     pub(super) fn new(
         info: &ConnectionInfo,
         lanes: usize,
         breaks: Arc<Breaks>,
+        waits: bool,
     ) -> Result<Commands, RedisError> {
         let on_push = {
             let breaks = breaks.clone();
@@ -130,6 +134,7 @@ impl Commands {
             next: AtomicUsize::new(0),
             breaks,
             demoted: AtomicBool::new(false),
+            waits,
         })
     }
 
@@ -189,7 +194,8 @@ impl Commands {
             let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
                 || error.to_string().contains("-READONLY");
             self.demoted.fetch_or(demoted, Ordering::Relaxed);
-            if error.is_unrecoverable_error() || error.is_timeout() || demoted {
+            let silent = error.is_timeout() && !self.waits;
+            if error.is_unrecoverable_error() || silent || demoted {
                 // A connection that does not answer may be cut somewhere on the way, and one to a
                 // master that was demoted must be made anew to find the one that rules now.
                 self.breaks.broke(made_at);
