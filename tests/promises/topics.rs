@@ -158,6 +158,7 @@ on_both_logs! {
 async fn what_cannot_be_written_is_not_acknowledged() {
     let cluster = Cluster::start(1, &[]).await;
     let node = &cluster.nodes[0];
+    node.publish("t", 0).await;
     // Somebody else has put something where the log of this topic belongs.
     let _: String = cluster.redis.ask(&["SET", "fantail:{t}:log", "mine"]).await;
     let body = Some(json!({ "data": 1 }));

@@ -46,6 +46,9 @@ pub struct Interpreter {
     pub retry: Option<u64>,
     pub comments: Vec<String>,
     pub events: VecDeque<Event>,
+    /// The ids told in the current block, and in the last one that is complete.
+    ids: Vec<String>,
+    pub ids_of_last_block: Vec<String>,
 }
 
 impl Interpreter {
@@ -65,6 +68,7 @@ impl Interpreter {
     fn interpret(&mut self, line: &str) {
         if line.is_empty() {
             self.last_event_id.clone_from(&self.id_buffer);
+            self.ids_of_last_block = std::mem::take(&mut self.ids);
             if self.data.is_empty() {
                 self.kind.clear();
                 return;
@@ -90,7 +94,10 @@ impl Interpreter {
                 self.data.push('\n');
             }
             "event" => self.kind = value.to_owned(),
-            "id" if !value.contains('\0') => self.id_buffer = value.to_owned(),
+            "id" if !value.contains('\0') => {
+                self.id_buffer = value.to_owned();
+                self.ids.push(value.to_owned());
+            }
             "retry" => self.retry = value.parse().ok().or(self.retry),
             other => panic!("an unknown field on the wire: {other:?} in {line:?}"),
         }

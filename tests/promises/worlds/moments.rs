@@ -188,3 +188,19 @@ async fn what_is_published_while_a_topic_is_being_subscribed_is_not_left_to_an_a
     });
     client.expect_soon(second).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn another_entry_with_the_same_number_is_found_by_the_audit() {
+    let world = SmallWorld::new(Faults::deaf());
+    let first = world.publish("1").await;
+    world.world.log.replicate();
+    let lost = world.publish("2").await;
+    let mut client = world.client(lost).await;
+    client.look().await;
+    world.fail_over();
+    let new = world.publish("another 2").await;
+    assert_eq!(new.seq, lost.seq);
+    assert_eq!(client.event().await.kind, "reset");
+    assert_eq!(client.event().await.id, first.to_string());
+    assert_eq!(client.event().await.data, "another 2");
+}
