@@ -34,6 +34,9 @@ use crate::position::Position;
 use carried::{Carried, Moving, Outlet, Ways};
 use events::{Events, Happened};
 
+/// How long a stream that was ended waits for its peer to close.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+
 /// A stream that goes back to be a connection.
 pub struct Returned {
     /// Its socket, which does not block.
@@ -204,11 +207,11 @@ impl Reactor {
     /// # Errors
     /// When the kernel refuses to wait, which it has no reason to: the descriptors are ours.
     fn run(mut self) -> io::Result<()> {
+        // A handle of its own: `self` is lent to what happens.
+        let inbox = self.inbox.clone();
         loop {
-            // The inbox is rung through its own copy: `self` is lent to what happens.
-            let events = self.inbox.clone();
             let mut now = None;
-            events.events.wait(self.longest_wait(), |data, happened| {
+            inbox.events.wait(self.longest_wait(), |data, happened| {
                 let now = *now.get_or_insert_with(Instant::now);
                 let id = ((data >> 32) as u32, data as u32);
                 match happened {
@@ -216,7 +219,7 @@ impl Reactor {
                     Happened::Writable => self.carried.writable(id, now),
                 }
             })?;
-            if self.inbox.told.swap(false, Ordering::AcqRel) && !self.read_inbox() {
+            if inbox.told.swap(false, Ordering::AcqRel) && !self.read_inbox() {
                 return Ok(());
             }
             let now = Instant::now();

@@ -28,7 +28,7 @@ use super::streams::Peer;
 use crate::admission::OpenSocket;
 use crate::connection::{Connection, Node};
 use crate::frame::{LAST_CHUNK, write_chunk};
-use crate::reactor::{Reactors, Returned};
+use crate::reactor::{LINGER, Reactors, Returned};
 
 /// The longest request head that is looked at, in bytes, and the most headers in it. Longer ones go
 /// to the HTTP server.
@@ -40,9 +40,6 @@ const WRITE_BYTES: usize = 64 << 10;
 
 /// What a client may send after the request of a stream, in bytes, while nobody answers it.
 const UNREAD_BYTES_MAX: usize = 64 << 10;
-
-/// How long a stream that was ended waits for its peer to close.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// Where the routes leave a stream that goes on over the bare socket.
 pub(crate) type Slot = Arc<Mutex<Option<Connection>>>;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use slab::Slab;
 
+use super::LINGER;
 use super::wheel::{Id, Wheel};
 use crate::connection::Lifetime;
 use crate::frame::{self, Frame, HEARTBEAT, LAST_CHUNK};
@@ -20,9 +21,6 @@ use crate::telemetry::metric;
 /// Streams served at a time before another topic has its turn: so a topic with ten thousand
 /// listeners holds up the first byte of the others by about a millisecond.
 const SLICE: usize = 128;
-
-/// How long a stream that was ended waits for its peer to close.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// Where a stream's bytes go.
 pub(super) trait Outlet {

@@ -17,10 +17,10 @@ pub(super) enum Happened {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::io;
+    use std::mem::MaybeUninit;
     use std::os::fd::{AsFd, OwnedFd};
     use std::time::Duration;
 
-    use rustix::buffer::spare_capacity;
     use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
     use super::Happened;
@@ -58,17 +58,18 @@ mod linux {
             longest: Option<Duration>,
             mut happened: impl FnMut(u64, Happened),
         ) -> io::Result<()> {
-            let mut events = Vec::with_capacity(EVENTS_MAX);
+            let mut room = [MaybeUninit::uninit(); EVENTS_MAX];
             let longest = longest.map(|wait| Timespec {
                 tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
                 tv_nsec: wait.subsec_nanos().into(),
             });
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), longest.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            let events = match epoll::wait(&self.epoll, &mut room, longest.as_ref()) {
+                Ok((events, _)) => events,
+                Err(rustix::io::Errno::INTR) => return Ok(()),
                 Err(error) => return Err(error.into()),
-            }
+            };
             let over = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
-            for event in &events {
+            for event in events {
                 let (data, flags) = (event.data.u64(), event.flags);
                 if data == BELL {
                     continue;
