@@ -293,14 +293,22 @@ impl Socket {
         Socket { stream, write_timeout, stalled, deadline: None }
     }
 
+    /// The kernel gives such peers up, too, and may be the first to; it tells whoever asks next.
+    fn note<T>(&self, result: &io::Result<T>) {
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            self.stalled.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Watches the result of a write for progress.
     fn watch<T>(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
+        if let Poll::Ready(result) = &written {
             self.deadline = None;
+            self.note(result);
             return written;
         }
         let at = Instant::now() + self.write_timeout;
@@ -323,7 +331,11 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Poll::Ready(result) = &read {
+            self.note(result);
+        }
+        read
     }
 }
 

@@ -245,7 +245,7 @@ impl Speakers {
         let block = tokio::select! {
             biased;
             block = connection.next() => block,
-            () = gone(stream) => return Some(Over::Gone),
+            over = gone(stream) => return Some(over),
         };
         let mut next = block;
         let mut over = next.is_none();
@@ -272,8 +272,7 @@ impl Speakers {
         match written {
             Ok(()) if over => Some(Over::Said),
             Ok(()) => None,
-            Err(error) if error.kind() == ErrorKind::TimedOut => Some(Over::Stalled),
-            Err(_) => Some(Over::Gone),
+            Err(error) => Some(broken(&error)),
         }
     }
 
@@ -291,22 +290,28 @@ impl Speakers {
     }
 }
 
+/// How a stream ended whose socket broke like this: the kernel, too, gives up peers that take
+/// nothing, and it tells whoever uses the socket next.
+fn broken(error: &io::Error) -> Over {
+    if error.kind() == ErrorKind::TimedOut { Over::Stalled } else { Over::Gone }
+}
+
 /// Waits until the peer has closed its side, or sends what nobody asked for.
-async fn gone(stream: &TcpStream) {
+async fn gone(stream: &TcpStream) -> Over {
     let mut unread = 0;
     loop {
-        if stream.readable().await.is_err() {
-            return;
+        if let Err(error) = stream.readable().await {
+            return broken(&error);
         }
         let mut bytes = [0; 512];
         match stream.try_read(&mut bytes) {
-            Ok(0) => return,
+            Ok(0) => return Over::Gone,
             Ok(read) => unread += read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return,
+            Err(error) => return broken(&error),
         }
         if unread > UNREAD_BYTES_MAX {
-            return;
+            return Over::Gone;
         }
     }
 }
