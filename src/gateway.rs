@@ -14,6 +14,7 @@ use crate::admission::Admission;
 use crate::canary::Canary;
 use crate::config::Config;
 use crate::connection::{Drain, Node};
+use crate::http::listener::Listener;
 use crate::http::serve::{self, Limits};
 use crate::http::{self, App};
 use crate::hub::Hub;
@@ -66,8 +67,8 @@ impl Gateway {
         descriptors_max: usize,
         metrics: Option<PrometheusHandle>,
     ) -> std::io::Result<Gateway> {
-        let listener = serve::bind(config.listen)?;
-        let address = listener.local_addr()?;
+        let listener = Listener::bind(config.listen, config.write_timeout)?;
+        let address = listener.address();
         let retention = Retention {
             history_entries_max: config.history_size,
             history_ttl: config.history_ttl,

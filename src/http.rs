@@ -5,10 +5,13 @@
 
 mod admin;
 mod boards;
+mod line;
+pub(crate) mod listener;
 mod page;
 pub(crate) mod problem;
 mod request;
 pub(crate) mod serve;
+mod speakers;
 mod streams;
 mod takeover;
 mod tasks;

@@ -17,15 +17,18 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep};
 use tower::ServiceExt;
 
 use super::streams::Peer;
-use super::takeover::{Looked, Speakers, look};
+use super::line::Line;
+use super::listener::Listener;
+use super::speakers::Speakers;
+use super::takeover::{Looked, look};
 use crate::admission::{OpenSocket, Sockets};
 use crate::connection::Node;
 use crate::reactor::{Reactors, Returned};
@@ -49,8 +52,8 @@ const HTTP2_BUFFER_BYTES_MAX: usize = 64 << 10;
 /// How often an HTTP/2 peer must answer a ping, and how fast.
 const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
 
-/// Connections waiting to be accepted.
-const BACKLOG: i32 = 4096;
+/// Connections accepted before others have their turn.
+const BATCH: usize = 64;
 
 /// What came on a connection so far.
 const NOTHING: u8 = 0;
@@ -68,23 +71,12 @@ pub(crate) struct Limits {
     pub(crate) heartbeat: Duration,
 }
 
-/// Binds a listening socket with room for a stampede.
-pub(crate) fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
 /// Where streams go that leave the HTTP server, and from where they come back.
 pub(crate) type Carriers = (Arc<Reactors>, mpsc::UnboundedReceiver<Returned>);
 
 /// Accepts connections until `stop` is set, then waits until all of them are over.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     node: Arc<Node>,
     router: Router,
     limits: Limits,
@@ -122,7 +114,7 @@ pub(crate) async fn serve(
                 }
             }
         };
-        let (stream, address) = match accepted {
+        let first = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, mostly. They come back when streams end; do not spin.
@@ -131,13 +123,12 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let Some(open) = sockets.open(limits.sockets_max) else { continue };
-        if let Err(error) = prepare(&stream, limits.write_timeout) {
-            tracing::debug!(%error, "a socket was gone before it was served");
-            continue;
+        let waiting = std::iter::from_fn(|| listener.accept_waiting());
+        for (line, address) in std::iter::once(first).chain(waiting.take(BATCH - 1)) {
+            let Some(open) = sockets.open(limits.sockets_max) else { continue };
+            let peer = Peer::new(address.ip());
+            tokio::spawn(reception.clone().receive(line, peer, open, graceful.watcher()));
         }
-        let peer = Peer::new(address.ip());
-        tokio::spawn(reception.clone().receive(stream, peer, open, graceful.watcher()));
     }
     drop(listener);
     graceful.shutdown().await;
@@ -165,40 +156,55 @@ struct Reception {
 impl Reception {
     async fn receive(
         self: Arc<Reception>,
-        stream: TcpStream,
+        mut line: Line,
         peer: Peer,
         open: OpenSocket,
         watcher: Watcher,
     ) {
         let mut answer = None;
         if let Some(speakers) = &self.speakers {
-            let first = tokio::time::timeout(FIRST_HEAD_WITHIN, self.first(&stream, &peer));
+            let first = tokio::time::timeout(FIRST_HEAD_WITHIN, self.first(&mut line, &peer));
             match first.await {
                 Ok(Looked::Stream(connection, head)) => {
-                    tokio::spawn(speakers.clone().speak(stream, *connection, head, open));
+                    let speaker = speakers.clone().speak(line, *connection, head, open);
+                    let mut speaker = Box::pin(speaker);
+                    // Mostly it has nothing to wait for, and is over. Otherwise it gets a task of
+                    // its own: this one is larger.
+                    if speaker.as_mut().now_or_never().is_none() {
+                        tokio::spawn(speaker);
+                    }
                     return;
                 }
                 Ok(Looked::Other(given)) => answer = given,
                 Ok(Looked::Nothing) | Err(_) => return,
             }
         }
-        // Boxed: it is large, and most connections never need it.
-        Box::pin(self.serve(stream, peer, answer, watcher)).await;
+        match line.into_watched() {
+            // Boxed: it is large, and most connections never need it.
+            Ok(stream) => Box::pin(self.serve(stream, peer, answer, watcher)).await,
+            Err(error) => tracing::warn!(%error, "a socket cannot be watched"),
+        }
         drop(open);
     }
 
     /// Waits for the first bytes and looks at them; nothing if the peer is gone. If this node stops
     /// first, the HTTP server knows how to end a connection that has not begun.
-    async fn first(&self, stream: &TcpStream, peer: &Peer) -> Looked {
-        let mut stop = self.stop.clone();
+    async fn first(&self, line: &mut Line, peer: &Peer) -> Looked {
+        let mut stop = None;
         loop {
-            let readable = tokio::select! {
-                readable = stream.readable() => readable,
-                _ = stop.wait_for(|stop| *stop) => return Looked::Other(None),
-            };
-            match look(stream, &self.router, peer).await {
-                Looked::Nothing if readable.is_ok() => {}
+            match look(line, &self.router, peer).await {
+                Looked::Nothing => {}
                 looked => return looked,
+            }
+            let stop = stop.get_or_insert_with(|| self.stop.clone());
+            let Ok(stream) = line.watched() else { return Looked::Nothing };
+            tokio::select! {
+                readable = stream.readable() => {
+                    if readable.is_err() {
+                        return Looked::Nothing;
+                    }
+                }
+                _ = stop.wait_for(|stop| *stop) => return Looked::Other(None),
             }
         }
     }
@@ -266,16 +272,6 @@ fn server() -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(HTTP2_PING_EVERY)
         .keep_alive_timeout(HTTP2_PING_EVERY);
     server
-}
-
-/// Small frames leave at once; a peer that is gone without a word is noticed by the kernel.
-fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(write_timeout))?;
-    Ok(())
 }
 
 /// A socket that is given up when its peer takes no bytes for too long (a client that stopped

@@ -1,0 +1,128 @@
+//! [`Listener`]: the listening socket, and what every socket accepted from it is held to.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, TcpKeepalive, Type};
+use tokio::net::TcpListener;
+
+use super::line::Line;
+
+/// Connections waiting to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// A peer of whom nothing was heard for this long is asked whether it is there.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+
+/// A listening socket with room for a stampede.
+pub(crate) struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    write_timeout: Duration,
+}
+
+impl Listener {
+    /// Listens at `address`. A peer that does not acknowledge bytes for `write_timeout` is given up.
+    ///
+    /// # Errors
+    /// When the address is taken, or not one of this machine.
+    pub(crate) fn bind(address: SocketAddr, write_timeout: Duration) -> io::Result<Listener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        if cfg!(target_os = "linux") {
+            // Linux hands them down to every socket accepted, which saves four calls for each.
+            prepare(&socket, write_timeout)?;
+        }
+        socket.listen(BACKLOG)?;
+        let socket = TcpListener::from_std(socket.into())?;
+        let address = socket.local_addr()?;
+        Ok(Listener { socket, address, write_timeout })
+    }
+
+    /// Where it listens; the port is known even if any was asked for.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// When the process has no descriptors left.
+    pub(super) async fn accept(&self) -> io::Result<(Line, SocketAddr)> {
+        loop {
+            let (stream, address) = self.socket.accept().await?;
+            let inherits = cfg!(target_os = "linux");
+            match if inherits { Ok(()) } else { self.prepare(&stream) } {
+                Ok(()) => return Ok((Line::of_watched(stream), address)),
+                Err(error) => tracing::debug!(%error, "a socket was gone before it was served"),
+            }
+        }
+    }
+
+    /// One more connection, if it waits already. The runtime would watch each accepted socket at
+    /// once, and in a stampede most of them leave for a reactor before there is anything to watch
+    /// for; these it does not know.
+    #[cfg(target_os = "linux")]
+    pub(super) fn accept_waiting(&self) -> Option<(Line, SocketAddr)> {
+        use rustix::net::SocketFlags;
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        // Whatever is wrong, `accept` will find it, too.
+        let (socket, address) = rustix::net::acceptfrom_with(&self.socket, flags).ok()?;
+        let address = SocketAddr::try_from(address?).ok()?;
+        Some((Line::new(socket.into()), address))
+    }
+
+    /// Elsewhere accepted sockets block at first, and `accept` does what there is to do.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn accept_waiting(&self) -> Option<(Line, SocketAddr)> {
+        None
+    }
+
+    fn prepare(&self, stream: &tokio::net::TcpStream) -> io::Result<()> {
+        prepare(&socket2::SockRef::from(stream), self.write_timeout)
+    }
+}
+
+/// Small frames leave at once; a peer that is gone without a word is noticed by the kernel.
+fn prepare(socket: &Socket, write_timeout: Duration) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(write_timeout))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = write_timeout;
+    Ok(())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_inherit_what_they_are_held_to() {
+        let patience = Duration::from_millis(4_321);
+        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), patience).unwrap();
+        let clients = [(); 2].map(|()| TcpStream::connect(listener.address()).unwrap());
+        let watched = listener.accept().await.unwrap();
+        let bare = listener.accept_waiting().unwrap();
+        assert!(listener.accept_waiting().is_none());
+        for (client, (line, address)) in clients.iter().zip([watched, bare]) {
+            assert_eq!(address, client.local_addr().unwrap());
+            let fd = line.socket().unwrap();
+            let socket = SockRef::from(&fd);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(patience));
+            let read = line.try_read(&mut [0]);
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+}
