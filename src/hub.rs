@@ -33,8 +33,12 @@ const CENSUS_TOPICS_MAX: usize = 2_000;
 
 /// Somebody who carries many streams and wants to hear of a topic once for all of them.
 pub trait Audience: Send + Sync + 'static {
-    /// The topic that this audience knows by `key` has news. Must not wait.
-    fn news(&self, key: u32);
+    /// The topic that this audience knows by `key` has news. Says whether the audience sleeps and
+    /// has to be [rung](Audience::ring) for; then whoever asked must do so soon. Must not wait.
+    fn news(&self, key: u32) -> bool;
+
+    /// Wakes it.
+    fn ring(&self);
 }
 
 /// The topics with local connections.
@@ -201,7 +205,7 @@ impl Hub {
         let mut state = topic.state();
         let fed = self.account(state.tail.as_mut()?, |tail| tail.feed(frame));
         if fed == Fed::Appended {
-            state.wake();
+            wake(state);
         }
         Some(fed)
     }
@@ -221,7 +225,7 @@ impl Hub {
             }
             None => state.tail = Some(Tail::new(lineage)),
         }
-        state.wake();
+        wake(state);
     }
 
     /// Gives a topic what was read from its log and wakes its watchers. Says whether the log had
@@ -231,7 +235,7 @@ impl Hub {
         let Some(tail) = &mut state.tail else { return false };
         let more = self.account(tail, |tail| tail.renew(lineage, read));
         state.renewals += 1;
-        state.wake();
+        wake(state);
         more
     }
 
@@ -351,7 +355,7 @@ impl HubTopic {
     pub fn set_waiting(&self) {
         let mut state = self.state();
         if !std::mem::replace(&mut state.waiting, true) {
-            state.wake();
+            wake(state);
         }
     }
 
@@ -365,16 +369,25 @@ impl HubTopic {
     }
 }
 
-impl TopicState {
-    fn wake(&self) {
-        for party in &self.parties {
-            party.audience.news(party.key);
-        }
-        for (_, signal) in &self.watchers {
-            signal.notify_one();
+/// Tells everybody who follows a topic that it has news.
+fn wake(state: MutexGuard<'_, TopicState>) {
+    let mut asleep = Vec::new();
+    for party in &state.parties {
+        if party.audience.news(party.key) {
+            asleep.push(party.audience.clone());
         }
     }
+    for (_, signal) in &state.watchers {
+        signal.notify_one();
+    }
+    // Only now: whoever wakes up asks the topic what the news is, and would have to wait for it.
+    drop(state);
+    for audience in asleep {
+        audience.ring();
+    }
+}
 
+impl TopicState {
     /// How many streams follow the topic.
     fn streams(&self) -> usize {
         self.watchers.len() + self.parties.iter().map(|party| party.streams).sum::<usize>()
@@ -406,7 +419,11 @@ mod tests {
     struct Deaf;
 
     impl Audience for Deaf {
-        fn news(&self, _: u32) {}
+        fn news(&self, _: u32) -> bool {
+            false
+        }
+
+        fn ring(&self) {}
     }
 
     #[test]

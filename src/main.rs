@@ -25,7 +25,8 @@ fn main() -> ExitCode {
         Err(Stop::Wrong(line)) => return fail(&line),
     };
     telemetry::start_logging(&config);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.worker_threads(config.workers()).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start the runtime: {error}")),
     };

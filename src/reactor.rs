@@ -34,6 +34,9 @@ use crate::position::Position;
 use carried::{Carried, Moving, Outlet, Ways};
 use events::{Events, Happened};
 
+/// Messages for which a reactor and its inbox keep room.
+const MESSAGES_KEPT: usize = 256;
+
 /// How long a stream that was ended waits for its peer to close.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
@@ -84,7 +87,13 @@ impl Reactors {
             };
             let carried = Carried::new(ways, inbox.clone(), Instant::now());
             let give_back = give_back.clone();
-            let reactor = Reactor { inbox: inbox.clone(), carried, give_back, draining: false };
+            let reactor = Reactor {
+                inbox: inbox.clone(),
+                carried,
+                give_back,
+                draining: false,
+                messages: Vec::new(),
+            };
             std::thread::Builder::new()
                 .name(format!("reactor-{n}"))
                 .spawn(move || end_with(reactor))?;
@@ -119,8 +128,8 @@ impl Drop for Reactors {
 struct Inbox {
     /// Taken as a whole before each slice of work.
     messages: Mutex<Vec<Message>>,
-    /// The reactor was told that there are messages.
-    told: AtomicBool,
+    /// The reactor waits, or is about to, and has seen no message: the next to leave one rings.
+    asleep: AtomicBool,
     events: Events,
 }
 
@@ -135,14 +144,30 @@ enum Message {
 impl Inbox {
     fn new() -> io::Result<Inbox> {
         let events = Events::new()?;
-        Ok(Inbox { messages: Mutex::default(), told: AtomicBool::new(false), events })
+        Ok(Inbox { messages: Mutex::default(), asleep: AtomicBool::new(false), events })
     }
 
     fn post(&self, message: Message) {
-        self.messages().push(message);
-        if !self.told.swap(true, Ordering::AcqRel) {
+        if self.leave(message) {
             self.events.ring();
         }
+    }
+
+    /// Leaves a message; says whether the reactor has to be rung for to see it.
+    fn leave(&self, message: Message) -> bool {
+        self.messages().push(message);
+        self.asleep.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the reactor may wait now. If so, the next message rings.
+    fn falls_asleep(&self) -> bool {
+        self.asleep.store(true, Ordering::Release);
+        // Whoever takes the lock after this sees that it sleeps; whoever had it before was seen.
+        let is_empty = self.messages().is_empty();
+        if !is_empty {
+            self.asleep.store(false, Ordering::Release);
+        }
+        is_empty
     }
 
     fn messages(&self) -> MutexGuard<'_, Vec<Message>> {
@@ -151,8 +176,12 @@ impl Inbox {
 }
 
 impl Audience for Inbox {
-    fn news(&self, key: u32) {
-        self.post(Message::News(key));
+    fn news(&self, key: u32) -> bool {
+        self.leave(Message::News(key))
+    }
+
+    fn ring(&self) {
+        self.events.ring();
     }
 }
 
@@ -201,6 +230,8 @@ struct Reactor {
     carried: Carried<Carrier>,
     give_back: mpsc::UnboundedSender<Returned>,
     draining: bool,
+    /// Empty: room for the messages of a turn, taken in exchange for that of the inbox.
+    messages: Vec<Message>,
 }
 
 impl Reactor {
@@ -211,7 +242,11 @@ impl Reactor {
         let inbox = self.inbox.clone();
         loop {
             let mut now = None;
-            inbox.events.wait(self.longest_wait(), |data, happened| {
+            let mut longest = self.longest_wait();
+            if longest != Some(Duration::ZERO) && !inbox.falls_asleep() {
+                longest = Some(Duration::ZERO);
+            }
+            inbox.events.wait(longest, |data, happened| {
                 let now = *now.get_or_insert_with(Instant::now);
                 let id = ((data >> 32) as u32, data as u32);
                 match happened {
@@ -219,7 +254,8 @@ impl Reactor {
                     Happened::Writable => self.carried.writable(id, now),
                 }
             })?;
-            if inbox.told.swap(false, Ordering::AcqRel) && !self.read_inbox() {
+            inbox.asleep.store(false, Ordering::Release);
+            if !self.read_inbox() {
                 return Ok(());
             }
             let now = Instant::now();
@@ -239,8 +275,9 @@ impl Reactor {
 
     /// Says no when it is time to stop.
     fn read_inbox(&mut self) -> bool {
-        let messages = std::mem::take(&mut *self.inbox.messages());
-        for message in messages {
+        let mut messages = std::mem::take(&mut self.messages);
+        std::mem::swap(&mut *self.inbox.messages(), &mut messages);
+        for message in messages.drain(..) {
             match message {
                 Message::News(key) => self.carried.news(key),
                 Message::Park(parked) => self.take(parked.0, parked.1),
@@ -251,6 +288,9 @@ impl Reactor {
                 Message::Stop => return false,
             }
         }
+        // Room is kept from turn to turn, but not that of a stampede.
+        messages.shrink_to(MESSAGES_KEPT);
+        self.messages = messages;
         true
     }
 

@@ -24,10 +24,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep};
 use tower::ServiceExt;
 
-use super::streams::Peer;
 use super::line::Line;
 use super::listener::Listener;
 use super::speakers::Speakers;
+use super::streams::Peer;
 use super::takeover::{Looked, look};
 use crate::admission::{OpenSocket, Sockets};
 use crate::connection::Node;

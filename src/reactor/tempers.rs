@@ -77,9 +77,12 @@ impl Outlet for Tap {
 struct Ear(Mutex<Vec<u32>>);
 
 impl Audience for Ear {
-    fn news(&self, key: u32) {
+    fn news(&self, key: u32) -> bool {
         self.0.lock().unwrap().push(key);
+        false
     }
+
+    fn ring(&self) {}
 }
 
 /// Everything that was said in chunks, without heartbeats; the second value is what is left of a
