@@ -101,7 +101,7 @@ pub(crate) struct Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Base {
     Fantail { redis: bool },
-    Reference,
+    Reference { io_uring: bool },
     Nchan { redis: bool },
     Pushpin,
     DurableStreams,
@@ -111,7 +111,7 @@ enum Base {
 impl std::str::FromStr for Kind {
     type Err = String;
 
-    /// `fantail`, `fantail-embedded`, `reference`, `nchan`, `nchan-redis`, `pushpin`,
+    /// `fantail`, `fantail-embedded`, `reference`, `reference-io-uring`, `nchan`, `nchan-redis`, `pushpin`,
     /// `durable-streams`, each with `@<binary>` or without; or `http://127.0.0.1:<port>`, a Fantail
     /// that runs already. With `=<name>` in front they go by that name.
     fn from_str(text: &str) -> Result<Kind, String> {
@@ -122,7 +122,8 @@ impl std::str::FromStr for Kind {
         let base = match base {
             "fantail" => Base::Fantail { redis: true },
             "fantail-embedded" => Base::Fantail { redis: false },
-            "reference" => Base::Reference,
+            "reference" => Base::Reference { io_uring: false },
+            "reference-io-uring" => Base::Reference { io_uring: true },
             "nchan" => Base::Nchan { redis: false },
             "nchan-redis" => Base::Nchan { redis: true },
             "pushpin" => Base::Pushpin,
@@ -149,7 +150,7 @@ impl Kind {
 
     /// Whether it is Fantail or the reference: whatever the bench measures, they can do.
     pub(crate) fn is_ours(&self) -> bool {
-        matches!(self.base, Base::Fantail { .. } | Base::Reference | Base::Running(_))
+        matches!(self.base, Base::Fantail { .. } | Base::Reference { .. } | Base::Running(_))
     }
 
     /// Why it cannot be started here, if it cannot.
@@ -157,7 +158,7 @@ impl Kind {
         let lacks = |path: &str| !Path::new(path).exists();
         match self.base {
             Base::Fantail { .. } => self.binary("fantail").err(),
-            Base::Reference => self.binary("fantail-bench-reference").err(),
+            Base::Reference { .. } => self.binary("fantail-bench-reference").err(),
             Base::Running(_) => None,
             Base::Nchan { .. } if lacks(peers::NCHAN_MODULE) => {
                 Some("apt-get install libnginx-mod-nchan".to_owned())
@@ -193,7 +194,7 @@ impl Kind {
                 let version = report::says(&path.to_string_lossy(), &["--version"]);
                 return (version != "unknown").then(|| (self.name.clone(), version));
             }
-            Base::Reference | Base::Running(_) => return None,
+            Base::Reference { .. } | Base::Running(_) => return None,
         };
         Some((self.name.clone(), version))
     }
@@ -241,8 +242,12 @@ impl Kind {
                 }
                 self.ours(&mut command, redis)
             }
-            Base::Reference => {
-                self.ours(&mut Command::new(self.binary("fantail-bench-reference")?), None)
+            Base::Reference { io_uring } => {
+                let mut command = Command::new(self.binary("fantail-bench-reference")?);
+                if io_uring {
+                    command.arg("--io-uring");
+                }
+                self.ours(&mut command, None)
             }
             Base::Running(address) => Ok(Server {
                 streams: address,
