@@ -34,7 +34,7 @@ bench: bench-build ## What everything costs, beside the smallest server that say
 bench-peers: bench-build ## The same beside nginx with Nchan, Pushpin and a Durable Streams server
 	bench/peers.sh $(PEERS)
 	$(BENCH) $(if $(ONLY),,--only memory,connect,fanout) --into target/bench/peers-results \
-		--server reference --server fantail --server fantail-embedded \
+		--server reference --server reference-io-uring --server fantail --server fantail-embedded \
 		--server nchan --server nchan-redis --server pushpin --server durable-streams
 
 bench-results: ## Write bench/RESULTS.md and bench/results.svg from what was measured last

@@ -10,6 +10,13 @@ use fantail::telemetry;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Chosen by what publishing costs at full speed (64 clients, medians of three): 17 µs of processor
+/// time each and 41,500 a second with mimalloc 2, 21 µs and 34,800 with jemalloc, 25 µs and 32,200
+/// with glibc. An idle stream pays with some 250 bytes instead of 150. Version 3 of mimalloc asks for
+/// huge pages so early that ten thousand streams took a kilobyte each.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let config = match Config::from_environment() {
         Ok(config) => config,

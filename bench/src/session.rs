@@ -49,7 +49,7 @@ pub(crate) enum Part {
 impl Measure {
     /// The parts, in order.
     pub(crate) fn parts(self, settings: &Settings) -> Vec<Part> {
-        let seconds = if settings.quick { 2.0 } else { 10.0 };
+        let seconds = if settings.quick { 2.0 } else { 4.0 };
         let shape = |topics, subscribers, rate| {
             let subscribers = settings.at_most(subscribers);
             let warm_up_seconds = if settings.quick { 0.5 } else { 1.0 };

@@ -6,8 +6,8 @@ use super::{Measured, Settings};
 use crate::crowd::{Crowd, Plan};
 use crate::server::Kind;
 
-/// Streams.
-const STREAMS: usize = 10_000;
+/// Streams, or as many as the limit of open files allows.
+const STREAMS: usize = 50_000;
 /// Silence after which every server here is set to send something, in seconds.
 const HEARTBEAT_SECONDS: u64 = 15;
 
@@ -20,7 +20,7 @@ pub(crate) fn heartbeat(settings: &Settings, kind: &Kind) -> Measured {
     let (server, run) = settings.start(kind)?;
     server.prepare(&run, 1)?;
     let count = settings.at_most(STREAMS);
-    let seconds = if settings.quick { HEARTBEAT_SECONDS } else { 4 * HEARTBEAT_SECONDS };
+    let seconds = if settings.quick { HEARTBEAT_SECONDS } else { 2 * HEARTBEAT_SECONDS };
     let (crowd, _) = Crowd::opened(&server, &run, &Plan::spread(1, count), settings.threads)?;
     std::thread::sleep(Duration::from_secs(1));
     let (before, reads_before) = (server.cpu_seconds()?, crowd.reads());

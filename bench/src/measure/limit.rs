@@ -20,7 +20,7 @@ const HALVINGS: usize = 3;
 pub(crate) fn limit(settings: &Settings, kind: &Kind) -> Measured {
     let mut samples = settings.samples("limit", kind);
     let (server, _) = settings.start(kind)?;
-    let seconds = if settings.quick { 1.0 } else { 3.0 };
+    let seconds = if settings.quick { 1.0 } else { 2.0 };
     let mut last_failure = String::new();
     let mut once = |rate: f64| {
         let subscribers = settings.at_most(1000);
