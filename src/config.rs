@@ -379,9 +379,9 @@ fn cors_origins(text: &str) -> Result<CorsOrigins, String> {
 }
 
 /// One reactor keeps a processor busy with some 150,000 deliveries a second; the other half is for
-/// the log and for requests.
+/// the log and for requests. Elsewhere than on Linux there are none, whatever is asked for.
 fn default_reactors() -> usize {
-    (processors() / 2).clamp(1, 64)
+    if cfg!(target_os = "linux") { (processors() / 2).clamp(1, 64) } else { 0 }
 }
 
 fn processors() -> usize {

@@ -381,6 +381,8 @@ fn wake(state: MutexGuard<'_, TopicState>) {
         signal.notify_one();
     }
     // Only now: whoever wakes up asks the topic what the news is, and would have to wait for it.
+    // Other topics' news for the same audience waits for this bell; ten thousand watchers that are
+    // told first take a millisecond or so.
     drop(state);
     for audience in asleep {
         audience.ring();

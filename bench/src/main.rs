@@ -39,8 +39,8 @@ struct Arguments {
 
 #[derive(clap::Args)]
 struct Common {
-    /// fantail, fantail-embedded, reference, nchan, nchan-redis, pushpin, durable-streams, or
-    /// http://127.0.0.1:PORT of a Fantail that runs; @PATH of a binary behind it and NAME= before it
+    /// fantail, fantail-embedded, reference, reference-io-uring, nchan, nchan-redis, pushpin,
+    /// durable-streams, or http://127.0.0.1:PORT of a Fantail that runs; @PATH of a binary behind it and NAME= before it
     /// compare builds, as in old=fantail@PATH. Several take turns
     #[arg(long = "server", default_values = ["reference", "fantail", "fantail-embedded"])]
     servers: Vec<Kind>,

@@ -111,9 +111,10 @@ enum Base {
 impl std::str::FromStr for Kind {
     type Err = String;
 
-    /// `fantail`, `fantail-embedded`, `reference`, `reference-io-uring`, `nchan`, `nchan-redis`, `pushpin`,
-    /// `durable-streams`, each with `@<binary>` or without; or `http://127.0.0.1:<port>`, a Fantail
-    /// that runs already. With `=<name>` in front they go by that name.
+    /// `fantail`, `fantail-embedded`, `reference`, `reference-io-uring`, `nchan`, `nchan-redis`,
+    /// `pushpin`, `durable-streams`, each with `@<binary>` or without; or
+    /// `http://127.0.0.1:<port>`, a Fantail that runs already. With `=<name>` in front they go by that
+    /// name.
     fn from_str(text: &str) -> Result<Kind, String> {
         let (name, rest) = text.split_once('=').map_or((None, text), |(n, rest)| (Some(n), rest));
         let (base, binary) =
@@ -158,7 +159,11 @@ impl Kind {
         let lacks = |path: &str| !Path::new(path).exists();
         match self.base {
             Base::Fantail { .. } => self.binary("fantail").err(),
-            Base::Reference { .. } => self.binary("fantail-bench-reference").err(),
+            Base::Reference { io_uring } => match self.binary("fantail-bench-reference") {
+                Err(why) => Some(why),
+                Ok(_) if io_uring => self.start(None).err(),
+                Ok(_) => None,
+            },
             Base::Running(_) => None,
             Base::Nchan { .. } if lacks(peers::NCHAN_MODULE) => {
                 Some("apt-get install libnginx-mod-nchan".to_owned())

@@ -54,11 +54,13 @@ impl Listener {
     pub(super) async fn accept(&self) -> io::Result<(Line, SocketAddr)> {
         loop {
             let (stream, address) = self.socket.accept().await?;
-            let inherits = cfg!(target_os = "linux");
-            match if inherits { Ok(()) } else { self.prepare(&stream) } {
-                Ok(()) => return Ok((Line::of_watched(stream), address)),
-                Err(error) => tracing::debug!(%error, "a socket was gone before it was served"),
+            if !cfg!(target_os = "linux")
+                && let Err(error) = self.prepare(&stream)
+            {
+                tracing::debug!(%error, "a socket was gone before it was served");
+                continue;
             }
+            return Ok((Line::of_watched(stream), address));
         }
     }
 
@@ -69,7 +71,7 @@ impl Listener {
     pub(super) fn accept_waiting(&self) -> Option<(Line, SocketAddr)> {
         use rustix::net::SocketFlags;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        // Whatever is wrong, `accept` will find it, too.
+        // Whatever is wrong for longer, `accept` will find, too.
         let (socket, address) = rustix::net::acceptfrom_with(&self.socket, flags).ok()?;
         let address = SocketAddr::try_from(address?).ok()?;
         Some((Line::new(socket.into()), address))

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,6 +53,10 @@ const HTTP2_BUFFER_BYTES_MAX: usize = 64 << 10;
 /// How often an HTTP/2 peer must answer a ping, and how fast.
 const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
 
+/// How long connections may still bring their first request when the node stops; then those that
+/// have brought none are closed.
+const LAST_REQUESTS_WITHIN: Duration = Duration::from_millis(50);
+
 /// Connections accepted before others have their turn.
 const BATCH: usize = 64;
 
@@ -97,40 +102,38 @@ pub(crate) async fn serve(
         speakers: speakers.as_ref().map(|(speakers, _)| speakers.clone()),
         stop: stop.clone(),
     });
-    let mut stopping = false;
+    let receive = |(line, address): (Line, SocketAddr)| {
+        let Some(open) = sockets.open(limits.sockets_max) else { return };
+        let peer = Peer::new(address.ip());
+        tokio::spawn(reception.clone().receive(line, peer, open, graceful.watcher()));
+    };
     loop {
-        let accepted = if stopping {
-            // What the kernel has accepted already is answered, not reset.
-            match listener.accept().now_or_never() {
-                Some(accepted) => accepted,
-                None => break,
-            }
-        } else {
-            tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = stop.wait_for(|stop| *stop) => {
-                    stopping = true;
-                    continue;
-                }
-            }
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
         };
-        let first = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok(first) => receive(first),
             Err(error) => {
                 // Out of descriptors, mostly. They come back when streams end; do not spin.
                 tracing::warn!(%error, "cannot accept");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
-        };
+        }
         let waiting = std::iter::from_fn(|| listener.accept_waiting());
-        for (line, address) in std::iter::once(first).chain(waiting.take(BATCH - 1)) {
-            let Some(open) = sockets.open(limits.sockets_max) else { continue };
-            let peer = Peer::new(address.ip());
-            tokio::spawn(reception.clone().receive(line, peer, open, graceful.watcher()));
+        if waiting.take(BATCH - 1).map(receive).count() == BATCH - 1 {
+            // Let those be greeted who are in, and everything else have its turn.
+            tokio::task::yield_now().await;
         }
     }
+    // What the kernel has accepted already is answered, not reset.
+    std::iter::from_fn(|| listener.accept_waiting()).for_each(receive);
+    while let Some(Ok(accepted)) = listener.accept().now_or_never() {
+        receive(accepted);
+    }
     drop(listener);
+    tokio::time::sleep(LAST_REQUESTS_WITHIN).await;
     graceful.shutdown().await;
     sockets.all_closed().await;
 }
@@ -197,7 +200,13 @@ impl Reception {
                 looked => return looked,
             }
             let stop = stop.get_or_insert_with(|| self.stop.clone());
-            let Ok(stream) = line.watched() else { return Looked::Nothing };
+            let stream = match line.watched() {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a socket cannot be watched");
+                    return Looked::Nothing;
+                }
+            };
             tokio::select! {
                 readable = stream.readable() => {
                     if readable.is_err() {

@@ -67,9 +67,9 @@ impl Speakers {
             if out.is_empty() && connection.rests() {
                 match connection.park() {
                     Ok(parked) => {
-                        // Without a descriptor of its own it is closed, and comes back.
-                        if let Ok(socket) = line.into_bare() {
-                            self.reactors.park(socket, open, parked);
+                        match line.into_bare() {
+                            Ok(socket) => self.reactors.park(socket, open, parked),
+                            Err(error) => lost(&error),
                         }
                         return;
                     }
@@ -80,7 +80,8 @@ impl Speakers {
             match over {
                 Ok(None) => {}
                 Ok(Some(Over::Said)) => return farewell(line).await,
-                Ok(Some(Over::Gone)) | Err(_) => return,
+                Ok(Some(Over::Gone)) => return,
+                Err(error) => return lost(&error),
                 Ok(Some(Over::Stalled)) => {
                     // Unread bytes are of no use to anybody: reset instead of lingering.
                     if let Ok(socket) = line.socket() {
@@ -134,6 +135,11 @@ impl Speakers {
             Err(error) => Some(broken(&error)),
         })
     }
+}
+
+/// A stream ends because the system has no room to watch its socket; its client comes back.
+fn lost(error: &io::Error) {
+    tracing::warn!(%error, "a stream was lost");
 }
 
 /// How a stream ended whose socket broke like this: the kernel, too, gives up peers that take

@@ -2,7 +2,7 @@
 //!
 //! A plain HTTP/1.1 connection is looked at before the HTTP server reads from it. Where its first
 //! bytes are one complete, ordinary `GET` of a stream, the routes decide as always; on yes, the
-//! stream goes on over the bare socket: [`Speakers`](super::speakers::Speakers) say what there is to say, and once it has
+//! stream goes on over the bare socket: [speakers](super::speakers) say what there is to say, and once it has
 //! caught up it is parked with a [reactor](crate::reactor). Everything else (other requests, errors,
 //! HTTP/2, heads in pieces, odd input) goes to the HTTP server, which finds all bytes still unread.
 //! So there is one place that reads requests, one that decides, and both ways send the same bytes.

@@ -45,10 +45,11 @@ const REPORT_COUNTS: Duration = Duration::from_secs(5);
 /// How many lists' boards are remembered.
 const LISTS_KNOWN_MAX: usize = 10_000;
 
-/// Connections for commands, and for writes that wait for replicas. Commands that come together on
-/// one connection travel together: 64 clients published 31,600 events a second over two, 26,000 over
-/// four, and 28,500 over one, which a large answer would hold up besides.
+/// Connections for commands, for reads whose answers are large, and for writes that wait for
+/// replicas. Commands that come together on one connection travel together: 64 clients published
+/// 31,600 events a second over two, 26,000 over four, and 28,500 over one.
 const LANES: usize = 2;
+const READING_LANES: usize = 2;
 const WAITING_LANES: usize = 16;
 
 /// How long a write waits for replicas; less than an answer may take.
@@ -66,6 +67,8 @@ const HEADS_AT_ONCE: usize = 500;
 /// A log in Redis.
 pub struct RedisLog {
     commands: Commands,
+    /// The way of replays, whole boards and audits: megabytes of answers shall hold up no write.
+    reading: Commands,
     /// The way of writes that wait for replicas: they hold up what comes after them on their
     /// connection, and nothing else shall be there.
     waiting: Option<Waiting>,
@@ -129,6 +132,7 @@ impl RedisLog {
         };
         let log = RedisLog {
             commands: commands(LANES, false)?,
+            reading: commands(READING_LANES, false)?,
             waiting,
             subscription,
             keys,
@@ -223,7 +227,7 @@ impl EventLog for RedisLog {
             .arg(through)
             .arg(READ_ENTRIES_MAX)
             .arg(READ_BYTES_MAX);
-        let answer: Vec<Value> = self.commands.call(call).await?;
+        let answer: Vec<Value> = self.reading.call(call).await?;
         let Ok([head, meta, oldest, entries]) = <[Value; 4]>::try_from(answer) else {
             return Ok(None);
         };
@@ -242,7 +246,7 @@ impl EventLog for RedisLog {
             let keys = batch.iter().flat_map(|topic| [self.keys.seq(topic), self.keys.meta(topic)]);
             pipe.cmd("MGET").arg(keys.collect::<Vec<String>>());
         }
-        let batches: Vec<Vec<Option<String>>> = self.commands.pipe("mget", &pipe).await?;
+        let batches: Vec<Vec<Option<String>>> = self.reading.pipe("mget", &pipe).await?;
         let values: Vec<Option<String>> = batches.into_iter().flatten().collect();
         let head = |pair: &[Option<String>]| match pair {
             [Some(seq), Some(meta)] => {
@@ -297,7 +301,7 @@ impl EventLog for RedisLog {
 
     async fn board(&self, board: &Topic) -> Result<Snapshot, LogError> {
         let call = self.board_call(&scripts::BOARD_READ, board, &Asked::NOTHING);
-        let answer: Vec<Value> = self.commands.call(call).await?;
+        let answer: Vec<Value> = self.reading.call(call).await?;
         let Ok([seq, epoch, name, lists]) = <[Value; 4]>::try_from(answer) else {
             return Err(Refusal::NoSuchBoard.into());
         };

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::nginx::Nginx;
 use crate::harness::roamer::Roamer;
-use crate::harness::{Api, Backend, Node, Redis, Stream, on_both_logs, seq, until};
+use crate::harness::{Api, Backend, Node, Redis, Stream, on_both_logs, seq, until, within};
 
 on_both_logs! {
     async fn a_draining_node_ends_its_streams_spread_over_the_window(backend: Backend) {
@@ -60,7 +62,6 @@ async fn while_draining_streams_go_on_and_new_connections_are_refused() {
         tokio::net::TcpStream::connect(node.address).await.is_err().then_some(())
     })
     .await;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let body = json!({ "data": "while draining" }).to_string();
     let request = format!(
         "POST /topics/t/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
@@ -81,6 +82,39 @@ async fn while_draining_streams_go_on_and_new_connections_are_refused() {
     }
     for stream in &mut streams {
         stream.end().await;
+    }
+    assert_eq!(node.node.process.ended().await, Some(0));
+}
+
+#[tokio::test]
+async fn whoever_had_come_when_the_signal_came_is_answered() {
+    let mut node = Backend::Embedded.start(&[("FANTAIL_DRAIN", "1s")]).await;
+    // Stopped, it finds connections, requests and the signal all at once.
+    node.node.process.signal(Signal::STOP);
+    let mut sockets = Vec::new();
+    for n in 0..40 {
+        let mut socket = tokio::net::TcpStream::connect(node.address).await.unwrap();
+        let request = match n % 2 {
+            0 => "GET /topics/t/events HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            _ => {
+                let body = r#"{"data":"last"}"#;
+                let length = body.len();
+                format!(
+                    "POST /topics/t/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+                     Content-Length: {length}\r\n\r\n{body}"
+                )
+            }
+        };
+        socket.write_all(request.as_bytes()).await.unwrap();
+        sockets.push(socket);
+    }
+    node.node.terminate();
+    node.node.process.signal(Signal::CONT);
+    for (n, socket) in sockets.iter_mut().enumerate() {
+        let mut answer = [0; 12];
+        within("an answer", socket.read_exact(&mut answer)).await.unwrap();
+        let status = std::str::from_utf8(&answer[9..]).unwrap();
+        assert!(["200", "201", "503"].contains(&status), "{n}: {status}");
     }
     assert_eq!(node.node.process.ended().await, Some(0));
 }

@@ -16,6 +16,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -73,6 +74,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (flags, addresses): (Vec<String>, Vec<String>) =
         std::env::args().skip(1).partition(|argument| argument == "--io-uring");
     let address = addresses.first().map_or("127.0.0.1:0", String::as_str);
+    let mut server = Server::default();
+    if !flags.is_empty() {
+        let mut builder = IoUring::builder();
+        // The kernel works when it is asked to, not whenever a send is done.
+        builder.setup_single_issuer().setup_defer_taskrun();
+        server.ring = Some(builder.build(SENDS_MAX as u32)?);
+    }
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     rustix::net::listen(&listener, BACKLOG)?;
@@ -81,13 +89,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let readable = epoll::EventFlags::IN;
     epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), readable)?;
-    let mut server = Server::default();
-    if !flags.is_empty() {
-        let mut builder = IoUring::builder();
-        // The kernel works when it is asked to, not whenever a send is done.
-        builder.setup_single_issuer().setup_defer_taskrun();
-        server.ring = Some(builder.build(SENDS_MAX as u32)?);
-    }
     let nothing =
         epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
     let mut events = vec![nothing; 1024];
@@ -270,7 +271,7 @@ impl Server {
         while in_flight > 0 {
             match ring.submit_and_wait(in_flight) {
                 Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
-                    eprintln!("io_uring: {error}");
+                    let _ = writeln!(std::io::stderr(), "io_uring: {error}");
                     std::process::abort();
                 }
                 _ => {}
