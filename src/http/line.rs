@@ -1,4 +1,4 @@
-//! [`Line`]: a socket that the runtime watches only once something has to be waited for.
+//! [`Line`]: a socket on which whatever can be done at once is done before anything is waited for.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -10,8 +10,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 /// A connected socket that does not block. Most streams are opened, greeted and parked without
-/// waiting once; having the runtime watch their sockets in between would cost them more than all
-/// that (two calls of the kernel, an allocation, and a wake-up for what is there already).
+/// waiting once: their requests are there when they are accepted. One that a reactor gives back
+/// mostly returns there before the runtime has to watch it.
 pub(super) struct Line {
     /// One of both, unless registering failed.
     bare: Option<std::net::TcpStream>,

@@ -57,9 +57,6 @@ const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
 /// have brought none are closed.
 const LAST_REQUESTS_WITHIN: Duration = Duration::from_millis(50);
 
-/// Connections accepted before others have their turn.
-const BATCH: usize = 64;
-
 /// What came on a connection so far.
 const NOTHING: u8 = 0;
 const HTTP_1: u8 = 1;
@@ -113,18 +110,12 @@ pub(crate) async fn serve(
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok(first) => receive(first),
+            Ok(accepted) => receive(accepted),
             Err(error) => {
                 // Out of descriptors, mostly. They come back when streams end; do not spin.
                 tracing::warn!(%error, "cannot accept");
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
             }
-        }
-        let waiting = std::iter::from_fn(|| listener.accept_waiting());
-        if waiting.take(BATCH - 1).map(receive).count() == BATCH - 1 {
-            // Let those be greeted who are in, and everything else have its turn.
-            tokio::task::yield_now().await;
         }
     }
     // What the kernel has accepted already is answered, not reset.
