@@ -1,7 +1,7 @@
 # What one types. Everything here is a thin name for a command that can be run by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo load bench bench-peers bench-results deps test breaks soak
+.PHONY: help run demo load bench bench-peers bench-results deps test breaks soak sanitize
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,12 +58,23 @@ test: deps ## Formatting, lints, documentation, all tests
 	cargo test
 	# Once more with all streams left to the HTTP server, as on systems without reactors.
 	REACTORS=0 cargo test --test promises -- --skip faults --skip worlds --skip agreement --skip browser
+	# And over HTTP/2, where streams are what is tested.
+	HTTP2=1 cargo test --test promises -- resume wire epochs held cluster topics tasks
 
 # Minutes for each fault and for all of them at random, and whose randomness it is:
 #   SOAK_SECONDS=60 SOAK_MIXED_SECONDS=300 SEED=… make soak
 # SOAK_ONLY=network takes those faults alone whose line in the table contains the word.
 soak: deps ## Every fault for a minute, then all at random for five; prints a table
 	cargo test --test promises faults::soak -- --ignored --nocapture
+
+# The second needs a nightly toolchain with Miri. Both look at what the crates below us do with
+# memory: there is no unsafe code here.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+sanitize: ## The library's tests under AddressSanitizer, the reactor's under Miri
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --lib --target $(HOST) \
+		--target-dir target/sanitize
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib \
+		--target-dir target/miri reactor::tempers
 
 # Each mistake in tests/breaks is made in a copy, and must be caught: make breaks BREAKS="no-audit"
 breaks: deps ## Break the gateway on purpose, in thirty ways; each must be caught by a test

@@ -269,7 +269,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    // Miri takes seconds for each.
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 3 } else { 100 }))]
 
     #[test]
     fn each_socket_sees_its_topic_whole_and_in_order_whatever_the_others_do(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Backend, Stream, epoch, on_both_logs, seq};
+use crate::harness::{Backend, Stream, epoch, h2c, on_both_logs, seq};
 
 on_both_logs! {
     async fn a_stream_has_the_headers_that_sse_needs(backend: Backend) {
@@ -13,12 +13,14 @@ on_both_logs! {
         for line in [
             "content-type: text/event-stream; charset=utf-8",
             "cache-control: no-cache, no-transform",
-            "connection: keep-alive",
             "x-accel-buffering: no",
             "access-control-allow-origin: *",
         ] {
             assert!(stream.head.lines().any(|l| l == line), "{line} is not in {}", stream.head);
         }
+        // HTTP/2 forbids it.
+        let keeps_alive = stream.head.lines().any(|line| line == "connection: keep-alive");
+        assert_ne!(keeps_alive, h2c::is_wanted(), "{}", stream.head);
     }
 
     async fn the_first_block_comes_at_once_and_has_retry_id_and_node(backend: Backend) {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{PATIENCE, within};
+use super::{PATIENCE, h2c, within};
 
 /// An event as `addEventListener` would get it.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,6 +153,9 @@ impl Stream {
         last_event_id: &str,
     ) -> std::io::Result<Stream> {
         socket.set_nodelay(true)?;
+        if h2c::is_wanted() {
+            socket = h2c::in_front_of(socket).await?;
+        }
         let id = match last_event_id {
             "" => String::new(),
             id => format!("Last-Event-ID: {id}\r\n"),

@@ -8,6 +8,7 @@ pub mod chromium;
 pub mod client;
 pub mod fault;
 pub mod faulty;
+pub mod h2c;
 pub mod keyspace;
 pub mod liar;
 pub mod nginx;
