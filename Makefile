@@ -67,14 +67,11 @@ test: deps ## Formatting, lints, documentation, all tests
 soak: deps ## Every fault for a minute, then all at random for five; prints a table
 	cargo test --test promises faults::soak -- --ignored --nocapture
 
-# The second needs a nightly toolchain with Miri. Both look at what the crates below us do with
-# memory: there is no unsafe code here.
+# There is no unsafe code here: it looks at what the crates below us do with memory.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
-sanitize: ## The library's tests under AddressSanitizer, the reactor's under Miri
+sanitize: ## The library's tests under AddressSanitizer
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --lib --target $(HOST) \
 		--target-dir target/sanitize
-	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib \
-		--target-dir target/miri reactor::tempers
 
 # Each mistake in tests/breaks is made in a copy, and must be caught: make breaks BREAKS="no-audit"
 breaks: deps ## Break the gateway on purpose, in thirty ways; each must be caught by a test

@@ -11,11 +11,16 @@ const METRICS: [(&str, &str); 4] = [
     ("memory", "user memory bytes per stream"),
     ("limit", "highest rate, deliveries/s"),
 ];
-const COLOURS: [&str; 7] =
-    ["#8a8f98", "#d9480f", "#f2a65a", "#3b7ea1", "#6b9f5b", "#8e6bbf", "#c9a227"];
-const WIDTH: usize = 860;
+const COLOURS: [&str; 8] =
+    ["#8a8f98", "#b9bec7", "#d9480f", "#f2a65a", "#6b9f5b", "#3b7ea1", "#c9a227", "#8e6bbf"];
+const WIDTH: usize = 900;
 const LABEL_WIDTH: usize = 230;
-const BAR_WIDTH: usize = WIDTH - LABEL_WIDTH - 90;
+const BAR_WIDTH: usize = WIDTH - LABEL_WIDTH - 140;
+/// Servers in a line of the legend.
+const LEGEND_COLUMNS: usize = 4;
+/// Bars of more than so many times the first server's are cut at the edge, so that the others can be
+/// told apart.
+const TIMES_MAX: f64 = 10.0;
 const BAR_HEIGHT: usize = 14;
 
 /// The chart as an SVG document. Bars end at the median, thin lines span the least and the
@@ -25,7 +30,10 @@ pub(crate) fn svg(record: &Record) -> String {
     let mut body = String::new();
     let mut y = 30;
     for (n, server) in record.servers.iter().enumerate() {
-        let x = 10 + n * (WIDTH - 20) / record.servers.len().max(1);
+        if n > 0 && n % LEGEND_COLUMNS == 0 {
+            y += 20;
+        }
+        let x = 10 + n % LEGEND_COLUMNS * (WIDTH - 20) / LEGEND_COLUMNS;
         let _ = writeln!(
             body,
             "<rect x=\"{x}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{}\"/>\
@@ -45,10 +53,13 @@ pub(crate) fn svg(record: &Record) -> String {
         let _ =
             writeln!(body, "<text x=\"10\" y=\"{y}\" class=\"title\">{measure}: {metric}</text>");
         y += 8;
-        let all = rows
-            .iter()
-            .flat_map(|row| record.servers.iter().filter_map(|server| record.spread(row, server)));
-        let most = all.map(|[median, ..]| median).fold(f64::MIN_POSITIVE, f64::max);
+        let all = rows.iter().flat_map(|row| {
+            let medians = record.servers.iter().filter_map(|server| record.spread(row, server));
+            let medians: Vec<f64> = medians.map(|[median, ..]| median).collect();
+            let longest = medians.first().map_or(f64::MAX, |first| first * TIMES_MAX);
+            medians.into_iter().filter(move |median| *median <= longest)
+        });
+        let most = all.fold(f64::MIN_POSITIVE, f64::max);
         // What one run had beyond all medians is cut at the edge.
         let scale = |value: f64| LABEL_WIDTH as f64 + (value / most).min(1.12) * BAR_WIDTH as f64;
         for row in rows {

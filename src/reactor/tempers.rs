@@ -269,8 +269,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    // Miri takes seconds for each.
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 3 } else { 100 }))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn each_socket_sees_its_topic_whole_and_in_order_whatever_the_others_do(
