@@ -1,4 +1,4 @@
-//! [`Line`]: a socket on which whatever can be done at once is done before anything is waited for.
+//! [`Line`]: a socket that the runtime watches, or does not yet.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -9,9 +9,9 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// A connected socket that does not block. Most streams are opened, greeted and parked without
-/// waiting once: their requests are there when they are accepted. One that a reactor gives back
-/// mostly returns there before the runtime has to watch it.
+/// A connected socket that does not block. The runtime watches those that it accepted. One that a
+/// reactor gave back, or that is taken in while the node stops, it watches only once there is
+/// something to wait for; the former mostly returns to its reactor before.
 pub(super) struct Line {
     /// One of both, unless registering failed.
     bare: Option<std::net::TcpStream>,
