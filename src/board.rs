@@ -6,7 +6,9 @@
 //! nodes. [`Board`] is the definition of both: tests feed the same commands to the two logs and
 //! compare.
 
+mod first;
 mod state;
+mod store;
 
 use std::fmt;
 
@@ -15,7 +17,9 @@ use serde::Serialize;
 use crate::entry::Event;
 use crate::topic::Topic;
 
+pub use first::{first_board, keep_first_board};
 pub use state::Board;
+pub use store::{Boards, ChangeError, Changed};
 
 /// Tasks on one board at most: what Redis can read in one step without holding up everybody else
 /// for long. A board of them takes some 5 MB as JSON with ordinary titles, 24 MB with the longest.
@@ -201,8 +205,6 @@ pub enum Refusal {
     BoardFull,
     /// There are [`BOARDS_MAX`] boards.
     TooManyBoards,
-    /// The event type belongs to the board whose topic this is.
-    EventTypeOfBoard,
 }
 
 impl Refusal {
@@ -217,7 +219,6 @@ impl Refusal {
             "list_elsewhere" => Refusal::ListElsewhere,
             "board_full" => Refusal::BoardFull,
             "too_many_boards" => Refusal::TooManyBoards,
-            "event_type_of_board" => Refusal::EventTypeOfBoard,
             _ => return None,
         })
     }
@@ -262,19 +263,4 @@ pub struct BoardSummary {
     pub id: String,
     /// Its name.
     pub name: String,
-}
-
-/// The board that a new installation has: id, name, and its lists as id and title.
-pub fn first_board() -> Command {
-    let topic = |id: &str| Topic::new(id).ok();
-    let list = |id: &str, title: &str| NewList { id: topic(id), title: Title(title.to_owned()) };
-    Command::CreateBoard {
-        id: topic("board-1"),
-        name: Title("First board".to_owned()),
-        lists: vec![
-            list("list-todo", "To do"),
-            list("list-doing", "Doing"),
-            list("list-done", "Done"),
-        ],
-    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::log::EventLog;
+use crate::log::Probe;
 use crate::telemetry::metric;
 
 /// How often a canary is sent; sooner after one that was not heard.
@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// Sends canaries and remembers when one was heard.
 pub struct Canary {
-    log: Arc<dyn EventLog>,
+    probe: Arc<dyn Probe>,
     last: Mutex<Last>,
 }
 
@@ -60,15 +60,15 @@ pub struct CanaryState {
 }
 
 impl Canary {
-    /// A canary for `log`.
-    pub fn new(log: Arc<dyn EventLog>) -> Arc<Canary> {
-        Arc::new(Canary { log, last: Mutex::default() })
+    /// A canary for a log.
+    pub fn new(probe: Arc<dyn Probe>) -> Arc<Canary> {
+        Arc::new(Canary { probe, last: Mutex::default() })
     }
 
     /// Sends canaries for ever.
     pub async fn run(&self) {
         loop {
-            let heard = tokio::time::timeout(PATIENCE, self.log.canary()).await;
+            let heard = tokio::time::timeout(PATIENCE, self.probe.canary()).await;
             let error = match heard {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),

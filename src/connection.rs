@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::admission::Admitted;
 use crate::frame::{self, HEARTBEAT};
 use crate::hub::{Hub, Joined};
-use crate::log::EventLog;
+use crate::log::{Log, Probe, Snapshots};
 use crate::position::{Cursor, Position};
 use crate::relay::Relay;
 use crate::replay::Replays;
@@ -35,7 +35,11 @@ pub struct Node {
     /// The reconnection time told to browsers.
     pub retry: Duration,
     /// Where entries live.
-    pub log: Arc<dyn EventLog>,
+    pub log: Arc<dyn Log>,
+    /// How the log does, and its clock.
+    pub probe: Arc<dyn Probe>,
+    /// Topics with a state.
+    pub snapshots: Arc<dyn Snapshots>,
     /// The topics with connections here.
     pub hub: Arc<Hub>,
     /// The node's ear on the log.

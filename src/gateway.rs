@@ -6,11 +6,12 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::admission::Admission;
+use crate::board::{Boards, keep_first_board};
 use crate::canary::Canary;
 use crate::config::Config;
 use crate::connection::{Drain, Node};
@@ -20,7 +21,7 @@ use crate::http::{self, App};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::RedisLog;
-use crate::log::{Connected, Health, Retention};
+use crate::log::{Health, Heard, Log, Probe, Registry, Retention};
 use crate::reactor::Reactors;
 use crate::relay::Relay;
 use crate::replay::Replays;
@@ -38,13 +39,38 @@ const LAST_BYTES: Duration = Duration::from_secs(3);
 pub struct Gateway {
     address: SocketAddr,
     node: Arc<Node>,
+    registry: Arc<dyn Registry>,
     admission: Arc<Admission>,
     drain: watch::Sender<Option<Drain>>,
     reactors: Option<Arc<Reactors>>,
     stop_accepting: watch::Sender<bool>,
     server: JoinHandle<()>,
-    /// Relay, canary, reports, upkeep: ended with the gateway.
+    /// Relay, canary, reports, the first board, upkeep: ended with the gateway.
     background: Vec<JoinHandle<()>>,
+}
+
+/// One backend, as those see it who need a part of it, and where its log is heard.
+struct Backend {
+    log: Arc<dyn Log>,
+    boards: Arc<dyn Boards>,
+    registry: Arc<dyn Registry>,
+    probe: Arc<dyn Probe>,
+    heard: mpsc::Receiver<Heard>,
+}
+
+impl Backend {
+    fn of<B: Log + Boards + Registry + Probe>(
+        backend: Arc<B>,
+        heard: mpsc::Receiver<Heard>,
+    ) -> Backend {
+        Backend {
+            log: backend.clone(),
+            boards: backend.clone(),
+            registry: backend.clone(),
+            probe: backend,
+            heard,
+        }
+    }
 }
 
 /// How a drain went.
@@ -74,10 +100,10 @@ impl Gateway {
             history_ttl: config.history_ttl,
             idempotency_window: config.idempotency_window,
         };
-        let (log, heard): Connected = match &config.redis_url {
+        let Backend { log, boards, registry, probe, heard } = match &config.redis_url {
             None => {
-                let (log, heard) = MemoryLog::new(retention);
-                (Arc::new(log), heard)
+                let (backend, heard) = MemoryLog::new(retention);
+                Backend::of(Arc::new(backend), heard)
             }
             Some(url) => {
                 let started = RedisLog::start(
@@ -87,13 +113,13 @@ impl Gateway {
                     retention,
                     config.wait_replicas,
                 );
-                let (log, heard) = started.map_err(std::io::Error::other)?;
-                (log, heard)
+                let (backend, heard) = started.map_err(std::io::Error::other)?;
+                Backend::of(backend, heard)
             }
         };
         // The first request must find the first board; Redis gets it when it can be reached.
         if config.redis_url.is_none() {
-            let _ = log.ensure_first_board().await;
+            let _ = boards.ensure_first_board().await;
         }
 
         // Each reactor has two of its own.
@@ -104,21 +130,25 @@ impl Gateway {
         let admission = Admission::new(streams_max, config.max_connections_per_address);
         let hub = Hub::new();
         let relay = Relay::new(log.clone(), hub.clone(), config.history_ttl);
-        let canary = Canary::new(log.clone());
+        let canary = Canary::new(probe.clone());
         let (drain, draining) = watch::channel(None);
         let (stop_accepting, stopped) = watch::channel(false);
         let node = Arc::new(Node {
             id: config.node_id.clone(),
             heartbeat: config.heartbeat,
             retry: config.retry,
-            replays: Replays::new(log.clone()),
+            replays: Replays::new(log.clone(), boards.clone()),
             log,
+            probe,
+            snapshots: boards.clone(),
             hub,
             relay: relay.clone(),
             drain: draining,
         });
         let app = App {
             node: node.clone(),
+            boards: boards.clone(),
+            registry: registry.clone(),
             admission: admission.clone(),
             canary: canary.clone(),
             metrics: metrics.clone(),
@@ -143,12 +173,14 @@ impl Gateway {
         let background = vec![
             tokio::spawn(relay.run(heard)),
             tokio::spawn(async move { canary.run().await }),
-            tokio::spawn(report(node.clone(), admission.clone())),
+            tokio::spawn(report(node.clone(), registry.clone(), admission.clone())),
+            tokio::spawn(keep_first_board(boards)),
             tokio::spawn(upkeep(node.clone(), metrics)),
         ];
         let gateway = Gateway {
             address,
             node,
+            registry,
             admission,
             drain,
             reactors,
@@ -167,7 +199,7 @@ impl Gateway {
     /// Waits until the log turns out to be one this node can never work with, and says why.
     pub async fn unusable(&self) -> String {
         loop {
-            if let Health::Unusable(why) = self.node.log.health() {
+            if let Health::Unusable(why) = self.node.probe.health() {
                 return why;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -195,19 +227,19 @@ impl Gateway {
         for task in &self.background {
             task.abort();
         }
-        self.node.log.withdraw(&self.node.id).await;
+        self.registry.withdraw(&self.node.id).await;
         Drained { streams, cut }
     }
 }
 
 /// Tells the other nodes what this one serves.
-async fn report(node: Arc<Node>, admission: Arc<Admission>) {
+async fn report(node: Arc<Node>, registry: Arc<dyn Registry>, admission: Arc<Admission>) {
     let mut every = tokio::time::interval(REPORT_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
         let census = node.hub.census(admission.streams());
-        if let Err(error) = node.log.report(&node.id, &crate::frame::json(&census)).await {
+        if let Err(error) = registry.report(&node.id, &crate::frame::json(&census)).await {
             tracing::debug!(%error, "cannot report");
         }
     }

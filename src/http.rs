@@ -30,11 +30,11 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::admission::Admission;
-use crate::board::Title;
+use crate::board::{Boards, Changed, Title};
 use crate::canary::Canary;
 use crate::config::CorsOrigins;
 use crate::connection::Node;
-use crate::log::Changed;
+use crate::log::Registry;
 use crate::position::Position;
 use crate::telemetry::metric;
 use problem::Problem;
@@ -47,6 +47,8 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) node: Arc<Node>,
+    pub(crate) boards: Arc<dyn Boards>,
+    pub(crate) registry: Arc<dyn Registry>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) canary: Arc<Canary>,
     pub(crate) metrics: Option<PrometheusHandle>,

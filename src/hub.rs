@@ -60,7 +60,7 @@ pub struct HubTopic {
 struct TopicState {
     /// Absent until the log was asked.
     tail: Option<Tail>,
-    is_board: bool,
+    has_state: bool,
     /// The log could not be asked yet: connections are held open meanwhile.
     waiting: bool,
     /// How often the tail was brought to where the log was.
@@ -95,10 +95,10 @@ pub enum Stage {
     Opening,
     /// The log cannot be asked now; the relay keeps trying.
     Waiting,
-    /// Followed. `is_board` was true when it was opened.
+    /// Followed.
     Open {
-        /// Whether a board of this name existed.
-        is_board: bool,
+        /// Whether it had a state when it was opened, or is known to have one since.
+        has_state: bool,
     },
 }
 
@@ -107,9 +107,11 @@ pub enum Stage {
 pub struct Census {
     /// Open streams.
     pub total: usize,
-    /// Streams per board; a stream of several counts for each.
-    pub boards: BTreeMap<String, usize>,
-    /// Streams per topic that is no board.
+    /// Streams per topic that has a state; a stream of several counts for each. The word on the
+    /// wire is that of the application, whose state is a board.
+    #[serde(rename = "boards")]
+    pub with_state: BTreeMap<String, usize>,
+    /// Streams per topic that has none.
     pub topics: BTreeMap<String, usize>,
     /// Topics left out because there were too many.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -211,12 +213,12 @@ impl Hub {
     }
 
     /// Opens a topic, or renews one whose log was made anew, and wakes its watchers.
-    pub fn open(&self, topic: &HubTopic, lineage: Lineage, is_board: bool) {
+    pub fn open(&self, topic: &HubTopic, lineage: Lineage, has_state: bool) {
         let mut state = topic.state();
         if state.swept {
             return;
         }
-        state.is_board = is_board;
+        state.has_state = has_state;
         state.waiting = false;
         state.renewals += 1;
         match &mut state.tail {
@@ -245,7 +247,7 @@ impl Hub {
         for topic in self.all() {
             let state = topic.state();
             if state.streams() > 0 {
-                counts.push((state.streams(), state.is_board, topic.name.to_string()));
+                counts.push((state.streams(), state.has_state, topic.name.to_string()));
             }
         }
         let omitted = counts.len().saturating_sub(CENSUS_TOPICS_MAX);
@@ -254,8 +256,8 @@ impl Hub {
             counts.truncate(CENSUS_TOPICS_MAX);
         }
         let mut census = Census { total, omitted, ..Census::default() };
-        for (count, is_board, name) in counts {
-            let group = if is_board { &mut census.boards } else { &mut census.topics };
+        for (count, has_state, name) in counts {
+            let group = if has_state { &mut census.with_state } else { &mut census.topics };
             group.insert(name, count);
         }
         census
@@ -279,7 +281,7 @@ impl HubTopic {
     fn new(name: Topic) -> HubTopic {
         let state = TopicState {
             tail: None,
-            is_board: false,
+            has_state: false,
             waiting: false,
             renewals: 0,
             watchers: Slab::new(),
@@ -299,7 +301,7 @@ impl HubTopic {
     pub fn stage(&self) -> Stage {
         let state = self.state();
         match &state.tail {
-            Some(_) => Stage::Open { is_board: state.is_board },
+            Some(_) => Stage::Open { has_state: state.has_state },
             None if state.waiting => Stage::Waiting,
             None => Stage::Opening,
         }
@@ -359,9 +361,9 @@ impl HubTopic {
         }
     }
 
-    /// Remembers that a board of this name was made after the topic was opened.
-    pub fn set_board(&self) {
-        self.state().is_board = true;
+    /// Remembers that the topic got a state after it was opened.
+    pub fn set_has_state(&self) {
+        self.state().has_state = true;
     }
 
     fn state(&self) -> MutexGuard<'_, TopicState> {

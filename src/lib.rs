@@ -32,7 +32,7 @@
 //!
 //! [`board`], [`topic`], [`position`], [`entry`] and [`frame`] are pure. Only [`log::redis`] knows
 //! Redis, only [`http`] knows axum. [`hub`] never waits on the network. [`relay`] and
-//! [`connection`] know the log only as [`log::EventLog`]. [`check`] knows none of them but
+//! [`connection`] know the log only as [`log::Log`]. [`check`] knows none of them but
 //! [`position`].
 
 pub mod topic;

@@ -1,24 +1,28 @@
-//! [`EventLog`]: where entries live, and the promise that both backends keep.
+//! [`Log`]: where entries live, and the promise that both backends keep.
 //!
 //! [`http`](crate::http) appends to it; the [`relay`](crate::relay) listens to its announcements
 //! and reads from it. [`memory`] keeps it in this process, for one node; [`redis`] shares it
 //! between all nodes. Nobody else knows which of the two is running.
 //!
 //! The log is the truth, an announcement is only a hint (design §1): a backend may lose, repeat or
-//! delay announcements, but what it has acknowledged it returns from [`EventLog::read`].
+//! delay announcements, but what it has acknowledged it returns from [`Log::read`].
+//!
+//! A backend is more than a log, and each part is a promise of its own, known to those alone who
+//! need it: [`Snapshots`] of topics that have a state, which an application keeps (the task board's
+//! own promise is [`board::Boards`](crate::board::Boards)), the [`Registry`] of nodes, and the
+//! [`Probe`] for those who watch over it.
 
 mod conditions;
 pub mod memory;
 pub mod redis;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::board::{BoardSummary, Command, Refusal};
 use crate::entry::{Entry, Event};
 use crate::frame::Frame;
 use crate::position::{Epoch, Lineage, Position};
@@ -35,10 +39,10 @@ pub const INBOX_ENTRIES_MAX: usize = 8_192;
 const LARGE_FRAME_BYTES: usize = 32 << 10;
 const LARGE_FRAMES_MAX: usize = 64;
 
-/// How many entries one [`EventLog::read`] returns at most.
+/// How many entries one [`Log::read`] returns at most.
 pub const READ_ENTRIES_MAX: usize = 256;
 
-/// About how many bytes one [`EventLog::read`] returns at most; a single larger entry is still
+/// About how many bytes one [`Log::read`] returns at most; a single larger entry is still
 /// returned.
 pub const READ_BYTES_MAX: usize = 1 << 20;
 
@@ -60,21 +64,6 @@ pub struct Appended {
     pub before: bool,
 }
 
-/// Where and how a change took effect.
-#[derive(Debug, Clone)]
-pub struct Changed {
-    /// The board that changed.
-    pub board: Topic,
-    /// The position of the event it caused; of the log as it is if it caused none.
-    pub position: Position,
-    /// How many events it caused.
-    pub events: u64,
-    /// The changed task, list or board as JSON; empty for a deletion.
-    pub answer: String,
-    /// Whether that happened before, when the same request came with the same idempotency key.
-    pub before: bool,
-}
-
 /// A stretch of a log, read in one atomic step.
 #[derive(Debug, Clone)]
 pub struct Page {
@@ -89,17 +78,17 @@ pub struct Page {
 pub struct Opened {
     /// The log at the moment of opening.
     pub lineage: Lineage,
-    /// Whether a board of this name exists.
-    pub is_board: bool,
+    /// Whether the topic has a state beside its log (see [`Snapshots`]).
+    pub has_state: bool,
 }
 
-/// A whole board, read in one atomic step.
+/// The whole state of a topic, read in one atomic step. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The position it is exact for.
     pub position: Position,
-    /// The board as JSON on one line.
-    pub json: String,
+    /// The state as JSON on one line.
+    pub json: Bytes,
 }
 
 /// How a log currently does, for readiness and operators.
@@ -120,8 +109,8 @@ pub enum LogError {
     Unavailable(String),
     /// Perhaps done: the answer did not come in time.
     Unanswered(String),
-    /// Not done: the rules of the board forbid it.
-    Refused(Refusal),
+    /// Not done: events of this type come from changes of the topic's state alone.
+    ReservedEventType,
     /// Not done: the head is here, and not where [`Conditions::if_match`] wants it.
     HeadMoved(Position),
     /// Not done: the idempotency key belongs to another request.
@@ -133,7 +122,7 @@ impl fmt::Display for LogError {
         match self {
             LogError::Unavailable(reason) => write!(f, "the log is unavailable: {reason}"),
             LogError::Unanswered(reason) => write!(f, "the log did not answer: {reason}"),
-            LogError::Refused(refusal) => write!(f, "refused: {refusal:?}"),
+            LogError::ReservedEventType => f.write_str("the event type is reserved"),
             LogError::HeadMoved(head) => write!(f, "the head of the log is {head}"),
             LogError::OtherRequest => f.write_str("the idempotency key is of another request"),
         }
@@ -142,19 +131,13 @@ impl fmt::Display for LogError {
 
 impl std::error::Error for LogError {}
 
-impl From<Refusal> for LogError {
-    fn from(refusal: Refusal) -> LogError {
-        LogError::Refused(refusal)
-    }
-}
-
-/// Named, ordered, append-only logs, and the boards whose changes they tell.
+/// Named, ordered, append-only logs.
 ///
 /// After any `Err` but [`LogError::Unanswered`] nothing has changed.
 #[async_trait]
-pub trait EventLog: Send + Sync + 'static {
+pub trait Log: Send + Sync + 'static {
     /// Appends events (at least one), in order and as one atomic step, and announces them. When it
-    /// returns `Ok`, the entries are in the log, every later [`EventLog::read`] on any node
+    /// returns `Ok`, the entries are in the log, every later [`Log::read`] on any node
     /// includes them until they are trimmed, and the seq of each is one more than that of the
     /// entry before. The conditions are looked at in the same step.
     async fn append(
@@ -164,23 +147,18 @@ pub trait EventLog: Send + Sync + 'static {
         conditions: &Conditions,
     ) -> Result<Appended, LogError>;
 
-    /// Changes a board and appends the event that tells of it, as one atomic step. Making a board
-    /// and deleting a task take no idempotency key.
-    async fn change(&self, command: Command, conditions: &Conditions) -> Result<Changed, LogError>;
-
     /// Finds the topic's log, or makes it: afterwards it has an epoch, so that a subscriber of an
     /// empty topic has a position to resume from.
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError>;
-
-    /// Whether boards of all these names exist. Makes none, except the first board of a new
-    /// installation if it is asked for before it could be made.
-    async fn have_boards(&self, boards: &[Topic]) -> Result<bool, LogError>;
 
     /// Reads the entries with a seq in `after + 1 ..= through` that are still retained, at most
     /// [`READ_ENTRIES_MAX`] and about [`READ_BYTES_MAX`], together with the lineage at the same
     /// moment. `None` if the topic has no log.
     async fn read(&self, topic: &Topic, after: u64, through: u64)
     -> Result<Option<Page>, LogError>;
+
+    /// What the topic's log is now, without any of its entries. `None` if the topic has no log.
+    async fn lineage(&self, topic: &Topic) -> Result<Option<Lineage>, LogError>;
 
     /// Epoch and head of each of `topics`, `None` for those without a log. Cheap: meant to be
     /// asked for all subscribed topics every few seconds.
@@ -195,20 +173,23 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// Ends the announcements for `topics`.
     async fn unsubscribe(&self, topics: &[Topic]);
+}
 
-    /// All boards, in the order of their creation.
-    async fn boards(&self) -> Result<Vec<BoardSummary>, LogError>;
+/// Topics with a state beside their log: an application keeps it, changes it together with the
+/// log in one atomic step, and each entry tells of one change. Streams can begin with the state.
+#[async_trait]
+pub trait Snapshots: Send + Sync + 'static {
+    /// Whether all of these topics have a state. Makes none, except what a new installation has
+    /// from the beginning, if it is asked for before it could be made.
+    async fn exist(&self, topics: &[Topic]) -> Result<bool, LogError>;
 
-    /// One board with its lists and tasks.
-    async fn board(&self, board: &Topic) -> Result<Snapshot, LogError>;
+    /// The state of one topic; `None` if it has none.
+    async fn snapshot(&self, topic: &Topic) -> Result<Option<Snapshot>, LogError>;
+}
 
-    /// Makes the first board if there are none: a new installation, or one that lost everything.
-    async fn ensure_first_board(&self) -> Result<(), LogError>;
-
-    /// Sends a canary the way of an announcement; `Ok` when it was heard again by this node's
-    /// own subscription.
-    async fn canary(&self) -> Result<(), LogError>;
-
+/// What the nodes tell each other of themselves.
+#[async_trait]
+pub trait Registry: Send + Sync + 'static {
     /// Tells the other nodes what this one is serving (JSON of at most some 100 KiB).
     async fn report(&self, node: &str, report: &str) -> Result<(), LogError>;
 
@@ -217,12 +198,20 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// Withdraws this node's report: it is going away.
     async fn withdraw(&self, node: &str);
+}
+
+/// How the backend does.
+#[async_trait]
+pub trait Probe: Send + Sync + 'static {
+    /// Sends a canary the way of an announcement; `Ok` when it was heard again by this node's
+    /// own subscription.
+    async fn canary(&self) -> Result<(), LogError>;
+
+    /// Whether commands and announcements go through.
+    fn health(&self) -> Health;
 
     /// What it is: `redis` or `embedded`.
     fn name(&self) -> &'static str;
-
-    /// How the log does.
-    fn health(&self) -> Health;
 
     /// The log's clock now, in milliseconds since 1970, as far as this node can tell; `None`
     /// before it could. Entries carry times of this clock, so that a node whose own clock is
@@ -263,9 +252,6 @@ impl Announcer {
         self.missed.store(!told, Ordering::Release);
     }
 }
-
-/// A log, and where it is heard.
-pub type Connected = (Arc<dyn EventLog>, mpsc::Receiver<Heard>);
 
 /// How much history a log keeps.
 #[derive(Debug, Clone, Copy)]

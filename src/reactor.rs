@@ -78,7 +78,7 @@ impl Reactors {
         let mut inboxes = Vec::new();
         for n in 0..count {
             let inbox = Arc::new(Inbox::new()?);
-            let clock = node.log.clone();
+            let clock = node.probe.clone();
             let ways = Ways {
                 heartbeat: node.heartbeat,
                 retry: node.retry,

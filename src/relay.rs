@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::frame::Frame;
 use crate::hub::tail::Fed;
 use crate::hub::{Hub, HubTopic};
-use crate::log::{EventLog, Heard, LogError};
+use crate::log::{Heard, Log, LogError};
 use crate::position::{Epoch, Position};
 use crate::telemetry::metric;
 use crate::topic::Topic;
@@ -42,7 +42,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(1);
 
 /// The node's one ear on the log.
 pub struct Relay {
-    log: Arc<dyn EventLog>,
+    log: Arc<dyn Log>,
     hub: Arc<Hub>,
     /// Topics under repair.
     repairs: Mutex<HashMap<Topic, Repair>>,
@@ -64,7 +64,7 @@ struct Repair {
 
 impl Relay {
     /// A relay from `log` to `hub`. `history_ttl` is after what time the log forgets idle topics.
-    pub fn new(log: Arc<dyn EventLog>, hub: Arc<Hub>, history_ttl: Duration) -> Arc<Relay> {
+    pub fn new(log: Arc<dyn Log>, hub: Arc<Hub>, history_ttl: Duration) -> Arc<Relay> {
         Arc::new(Relay {
             log,
             hub,
@@ -179,9 +179,6 @@ impl Relay {
                 biased;
                 _ = every.tick() => {}
                 () = self.audit_now.notified() => every.reset(),
-            }
-            if let Err(error) = self.log.ensure_first_board().await {
-                tracing::debug!(%error, "cannot make the first board");
             }
             // In batches, the most watched first: their repairs are the first to read. After an
             // outage that is what most people wait for.
@@ -318,7 +315,7 @@ impl Relay {
             };
             let Some(page) = page else {
                 let opened = self.log.open(topic.name()).await?;
-                self.hub.open(topic, opened.lineage, opened.is_board);
+                self.hub.open(topic, opened.lineage, opened.has_state);
                 return Ok(());
             };
             let read: Vec<Frame> = page.entries.iter().map(Frame::new).collect();

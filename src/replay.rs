@@ -9,13 +9,12 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::Instant;
 
 use crate::entry::Entry;
 use crate::frame::Frame;
-use crate::log::{EventLog, LogError, READ_ENTRIES_MAX};
+use crate::log::{Log, LogError, READ_ENTRIES_MAX, Snapshot, Snapshots};
 use crate::position::{Lineage, Position, Verdict};
 use crate::telemetry::metric;
 use crate::topic::Topic;
@@ -29,15 +28,16 @@ const PAGE_STAYS: Duration = Duration::from_secs(3);
 /// How many pages stay in memory at most; beyond it all go, and are read again when asked for.
 const PAGES_MAX: usize = 128;
 
-/// How many boards stay in memory at most: the largest take some 24 MB.
-const BOARDS_MAX: usize = 8;
+/// How many states stay in memory at most: the largest boards take some 24 MB.
+const STATES_MAX: usize = 8;
 
 /// Reads of the log, shared by all connections of a node.
 pub struct Replays {
-    log: Arc<dyn EventLog>,
+    log: Arc<dyn Log>,
+    snapshots: Arc<dyn Snapshots>,
     pages: Shared<(Topic, u64), Option<Arc<ReplayPage>>>,
     lineages: Shared<Topic, Option<Lineage>>,
-    boards: Shared<Topic, Arc<BoardSnapshot>>,
+    states: Shared<Topic, Option<Snapshot>>,
     reads: Semaphore,
 }
 
@@ -49,22 +49,15 @@ pub struct ReplayPage {
     pub frames: Vec<Frame>,
 }
 
-/// A whole board as JSON.
-pub struct BoardSnapshot {
-    /// The position it is exact for.
-    pub position: Position,
-    /// The board as JSON on one line.
-    pub json: Bytes,
-}
-
 impl Replays {
-    /// Shared reads of `log`.
-    pub fn new(log: Arc<dyn EventLog>) -> Replays {
+    /// Shared reads of `log`, and of the states of its topics.
+    pub fn new(log: Arc<dyn Log>, snapshots: Arc<dyn Snapshots>) -> Replays {
         Replays {
             log,
+            snapshots,
             pages: Shared::new(PAGES_MAX),
             lineages: Shared::new(PAGES_MAX),
-            boards: Shared::new(BOARDS_MAX),
+            states: Shared::new(STATES_MAX),
             reads: Semaphore::new(READS_MAX),
         }
     }
@@ -127,25 +120,21 @@ impl Replays {
                 || async {
                     let _permit = self.reads.acquire().await;
                     metric::replay_read();
-                    // A stretch that no entry can be in.
-                    let read = self.log.read(topic, u64::MAX - 1, u64::MAX).await?;
-                    Ok(read.map(|page| page.lineage))
+                    self.log.lineage(topic).await
                 },
             )
             .await
     }
 
-    /// A whole board, read after this call began.
-    pub async fn board(&self, board: &Topic) -> Result<Arc<BoardSnapshot>, LogError> {
-        self.boards
+    /// The whole state of a topic, read after this call began; `None` if it has none.
+    pub async fn snapshot(&self, topic: &Topic) -> Result<Option<Snapshot>, LogError> {
+        self.states
             .get(
-                board.clone(),
+                topic.clone(),
                 |_| false,
                 || async {
                     let _permit = self.reads.acquire().await;
-                    let snapshot = self.log.board(board).await?;
-                    let json = Bytes::from(snapshot.json);
-                    Ok(Arc::new(BoardSnapshot { position: snapshot.position, json }))
+                    self.snapshots.snapshot(topic).await
                 },
             )
             .await
@@ -155,7 +144,7 @@ impl Replays {
     pub fn sweep(&self) {
         self.pages.sweep();
         self.lineages.sweep();
-        self.boards.sweep();
+        self.states.sweep();
     }
 }
 

@@ -108,7 +108,7 @@ impl Follower {
             }
         });
         let subscriptions = subscriptions.collect();
-        let opened_at_milliseconds = node.log.now_milliseconds().unwrap_or(u64::MAX);
+        let opened_at_milliseconds = node.probe.now_milliseconds().unwrap_or(u64::MAX);
         // The reconnection time goes out at once, before the topics are known to be open.
         let retry = Bytes::from(frame::retry_line(node.retry));
         Follower {
@@ -144,7 +144,7 @@ impl Follower {
             confirmed_at: None,
             resumed: false,
         };
-        let opened_at_milliseconds = node.log.now_milliseconds().unwrap_or(u64::MAX);
+        let opened_at_milliseconds = node.probe.now_milliseconds().unwrap_or(u64::MAX);
         Follower {
             node,
             subscriptions: vec![subscription],
@@ -192,8 +192,8 @@ impl Follower {
             for subscription in &self.subscriptions {
                 match subscription.joined.topic.stage() {
                     Stage::Opening => opening = true,
-                    Stage::Waiting | Stage::Open { is_board: true } => {}
-                    Stage::Open { is_board: false } => {
+                    Stage::Waiting | Stage::Open { has_state: true } => {}
+                    Stage::Open { has_state: false } => {
                         if matches!(subscription.check_board(&self.node).await, Ok(false)) {
                             return false;
                         }
@@ -256,7 +256,7 @@ impl Follower {
                 }
                 None => Place::At(head),
             };
-            let snapshot = self.snapshot && topic.stage() == Stage::Open { is_board: true };
+            let snapshot = self.snapshot && topic.stage() == Stage::Open { has_state: true };
             let subscription = &mut self.subscriptions[at];
             subscription.place = place;
             if snapshot && !subscription.from_earliest {
@@ -406,7 +406,7 @@ impl Follower {
         }
         if let Some(newest) = frames[..count].last()
             && newest.milliseconds >= self.opened_at_milliseconds
-            && let Some(now) = self.node.log.now_milliseconds()
+            && let Some(now) = self.node.probe.now_milliseconds()
         {
             let lag = now.saturating_sub(newest.milliseconds);
             metric::delivery_lag(Duration::from_millis(lag));
@@ -422,7 +422,7 @@ impl Follower {
     ) -> Step {
         let subscription = &mut self.subscriptions[at];
         let topic = &subscription.joined.topic;
-        let snapshot = self.snapshot && topic.stage() == (Stage::Open { is_board: true });
+        let snapshot = self.snapshot && topic.stage() == (Stage::Open { has_state: true });
         let told = Reset::new(topic.name().as_str(), reason, from, lineage);
         tracing::debug!(topic = %told.topic, ?reason, from = %told.from, "reset");
         metric::reset(reason);
@@ -442,10 +442,8 @@ impl Follower {
 
     async fn send_snapshot(&mut self, at: usize) -> Result<Step, LogError> {
         let topic = self.subscriptions[at].joined.topic.name().clone();
-        let snapshot = match self.node.replays.board(&topic).await {
-            Ok(snapshot) => snapshot,
-            Err(LogError::Refused(_)) => return Ok(Step::NoSuchBoard),
-            Err(error) => return Err(error),
+        let Some(snapshot) = self.node.replays.snapshot(&topic).await? else {
+            return Ok(Step::NoSuchBoard);
         };
         let subscription = &mut self.subscriptions[at];
         subscription.place = Place::At(snapshot.position);
@@ -501,13 +499,13 @@ impl Subscription {
     /// Whether the topic may be streamed: a board that was asked for must exist.
     async fn check_board(&self, node: &Node) -> Result<bool, LogError> {
         let topic = &self.joined.topic;
-        if !self.must_be_board || topic.stage() == (Stage::Open { is_board: true }) {
+        if !self.must_be_board || topic.stage() == (Stage::Open { has_state: true }) {
             return Ok(true);
         }
         // It may have been made since the topic was opened.
-        let exists = node.log.have_boards(std::slice::from_ref(topic.name())).await?;
+        let exists = node.snapshots.exist(std::slice::from_ref(topic.name())).await?;
         if exists {
-            topic.set_board();
+            topic.set_has_state();
         }
         Ok(exists)
     }

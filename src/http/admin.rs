@@ -26,7 +26,7 @@ pub(super) struct Connections {
 
 /// Other nodes are counted as they were at their last report, at most some seconds ago.
 pub(super) async fn connections(State(app): State<App>) -> Json<Connections> {
-    let reports = app.node.log.reports().await;
+    let reports = app.registry.reports().await;
     let mut all = Connections { complete: reports.is_ok(), ..Connections::default() };
     for (node, report) in reports.unwrap_or_default() {
         // A node of another version may say something we cannot read; its total is not ours to guess.
@@ -39,7 +39,7 @@ pub(super) async fn connections(State(app): State<App>) -> Json<Connections> {
     for census in all.nodes.values() {
         all.total += census.total;
         for (group, counts) in
-            [(&mut all.boards, &census.boards), (&mut all.topics, &census.topics)]
+            [(&mut all.boards, &census.with_state), (&mut all.topics, &census.topics)]
         {
             for (name, count) in counts {
                 *group.entry(name.clone()).or_default() += count;
@@ -88,7 +88,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
     let body = Ready {
         status,
         node: &app.node.id,
-        log: app.node.log.name(),
+        log: app.node.probe.name(),
         canary_age_seconds: state.age.map(|age| age.as_secs_f64()),
         reason: state.reason,
     };

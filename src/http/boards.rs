@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::problem::Problem;
 use super::request::{Body, IdPath, On, topic};
 use super::{App, changed, tell_position, title};
-use crate::board::{BoardSummary, Command, LISTS_MAX, NewList};
+use crate::board::{BoardSummary, Command, LISTS_MAX, NewList, Refusal};
 use crate::log::Conditions;
 
 #[derive(Deserialize)]
@@ -37,7 +37,7 @@ impl NewListBody {
 }
 
 pub(super) async fn all(State(app): State<App>) -> Result<Json<Vec<BoardSummary>>, Problem> {
-    Ok(Json(app.node.log.boards().await?))
+    Ok(Json(app.boards.list().await?))
 }
 
 pub(super) async fn create(
@@ -58,15 +58,15 @@ pub(super) async fn create(
     let lists: Result<Vec<NewList>, Problem> =
         board.lists.into_iter().map(NewListBody::into_list).collect();
     let command = Command::CreateBoard { id, name: title(&board.name)?, lists: lists? };
-    Ok(changed(StatusCode::CREATED, app.node.log.change(command, &conditions).await?))
+    Ok(changed(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
 }
 
 pub(super) async fn show(
     State(app): State<App>,
     IdPath(board): IdPath,
 ) -> Result<Response, Problem> {
-    let snapshot = app.node.replays.board(&board).await?;
-    let mut response = HttpBody::from(snapshot.json.clone()).into_response();
+    let snapshot = app.node.replays.snapshot(&board).await?.ok_or(Refusal::NoSuchBoard)?;
+    let mut response = HttpBody::from(snapshot.json).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -81,5 +81,5 @@ pub(super) async fn create_list(
     Body(list): Body<NewListBody>,
 ) -> Result<Response, Problem> {
     let command = Command::CreateList { board, list: list.into_list()? };
-    Ok(changed(StatusCode::CREATED, app.node.log.change(command, &conditions).await?))
+    Ok(changed(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
 }

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::admission::NotAdmitted;
-use crate::board::Refusal;
+use crate::board::{ChangeError, Refusal};
 use crate::log::LogError;
 use crate::position::Position;
 
@@ -115,22 +115,31 @@ impl From<Refusal> for Problem {
                 "Too many boards",
                 "there are as many boards as there may be",
             ),
-            Refusal::EventTypeOfBoard => (
-                StatusCode::CONFLICT,
-                "event-type-of-board",
-                "Event type of the board",
-                "this topic belongs to a board, and events of this type come from changes of the \
-                 board alone",
-            ),
         };
         Problem::new(status, kind, title, detail.to_owned())
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Problem {
+        match error {
+            ChangeError::Refused(refusal) => refusal.into(),
+            ChangeError::Log(error) => error.into(),
+        }
     }
 }
 
 impl From<LogError> for Problem {
     fn from(error: LogError) -> Problem {
         match error {
-            LogError::Refused(refusal) => refusal.into(),
+            LogError::ReservedEventType => Problem::new(
+                StatusCode::CONFLICT,
+                "event-type-of-board",
+                "Event type of the board",
+                "this topic belongs to a board, and events of this type come from changes of the \
+                 board alone"
+                    .to_owned(),
+            ),
             LogError::HeadMoved(head) => {
                 let mut problem = Problem::new(
                     StatusCode::PRECONDITION_FAILED,

@@ -268,14 +268,14 @@ async fn stream_of(
 async fn boards_exist(app: &App, wanted: &[Wanted]) -> bool {
     let known = |wanted: &&Wanted| {
         let topic = app.node.hub.get(&wanted.topic);
-        topic.is_some_and(|topic| topic.stage() == Stage::Open { is_board: true })
+        topic.is_some_and(|topic| topic.stage() == Stage::Open { has_state: true })
     };
     let boards = wanted.iter().filter(|wanted| wanted.board && !known(wanted));
     let boards: Vec<Topic> = boards.map(|wanted| wanted.topic.clone()).collect();
     if boards.is_empty() {
         return true;
     }
-    let asked = tokio::time::timeout(PATIENCE, app.node.log.have_boards(&boards)).await;
+    let asked = tokio::time::timeout(PATIENCE, app.node.snapshots.exist(&boards)).await;
     !matches!(asked, Ok(Ok(false)))
 }
 

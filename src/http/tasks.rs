@@ -38,7 +38,7 @@ pub(super) async fn create(
     Body(task): Body<NewTask>,
 ) -> Result<Response, Problem> {
     let command = Command::CreateTask { title: title(&task.title)?, list: list(&task.list_id)? };
-    Ok(changed(StatusCode::CREATED, app.node.log.change(command, &conditions).await?))
+    Ok(changed(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
 }
 
 pub(super) async fn rename(
@@ -48,7 +48,7 @@ pub(super) async fn rename(
     Body(new): Body<NewTitle>,
 ) -> Result<Response, Problem> {
     let command = Command::RenameTask { task, title: title(&new.title)? };
-    Ok(changed(StatusCode::OK, app.node.log.change(command, &conditions).await?))
+    Ok(changed(StatusCode::OK, app.boards.change(command, &conditions).await?))
 }
 
 pub(super) async fn place(
@@ -58,7 +58,7 @@ pub(super) async fn place(
     Body(new): Body<NewPlace>,
 ) -> Result<Response, Problem> {
     let command = Command::MoveTask { task, list: list(&new.list_id)?, index: new.index };
-    Ok(changed(StatusCode::OK, app.node.log.change(command, &conditions).await?))
+    Ok(changed(StatusCode::OK, app.boards.change(command, &conditions).await?))
 }
 
 pub(super) async fn delete(
@@ -69,7 +69,7 @@ pub(super) async fn delete(
     let command = Command::DeleteTask { task };
     // To delete twice is to delete once: the second finds no task. A key would add nothing.
     let conditions = Conditions { idempotency_key: None, ..conditions };
-    Ok(changed(StatusCode::NO_CONTENT, app.node.log.change(command, &conditions).await?))
+    Ok(changed(StatusCode::NO_CONTENT, app.boards.change(command, &conditions).await?))
 }
 
 /// The id of a list that must exist: what cannot be an id, nothing has.

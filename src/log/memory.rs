@@ -1,6 +1,6 @@
 //! The embedded log: everything in this process's memory, for one node.
 //!
-//! It keeps every promise of [`EventLog`] except outliving the process, so that one command shows
+//! It keeps every promise of [`Log`] except outliving the process, so that one command shows
 //! Fantail working and tests run against a real log without Redis. All state stands behind one
 //! lock, which makes each step as atomic as a Redis script.
 
@@ -12,14 +12,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{
-    Announcer, Appended, Changed, Conditions, EventLog, Health, Heard, LogError, Opened, Page,
-    READ_BYTES_MAX, READ_ENTRIES_MAX, Retention, Snapshot,
+    Announcer, Appended, Conditions, Health, Heard, Log, LogError, Opened, Page, Probe,
+    READ_BYTES_MAX, READ_ENTRIES_MAX, Registry, Retention, Snapshot, Snapshots,
 };
-use crate::board::{self, BOARDS_MAX, Board, BoardSummary, Command, NewList, Refusal};
+use crate::board::{
+    self, BOARDS_MAX, Board, BoardSummary, Boards, ChangeError, Changed, Command, NewList, Refusal,
+};
 use crate::entry::{Data, Entry, Event};
 use crate::frame::{self, Frame, json};
 use crate::position::{Epoch, Lineage, Position};
@@ -268,7 +271,7 @@ fn milliseconds() -> u64 {
 }
 
 #[async_trait]
-impl EventLog for MemoryLog {
+impl Log for MemoryLog {
     async fn append(
         &self,
         topic: &Topic,
@@ -280,7 +283,7 @@ impl EventLog for MemoryLog {
             return Ok(Appended { last: kept.position, before: true });
         }
         if state.boards.contains_key(topic) && events.iter().any(board::is_of_board) {
-            return Err(Refusal::EventTypeOfBoard.into());
+            return Err(LogError::ReservedEventType);
         }
         self.check_head(state, topic, conditions)?;
         let lineage = state.open(topic, &self.retention).lineage();
@@ -289,12 +292,143 @@ impl EventLog for MemoryLog {
             last = self.append_to(state, topic, event);
         }
         if let Some(key) = &conditions.idempotency_key {
-            state.answers.keep((topic.clone(), key.clone()), &events, last, String::new());
+            state.answers.keep((topic.clone(), key.clone()), &events, last, Bytes::new());
         }
         Ok(Appended { last, before: false })
     }
 
-    async fn change(&self, command: Command, conditions: &Conditions) -> Result<Changed, LogError> {
+    async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
+        let mut state = self.state();
+        let has_state = state.boards.contains_key(topic);
+        if state.bytes > ENTRIES_BYTES_MAX {
+            state.make_room(topic);
+        }
+        Ok(Opened { lineage: state.open(topic, &self.retention).lineage(), has_state })
+    }
+
+    async fn read(
+        &self,
+        topic: &Topic,
+        after: u64,
+        through: u64,
+    ) -> Result<Option<Page>, LogError> {
+        let mut state = self.state();
+        state.expire(topic, &self.retention);
+        let Some(log) = state.topics.get(topic) else { return Ok(None) };
+        let lineage = log.lineage();
+        let mut bytes = 0;
+        let entries = log
+            .entries
+            .iter()
+            .skip((after + 1).saturating_sub(lineage.oldest) as usize)
+            .take(READ_ENTRIES_MAX)
+            .take_while(|entry| {
+                let fits = bytes == 0 || bytes + entry.rest.len() <= READ_BYTES_MAX;
+                bytes += entry.rest.len();
+                fits && entry.position.seq <= through
+            })
+            .cloned()
+            .collect();
+        Ok(Some(Page { lineage, entries }))
+    }
+
+    async fn lineage(&self, topic: &Topic) -> Result<Option<Lineage>, LogError> {
+        let mut state = self.state();
+        state.expire(topic, &self.retention);
+        Ok(state.topics.get(topic).map(TopicLog::lineage))
+    }
+
+    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
+        let state = self.state();
+        let head = |topic| state.topics.get(topic).map(|log| (log.epoch, log.seq));
+        Ok(topics.iter().map(head).collect())
+    }
+
+    async fn keep(&self, topics: &[Topic]) -> Result<(), LogError> {
+        let mut state = self.state();
+        for topic in topics {
+            if let Some(log) = state.topics.get_mut(topic) {
+                log.used_at = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    async fn subscribe(&self, topics: &[Topic]) -> Result<(), LogError> {
+        self.state().subscribed.extend(topics.iter().cloned());
+        Ok(())
+    }
+
+    async fn unsubscribe(&self, topics: &[Topic]) {
+        let mut state = self.state();
+        for topic in topics {
+            state.subscribed.remove(topic);
+        }
+    }
+}
+
+#[async_trait]
+impl Probe for MemoryLog {
+    async fn canary(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
+
+    fn health(&self) -> Health {
+        Health::Up
+    }
+
+    fn now_milliseconds(&self) -> Option<u64> {
+        Some(milliseconds())
+    }
+}
+
+#[async_trait]
+impl Registry for MemoryLog {
+    async fn report(&self, node: &str, report: &str) -> Result<(), LogError> {
+        self.state().reports.insert(node.to_owned(), report.to_owned());
+        Ok(())
+    }
+
+    async fn reports(&self) -> Result<Vec<(String, String)>, LogError> {
+        let state = self.state();
+        Ok(state.reports.iter().map(|(node, report)| (node.clone(), report.clone())).collect())
+    }
+
+    async fn withdraw(&self, node: &str) {
+        self.state().reports.remove(node);
+    }
+}
+
+#[async_trait]
+impl Snapshots for MemoryLog {
+    async fn exist(&self, topics: &[Topic]) -> Result<bool, LogError> {
+        let state = self.state();
+        Ok(topics.iter().all(|topic| state.boards.contains_key(topic)))
+    }
+
+    async fn snapshot(&self, topic: &Topic) -> Result<Option<Snapshot>, LogError> {
+        let mut state = self.state();
+        if !state.boards.contains_key(topic) {
+            return Ok(None);
+        }
+        let lineage = state.open(topic, &self.retention).lineage();
+        let position = lineage.at(lineage.head);
+        let json = state.boards.get(topic).map(|board| board.to_json(&position.to_string()));
+        Ok(json.map(|json| Snapshot { position, json: json.into() }))
+    }
+}
+
+#[async_trait]
+impl Boards for MemoryLog {
+    async fn change(
+        &self,
+        command: Command,
+        conditions: &Conditions,
+    ) -> Result<Changed, ChangeError> {
         let now = format!("{:.3}", jiff::Timestamp::now());
         let words = command.words();
         let state = &mut *self.state();
@@ -347,82 +481,14 @@ impl EventLog for MemoryLog {
             }
         };
         let position = self.append_to(state, &board, &change.event);
-        let answer = change.answer;
+        let answer = Bytes::from(change.answer);
         if let Some(key) = &conditions.idempotency_key {
             state.answers.keep((board.clone(), key.clone()), &words, position, answer.clone());
         }
         Ok(Changed { board, position, events: 1, answer, before: false })
     }
 
-    async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
-        let mut state = self.state();
-        let is_board = state.boards.contains_key(topic);
-        if state.bytes > ENTRIES_BYTES_MAX {
-            state.make_room(topic);
-        }
-        Ok(Opened { lineage: state.open(topic, &self.retention).lineage(), is_board })
-    }
-
-    async fn have_boards(&self, boards: &[Topic]) -> Result<bool, LogError> {
-        let state = self.state();
-        Ok(boards.iter().all(|board| state.boards.contains_key(board)))
-    }
-
-    async fn read(
-        &self,
-        topic: &Topic,
-        after: u64,
-        through: u64,
-    ) -> Result<Option<Page>, LogError> {
-        let mut state = self.state();
-        state.expire(topic, &self.retention);
-        let Some(log) = state.topics.get(topic) else { return Ok(None) };
-        let lineage = log.lineage();
-        let mut bytes = 0;
-        let entries = log
-            .entries
-            .iter()
-            .skip((after + 1).saturating_sub(lineage.oldest) as usize)
-            .take(READ_ENTRIES_MAX)
-            .take_while(|entry| {
-                let fits = bytes == 0 || bytes + entry.rest.len() <= READ_BYTES_MAX;
-                bytes += entry.rest.len();
-                fits && entry.position.seq <= through
-            })
-            .cloned()
-            .collect();
-        Ok(Some(Page { lineage, entries }))
-    }
-
-    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
-        let state = self.state();
-        let head = |topic| state.topics.get(topic).map(|log| (log.epoch, log.seq));
-        Ok(topics.iter().map(head).collect())
-    }
-
-    async fn keep(&self, topics: &[Topic]) -> Result<(), LogError> {
-        let mut state = self.state();
-        for topic in topics {
-            if let Some(log) = state.topics.get_mut(topic) {
-                log.used_at = Instant::now();
-            }
-        }
-        Ok(())
-    }
-
-    async fn subscribe(&self, topics: &[Topic]) -> Result<(), LogError> {
-        self.state().subscribed.extend(topics.iter().cloned());
-        Ok(())
-    }
-
-    async fn unsubscribe(&self, topics: &[Topic]) {
-        let mut state = self.state();
-        for topic in topics {
-            state.subscribed.remove(topic);
-        }
-    }
-
-    async fn boards(&self) -> Result<Vec<BoardSummary>, LogError> {
+    async fn list(&self) -> Result<Vec<BoardSummary>, LogError> {
         let state = self.state();
         let summary = |id: &Topic| {
             let name = state.boards.get(id)?.name().as_str().to_owned();
@@ -431,55 +497,14 @@ impl EventLog for MemoryLog {
         Ok(state.board_order.iter().filter_map(summary).collect())
     }
 
-    async fn board(&self, board: &Topic) -> Result<Snapshot, LogError> {
-        let mut state = self.state();
-        if !state.boards.contains_key(board) {
-            return Err(Refusal::NoSuchBoard.into());
-        }
-        let lineage = state.open(board, &self.retention).lineage();
-        let position = lineage.at(lineage.head);
-        let found = state.boards.get(board).ok_or(Refusal::NoSuchBoard)?;
-        Ok(Snapshot { position, json: found.to_json(&position.to_string()) })
-    }
-
     async fn ensure_first_board(&self) -> Result<(), LogError> {
         if !self.state().boards.is_empty() {
             return Ok(());
         }
         match self.change(board::first_board(), &Conditions::NONE).await {
-            Ok(_) | Err(LogError::Refused(Refusal::BoardExists)) => Ok(()),
-            Err(error) => Err(error),
+            Ok(_) | Err(ChangeError::Refused(_)) => Ok(()),
+            Err(ChangeError::Log(error)) => Err(error),
         }
-    }
-
-    async fn canary(&self) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    async fn report(&self, node: &str, report: &str) -> Result<(), LogError> {
-        self.state().reports.insert(node.to_owned(), report.to_owned());
-        Ok(())
-    }
-
-    async fn reports(&self) -> Result<Vec<(String, String)>, LogError> {
-        let state = self.state();
-        Ok(state.reports.iter().map(|(node, report)| (node.clone(), report.clone())).collect())
-    }
-
-    async fn withdraw(&self, node: &str) {
-        self.state().reports.remove(node);
-    }
-
-    fn name(&self) -> &'static str {
-        "embedded"
-    }
-
-    fn health(&self) -> Health {
-        Health::Up
-    }
-
-    fn now_milliseconds(&self) -> Option<u64> {
-        Some(milliseconds())
     }
 }
 
@@ -490,7 +515,7 @@ impl MemoryLog {
         id: Option<Topic>,
         name: board::Title,
         lists: Vec<NewList>,
-    ) -> Result<Changed, LogError> {
+    ) -> Result<Changed, ChangeError> {
         if state.boards.len() >= BOARDS_MAX {
             return Err(Refusal::TooManyBoards.into());
         }
@@ -518,6 +543,6 @@ impl MemoryLog {
             Some(board) => board.to_json(&position.to_string()),
             None => json(&id),
         };
-        Ok(Changed { board: id, position, events: 0, answer, before: false })
+        Ok(Changed { board: id, position, events: 0, answer: answer.into(), before: false })
     }
 }

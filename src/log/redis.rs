@@ -24,16 +24,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{
-    Announcer, Appended, Changed, Conditions, EventLog, Health, Heard, LogError, Opened, Page,
-    READ_BYTES_MAX, READ_ENTRIES_MAX, Retention, Snapshot,
+    Announcer, Appended, Conditions, Health, Heard, Log, LogError, Opened, Page, Probe,
+    READ_BYTES_MAX, READ_ENTRIES_MAX, Registry, Retention, Snapshots,
 };
-use crate::board::{self, BoardSummary, Command, Refusal};
+use crate::board;
 use crate::entry::{Data, Event};
 use crate::frame::encode_rest;
-use crate::position::{Epoch, Position};
+use crate::position::{Epoch, Lineage};
 use crate::topic::Topic;
-use answers::{accepted, board_json, entry, lineage, text, unexpected};
-use boards::Asked;
+use answers::{accepted, entry, lineage, text, unexpected};
 use commands::{Breaks, Commands};
 use keys::Keys;
 use scripts::Call;
@@ -161,7 +160,7 @@ impl RedisLog {
 }
 
 #[async_trait]
-impl EventLog for RedisLog {
+impl Log for RedisLog {
     async fn append(
         &self,
         topic: &Topic,
@@ -186,33 +185,16 @@ impl EventLog for RedisLog {
         accepted(&self.write(call).await?)
     }
 
-    async fn change(&self, command: Command, conditions: &Conditions) -> Result<Changed, LogError> {
-        self.change_a_board(command, conditions).await
-    }
-
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
         let call = Call::new(&scripts::OPEN, &self.keys.topic(topic))
             .arg(Epoch::random().as_str())
             .arg(self.ttl_milliseconds());
-        let (head, meta, oldest, mut is_board): (String, String, String, bool) =
+        let (head, meta, oldest, is_board): (String, String, String, bool) =
             self.commands.call(call).await?;
-        if !is_board && is_first_board(topic) {
-            is_board = self.have_boards(std::slice::from_ref(topic)).await?;
-        }
-        Ok(Opened { lineage: lineage(&head, &meta, &oldest)?, is_board })
-    }
-
-    async fn have_boards(&self, boards: &[Topic]) -> Result<bool, LogError> {
-        if self.boards_exist(boards).await? {
-            return Ok(true);
-        }
-        if !boards.iter().any(is_first_board) {
-            return Ok(false);
-        }
-        // A Redis that has just come, or has come back empty, gets the first board sooner or
-        // later. Whoever asks before must not be told that it will never be there.
-        self.ensure_first_board().await?;
-        self.boards_exist(boards).await
+        // One that a new installation has may be about to come.
+        let has_state = is_board
+            || (boards::is_first_board(topic) && self.exist(std::slice::from_ref(topic)).await?);
+        Ok(Opened { lineage: lineage(&head, &meta, &oldest)?, has_state })
     }
 
     async fn read(
@@ -221,20 +203,13 @@ impl EventLog for RedisLog {
         after: u64,
         through: u64,
     ) -> Result<Option<Page>, LogError> {
-        let [seq, log, meta, _] = self.keys.topic(topic);
-        let call = Call::new(&scripts::READ, &[seq, log, meta])
-            .arg(after.saturating_add(1))
-            .arg(through)
-            .arg(READ_ENTRIES_MAX)
-            .arg(READ_BYTES_MAX);
-        let answer: Vec<Value> = self.reading.call(call).await?;
-        let Ok([head, meta, oldest, entries]) = <[Value; 4]>::try_from(answer) else {
-            return Ok(None);
-        };
-        let lineage = lineage(&text(head)?, &text(meta)?, &text(oldest)?)?;
-        let Value::Array(entries) = entries else { return Err(unexpected("entries")) };
-        let entries = entries.into_iter().map(entry).collect::<Result<_, _>>()?;
-        Ok(Some(Page { lineage, entries }))
+        self.page(topic, after.saturating_add(1), through).await
+    }
+
+    async fn lineage(&self, topic: &Topic) -> Result<Option<Lineage>, LogError> {
+        // A stretch that no entry can be in.
+        let page = self.page(topic, 1, 0).await?;
+        Ok(page.map(|page| page.lineage))
     }
 
     async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
@@ -277,57 +252,10 @@ impl EventLog for RedisLog {
     async fn unsubscribe(&self, topics: &[Topic]) {
         self.subscription.unsubscribe(topics).await;
     }
+}
 
-    async fn boards(&self) -> Result<Vec<BoardSummary>, LogError> {
-        let mut pipe = redis::pipe();
-        pipe.lrange(self.keys.shared("boards"), 0, -1);
-        let (ids,): (Vec<String>,) = self.commands.pipe("lrange", &pipe).await?;
-        let boards: Vec<Topic> = ids.iter().filter_map(|id| Topic::new(id).ok()).collect();
-        if boards.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipe = redis::pipe();
-        for board in &boards {
-            pipe.hget(&self.keys.topic(board)[3], "name");
-        }
-        let names: Vec<Option<String>> = self.commands.pipe("hget", &pipe).await?;
-        // A board that was claimed and not made has no name.
-        let summary = |(id, name): (&Topic, Option<String>)| {
-            let name = serde_json::from_str(&name?).ok()?;
-            Some(BoardSummary { id: id.to_string(), name })
-        };
-        Ok(boards.iter().zip(names).filter_map(summary).collect())
-    }
-
-    async fn board(&self, board: &Topic) -> Result<Snapshot, LogError> {
-        let call = self.board_call(&scripts::BOARD_READ, board, &Asked::NOTHING);
-        let answer: Vec<Value> = self.reading.call(call).await?;
-        let Ok([seq, epoch, name, lists]) = <[Value; 4]>::try_from(answer) else {
-            return Err(Refusal::NoSuchBoard.into());
-        };
-        let position = format!("{}-{}", text(seq)?, text(epoch)?);
-        let position: Position = position.parse().map_err(|_| unexpected("a position"))?;
-        let json = board_json(board, &text(name)?, lists, &position)?;
-        Ok(Snapshot { position, json })
-    }
-
-    async fn ensure_first_board(&self) -> Result<(), LogError> {
-        let command = board::first_board();
-        let Command::CreateBoard { id: Some(first), .. } = &command else { return Ok(()) };
-        let mut pipe = redis::pipe();
-        pipe.exists(&self.keys.topic(first)[3]).llen(self.keys.shared("boards"));
-        let (exists, boards): (bool, u64) = self.commands.pipe("exists", &pipe).await?;
-        // With one board noted but not made, the node that made it was cut off in between.
-        if exists || boards > 1 {
-            return Ok(());
-        }
-        match self.change(command, &Conditions::NONE).await {
-            // Another node was faster, or somebody has taken its ids for something else.
-            Ok(_) | Err(LogError::Refused(_)) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
+#[async_trait]
+impl Probe for RedisLog {
     async fn canary(&self) -> Result<(), LogError> {
         let number = self.canaries.fetch_add(1, Ordering::Relaxed) + 1;
         let hearing = self.subscription.hearing();
@@ -364,21 +292,6 @@ impl EventLog for RedisLog {
         Ok(())
     }
 
-    async fn report(&self, node: &str, report: &str) -> Result<(), LogError> {
-        let call = self.report_call().arg(node).arg(report).arg(REPORT_COUNTS.as_millis() as u64);
-        self.commands.call(call).await
-    }
-
-    async fn reports(&self) -> Result<Vec<(String, String)>, LogError> {
-        let call = self.report_call().arg("").arg("").arg(REPORT_COUNTS.as_millis() as u64);
-        self.commands.call(call).await
-    }
-
-    async fn withdraw(&self, node: &str) {
-        // A report that stays is forgotten after REPORT_COUNTS.
-        let _ = self.report(node, "").await;
-    }
-
     fn name(&self) -> &'static str {
         "redis"
     }
@@ -393,9 +306,22 @@ impl EventLog for RedisLog {
     }
 }
 
-/// Whether a new installation has a board of this name.
-fn is_first_board(topic: &Topic) -> bool {
-    matches!(board::first_board(), Command::CreateBoard { id: Some(first), .. } if first == *topic)
+#[async_trait]
+impl Registry for RedisLog {
+    async fn report(&self, node: &str, report: &str) -> Result<(), LogError> {
+        let call = self.report_call().arg(node).arg(report).arg(REPORT_COUNTS.as_millis() as u64);
+        self.commands.call(call).await
+    }
+
+    async fn reports(&self) -> Result<Vec<(String, String)>, LogError> {
+        let call = self.report_call().arg("").arg("").arg(REPORT_COUNTS.as_millis() as u64);
+        self.commands.call(call).await
+    }
+
+    async fn withdraw(&self, node: &str) {
+        // A report that stays is forgotten after REPORT_COUNTS.
+        let _ = self.report(node, "").await;
+    }
 }
 
 impl RedisLog {
@@ -415,13 +341,22 @@ impl RedisLog {
         Ok(answer)
     }
 
-    pub(super) async fn boards_exist(&self, boards: &[Topic]) -> Result<bool, LogError> {
-        let mut pipe = redis::pipe();
-        for board in boards {
-            pipe.exists(&self.keys.topic(board)[3]);
-        }
-        let exist: Vec<bool> = self.commands.pipe("exists", &pipe).await?;
-        Ok(exist.into_iter().all(|exists| exists))
+    /// Reads the entries with a seq in `first ..= last`.
+    async fn page(&self, topic: &Topic, first: u64, last: u64) -> Result<Option<Page>, LogError> {
+        let [seq, log, meta, _] = self.keys.topic(topic);
+        let call = Call::new(&scripts::READ, &[seq, log, meta])
+            .arg(first)
+            .arg(last)
+            .arg(READ_ENTRIES_MAX)
+            .arg(READ_BYTES_MAX);
+        let answer: Vec<Value> = self.reading.call(call).await?;
+        let Ok([head, meta, oldest, entries]) = <[Value; 4]>::try_from(answer) else {
+            return Ok(None);
+        };
+        let lineage = lineage(&text(head)?, &text(meta)?, &text(oldest)?)?;
+        let Value::Array(entries) = entries else { return Err(unexpected("entries")) };
+        let entries = entries.into_iter().map(entry).collect::<Result<_, _>>()?;
+        Ok(Some(Page { lineage, entries }))
     }
 
     fn report_call(&self) -> Call<'static> {

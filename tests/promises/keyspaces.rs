@@ -6,7 +6,7 @@ use std::time::Duration;
 use fantail::entry::{Data, Event};
 use fantail::frame::encode_rest;
 use fantail::log::redis::RedisLog;
-use fantail::log::{Conditions, EventLog, LogError, Retention};
+use fantail::log::{Conditions, Log, LogError, Retention};
 use fantail::position::Epoch;
 use fantail::topic::Topic;
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::log::{IdempotencyKey, LogError};
@@ -31,7 +32,7 @@ pub(super) struct Answers {
 pub(super) struct Kept {
     request: u64,
     pub(super) position: Position,
-    pub(super) answer: String,
+    pub(super) answer: Bytes,
 }
 
 impl Answers {
@@ -61,7 +62,7 @@ impl Answers {
         place: Place,
         request: &impl Hash,
         position: Position,
-        answer: String,
+        answer: Bytes,
     ) {
         let kept = Kept { request: digest(request), position, answer };
         self.bytes += bytes(&place, &kept);

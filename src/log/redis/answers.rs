@@ -5,7 +5,6 @@
 use bytes::Bytes;
 use redis::{FromRedisValue, Value};
 
-use crate::board::Refusal;
 use crate::entry::Entry;
 use crate::frame::json;
 use crate::log::{Appended, LogError};
@@ -28,15 +27,8 @@ pub(super) fn accepted(answer: &[String]) -> Result<Appended, LogError> {
             Err(LogError::HeadMoved(position(seq, epoch)?))
         }
         [word] if word == "other_request" => Err(LogError::OtherRequest),
-        [word, ..] => Err(refused(word)),
-        [] => Err(unexpected("an answer")),
-    }
-}
-
-pub(super) fn refused(word: &str) -> LogError {
-    match Refusal::from_word(word) {
-        Some(refusal) => refusal.into(),
-        None => unexpected("a word"),
+        [word] if word == "event_type_of_board" => Err(LogError::ReservedEventType),
+        _ => Err(unexpected("an answer")),
     }
 }
 

@@ -8,13 +8,19 @@
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
 
-use super::answers::{accepted, refused, unexpected};
+use async_trait::async_trait;
+use redis::Value;
+
+use super::answers::{accepted, board_json, text, unexpected};
 use super::scripts::{self, Call};
 use super::{LISTS_KNOWN_MAX, RedisLog};
-use crate::board::{BOARDS_MAX, Command, LISTS_MAX, NewList, Refusal, TASKS_MAX, Title};
+use crate::board::{
+    self, BOARDS_MAX, BoardSummary, Boards, ChangeError, Changed, Command, LISTS_MAX, NewList,
+    Refusal, TASKS_MAX, Title,
+};
 use crate::frame::json;
-use crate::log::{Appended, Changed, Conditions, EventLog, LogError};
-use crate::position::Epoch;
+use crate::log::{Appended, Conditions, LogError, Snapshot, Snapshots};
+use crate::position::{Epoch, Position};
 use crate::topic::Topic;
 
 /// What a request asks for, and under what conditions.
@@ -30,13 +36,41 @@ impl Asked<'static> {
         Asked { words: String::new(), conditions: &Conditions::NONE };
 }
 
-impl RedisLog {
-    /// Carries out a command of the board.
-    pub(super) async fn change_a_board(
+#[async_trait]
+impl Snapshots for RedisLog {
+    async fn exist(&self, topics: &[Topic]) -> Result<bool, LogError> {
+        if self.boards_exist(topics).await? {
+            return Ok(true);
+        }
+        if !topics.iter().any(is_first_board) {
+            return Ok(false);
+        }
+        // A Redis that has just come, or has come back empty, gets the first board sooner or
+        // later. Whoever asks before must not be told that it will never be there.
+        self.ensure_first_board().await?;
+        self.boards_exist(topics).await
+    }
+
+    async fn snapshot(&self, board: &Topic) -> Result<Option<Snapshot>, LogError> {
+        let call = self.board_call(&scripts::BOARD_READ, board, &Asked::NOTHING);
+        let answer: Vec<Value> = self.reading.call(call).await?;
+        let Ok([seq, epoch, name, lists]) = <[Value; 4]>::try_from(answer) else {
+            return Ok(None);
+        };
+        let position = format!("{}-{}", text(seq)?, text(epoch)?);
+        let position: Position = position.parse().map_err(|_| unexpected("a position"))?;
+        let json = board_json(board, &text(name)?, lists, &position)?;
+        Ok(Some(Snapshot { position, json: json.into() }))
+    }
+}
+
+#[async_trait]
+impl Boards for RedisLog {
+    async fn change(
         &self,
         command: Command,
         conditions: &Conditions,
-    ) -> Result<Changed, LogError> {
+    ) -> Result<Changed, ChangeError> {
         let asked = Asked { words: command.words(), conditions };
         match command {
             Command::CreateTask { title, list } => self.create_task(&title, &list, &asked).await,
@@ -57,6 +91,51 @@ impl RedisLog {
         }
     }
 
+    async fn list(&self) -> Result<Vec<BoardSummary>, LogError> {
+        let mut pipe = redis::pipe();
+        pipe.lrange(self.keys.shared("boards"), 0, -1);
+        let (ids,): (Vec<String>,) = self.commands.pipe("lrange", &pipe).await?;
+        let boards: Vec<Topic> = ids.iter().filter_map(|id| Topic::new(id).ok()).collect();
+        if boards.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipe = redis::pipe();
+        for board in &boards {
+            pipe.hget(&self.keys.topic(board)[3], "name");
+        }
+        let names: Vec<Option<String>> = self.commands.pipe("hget", &pipe).await?;
+        // A board that was claimed and not made has no name.
+        let summary = |(id, name): (&Topic, Option<String>)| {
+            let name = serde_json::from_str(&name?).ok()?;
+            Some(BoardSummary { id: id.to_string(), name })
+        };
+        Ok(boards.iter().zip(names).filter_map(summary).collect())
+    }
+
+    async fn ensure_first_board(&self) -> Result<(), LogError> {
+        let command = board::first_board();
+        let Command::CreateBoard { id: Some(first), .. } = &command else { return Ok(()) };
+        let mut pipe = redis::pipe();
+        pipe.exists(&self.keys.topic(first)[3]).llen(self.keys.shared("boards"));
+        let (exists, boards): (bool, u64) = self.commands.pipe("exists", &pipe).await?;
+        // With one board noted but not made, the node that made it was cut off in between.
+        if exists || boards > 1 {
+            return Ok(());
+        }
+        match self.change(command, &Conditions::NONE).await {
+            // Another node was faster, or somebody has taken its ids for something else.
+            Ok(_) | Err(ChangeError::Refused(_)) => Ok(()),
+            Err(ChangeError::Log(error)) => Err(error),
+        }
+    }
+}
+
+/// Whether a new installation has a board of this name.
+pub(super) fn is_first_board(topic: &Topic) -> bool {
+    matches!(board::first_board(), Command::CreateBoard { id: Some(first), .. } if first == *topic)
+}
+
+impl RedisLog {
     /// A call of a board's script, with everything they have in common.
     pub(super) fn board_call(
         &self,
@@ -79,14 +158,21 @@ impl RedisLog {
     }
 
     /// Carries out a board's script and says what came of it.
-    async fn change_board(&self, board: &Topic, call: Call<'static>) -> Result<Changed, LogError> {
+    async fn change_board(
+        &self,
+        board: &Topic,
+        call: Call<'static>,
+    ) -> Result<Changed, ChangeError> {
         let answer = self.write(call).await?;
+        if let Some(refusal) = answer.first().and_then(|word| Refusal::from_word(word)) {
+            return Err(refusal.into());
+        }
         let Appended { last: position, before } = accepted(&answer)?;
-        let answer = answer.get(3).cloned().unwrap_or_default();
+        let answer = answer.get(3).cloned().unwrap_or_default().into();
         Ok(Changed { board: board.clone(), position, events: u64::from(!before), answer, before })
     }
 
-    async fn board_of_task(&self, task: &Topic) -> Result<Topic, LogError> {
+    async fn board_of_task(&self, task: &Topic) -> Result<Topic, ChangeError> {
         let board = self.index("tasks", task).await?;
         board.ok_or_else(|| Refusal::NoSuchTask.into())
     }
@@ -103,7 +189,7 @@ impl RedisLog {
         title: &Title,
         list: &Topic,
         asked: &Asked<'_>,
-    ) -> Result<Changed, LogError> {
+    ) -> Result<Changed, ChangeError> {
         let known = self.lists().get(list).cloned();
         let board = match &known {
             Some(board) => board.clone(),
@@ -122,7 +208,7 @@ impl RedisLog {
         let unused = match &result {
             // It was made before, under another id.
             Ok(changed) => changed.before,
-            Err(LogError::Unanswered(_) | LogError::Unavailable(_)) => false,
+            Err(ChangeError::Log(LogError::Unanswered(_) | LogError::Unavailable(_))) => false,
             Err(_) => true,
         };
         if unused {
@@ -136,7 +222,7 @@ impl RedisLog {
                 }
                 lists.insert(list.clone(), board);
             }
-            Err(LogError::Refused(_)) => {
+            Err(ChangeError::Refused(_)) => {
                 lists.remove(list);
             }
             Err(_) => {}
@@ -150,7 +236,7 @@ impl RedisLog {
         list: &Topic,
         index: Option<usize>,
         asked: &Asked<'_>,
-    ) -> Result<Changed, LogError> {
+    ) -> Result<Changed, ChangeError> {
         let board = self.board_of_task(task).await?;
         let call = self
             .board_call(&scripts::TASK_MOVE, &board, asked)
@@ -158,7 +244,7 @@ impl RedisLog {
             .arg(list.as_str())
             .arg(index.map(|index| index.to_string()).unwrap_or_default());
         let result = self.change_board(&board, call).await;
-        if matches!(result, Err(LogError::Refused(Refusal::NoSuchList)))
+        if matches!(result, Err(ChangeError::Refused(Refusal::NoSuchList)))
             && self.index("lists", list).await?.is_some_and(|elsewhere| elsewhere != board)
         {
             return Err(Refusal::ListElsewhere.into());
@@ -166,7 +252,7 @@ impl RedisLog {
         result
     }
 
-    async fn delete_task(&self, task: &Topic, asked: &Asked<'_>) -> Result<Changed, LogError> {
+    async fn delete_task(&self, task: &Topic, asked: &Asked<'_>) -> Result<Changed, ChangeError> {
         let board = self.board_of_task(task).await?;
         let call = self.board_call(&scripts::TASK_DELETE, &board, asked).arg(task.as_str());
         let changed = self.change_board(&board, call).await?;
@@ -188,7 +274,7 @@ impl RedisLog {
         board: Option<&Topic>,
         new: bool,
         lists: &[NewList],
-    ) -> Result<(Topic, Vec<String>), LogError> {
+    ) -> Result<(Topic, Vec<String>), ChangeError> {
         let keys = ["board-seq", "boards", "list-seq", "lists", "board-ids"];
         let keys = keys.map(|key| self.keys.shared(key));
         let mut call = Call::new(&scripts::INDEX_BOARD, &keys)
@@ -202,7 +288,8 @@ impl RedisLog {
         let mut ids = claimed.into_iter();
         let word = ids.next().unwrap_or_default();
         if word != "ok" {
-            return Err(refused(&word));
+            let refusal = Refusal::from_word(&word).ok_or_else(|| unexpected("a word"))?;
+            return Err(refusal.into());
         }
         let board = ids.next().and_then(|board| Topic::new(&board).ok());
         Ok((board.ok_or_else(|| unexpected("an id"))?, ids.collect()))
@@ -213,7 +300,7 @@ impl RedisLog {
         id: Option<Topic>,
         name: &Title,
         lists: &[NewList],
-    ) -> Result<Changed, LogError> {
+    ) -> Result<Changed, ChangeError> {
         if let Some(id) = &id
             && self.boards_exist(std::slice::from_ref(id)).await?
         {
@@ -228,7 +315,8 @@ impl RedisLog {
         let changed = self.change_board(&board, call).await?;
         // The board is made, whatever happens now.
         let made = |error| LogError::Unanswered(format!("the board was made, but: {error}"));
-        let answer = self.board(&board).await.map_err(made)?.json;
+        let snapshot = self.snapshot(&board).await.map_err(made)?;
+        let answer = snapshot.ok_or_else(|| made(unexpected("the board")))?.json;
         Ok(Changed { answer, events: 0, ..changed })
     }
 
@@ -237,7 +325,7 @@ impl RedisLog {
         board: &Topic,
         list: NewList,
         asked: &Asked<'_>,
-    ) -> Result<Changed, LogError> {
+    ) -> Result<Changed, ChangeError> {
         if !self.boards_exist(std::slice::from_ref(board)).await? {
             return Err(Refusal::NoSuchBoard.into());
         }
@@ -252,8 +340,8 @@ impl RedisLog {
         let refused = match &result {
             // It was made before, and a number that was handed out for it again is free.
             Ok(changed) => changed.before && lists[0].id.is_none(),
-            Err(LogError::Refused(refusal)) => *refusal == Refusal::BoardFull,
-            Err(LogError::HeadMoved(_) | LogError::OtherRequest) => true,
+            Err(ChangeError::Refused(refusal)) => *refusal == Refusal::BoardFull,
+            Err(ChangeError::Log(LogError::HeadMoved(_) | LogError::OtherRequest)) => true,
             Err(_) => false,
         };
         if refused {
@@ -275,6 +363,15 @@ impl RedisLog {
                 let _: Result<(i64,), LogError> = self.commands.pipe("hdel", &pipe).await;
             }
         }
+    }
+
+    async fn boards_exist(&self, boards: &[Topic]) -> Result<bool, LogError> {
+        let mut pipe = redis::pipe();
+        for board in boards {
+            pipe.exists(&self.keys.topic(board)[3]);
+        }
+        let exist: Vec<bool> = self.commands.pipe("exists", &pipe).await?;
+        Ok(exist.into_iter().all(|exists| exists))
     }
 
     fn lists(&self) -> MutexGuard<'_, HashMap<Topic, Topic>> {

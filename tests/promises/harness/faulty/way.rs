@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fantail::board::{BoardSummary, Command, Refusal};
 use fantail::entry::Event;
 use fantail::log::{
-    Appended, Changed, Conditions, EventLog, Health, Heard, LogError, Opened, Page, Snapshot,
+    Appended, Conditions, Health, Heard, Log, LogError, Opened, Page, Probe, Snapshot, Snapshots,
 };
-use fantail::position::Epoch;
+use fantail::position::{Epoch, Lineage};
 use fantail::topic::Topic;
 use tokio::sync::mpsc;
 
@@ -141,7 +140,7 @@ impl NodeLog {
 }
 
 #[async_trait]
-impl EventLog for NodeLog {
+impl Log for NodeLog {
     async fn append(
         &self,
         topic: &Topic,
@@ -158,10 +157,6 @@ impl EventLog for NodeLog {
         Ok(Appended { last, before: false })
     }
 
-    async fn change(&self, _: Command, _: &Conditions) -> Result<Changed, LogError> {
-        Err(Refusal::NoSuchBoard.into())
-    }
-
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
         // Slow on the way there, and on the way back.
         self.suffer(topic.as_str()).await?;
@@ -171,11 +166,7 @@ impl EventLog for NodeLog {
             lineage
         });
         self.suffer_answer(topic.as_str()).await?;
-        Ok(Opened { lineage, is_board: false })
-    }
-
-    async fn have_boards(&self, _: &[Topic]) -> Result<bool, LogError> {
-        Ok(false)
+        Ok(Opened { lineage, has_state: false })
     }
 
     async fn read(
@@ -194,6 +185,14 @@ impl EventLog for NodeLog {
         let _ = self.log.held.subscribe().wait_for(|held| !held).await;
         self.suffer_answer(topic.as_str()).await?;
         Ok(page)
+    }
+
+    async fn lineage(&self, topic: &Topic) -> Result<Option<Lineage>, LogError> {
+        self.suffer(topic.as_str()).await?;
+        let lineage = self.log.records(topic, |topic| topic.log.keys.lineage());
+        let _ = self.log.held.subscribe().wait_for(|held| !held).await;
+        self.suffer_answer(topic.as_str()).await?;
+        Ok(lineage)
     }
 
     async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
@@ -234,32 +233,24 @@ impl EventLog for NodeLog {
             ear.subscribed.remove(topic);
         }
     }
+}
 
-    async fn boards(&self) -> Result<Vec<BoardSummary>, LogError> {
-        Ok(Vec::new())
+#[async_trait]
+impl Snapshots for NodeLog {
+    async fn exist(&self, _: &[Topic]) -> Result<bool, LogError> {
+        Ok(false)
     }
 
-    async fn board(&self, _: &Topic) -> Result<Snapshot, LogError> {
-        Err(Refusal::NoSuchBoard.into())
+    async fn snapshot(&self, _: &Topic) -> Result<Option<Snapshot>, LogError> {
+        Ok(None)
     }
+}
 
-    async fn ensure_first_board(&self) -> Result<(), LogError> {
-        self.suffer("boards").await
-    }
-
+#[async_trait]
+impl Probe for NodeLog {
     async fn canary(&self) -> Result<(), LogError> {
         Ok(())
     }
-
-    async fn report(&self, _: &str, _: &str) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    async fn reports(&self) -> Result<Vec<(String, String)>, LogError> {
-        Ok(Vec::new())
-    }
-
-    async fn withdraw(&self, _: &str) {}
 
     fn name(&self) -> &'static str {
         "simulated"
