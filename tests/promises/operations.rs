@@ -127,10 +127,10 @@ fn help_is_the_reference_of_all_settings() {
 }
 
 #[test]
-fn the_table_of_settings_in_the_readme_is_the_programs() {
-    let readme =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let rows: HashMap<&str, Vec<&str>> = readme
+fn the_table_of_settings_in_the_documentation_is_the_programs() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows: HashMap<&str, Vec<&str>> = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `FANTAIL_"))
         .filter_map(|row| {
@@ -141,13 +141,14 @@ fn the_table_of_settings_in_the_readme_is_the_programs() {
     let reference = fantail::config::Config::reference();
     for [flag, variable, default, _] in &reference {
         let name = variable.strip_prefix("FANTAIL_").unwrap();
-        let row = rows.get(name).unwrap_or_else(|| panic!("{variable} is not in the README"));
+        let row =
+            rows.get(name).unwrap_or_else(|| panic!("{variable} is not in docs/operations.md"));
         assert!(row[1].contains(&format!("`{flag}`")), "{variable}: {row:?}");
         if !default.is_empty() {
             assert!(row[2].contains(&format!("`{default}`")), "{variable}: {row:?}");
         }
     }
-    assert_eq!(rows.len(), reference.len(), "the README has settings that do not exist");
+    assert_eq!(rows.len(), reference.len(), "the table has settings that do not exist");
 }
 
 #[tokio::test]
