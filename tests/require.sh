@@ -15,7 +15,6 @@ needed=(
     openssl:openssl
     curl:curl
     faketime:faketime
-    patch:patch
 )
 
 # Where Debian puts servers, which is not on everybody's path.

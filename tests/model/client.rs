@@ -5,10 +5,10 @@ use fantail::hub::tail::After;
 use fantail::position::{Lineage, Position, Verdict};
 
 use crate::broken::Break;
+use crate::harness::oracle::{LogEvent, Oracle};
 use crate::harness::server::Server;
-use crate::harness::truth::{Moment, Truth};
 use crate::node::Node;
-use crate::server::{Answer, Page, moment};
+use crate::server::{Answer, Page, log_event};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Client {
@@ -17,7 +17,7 @@ pub struct Client {
     /// Its last event id.
     id: Option<Position>,
     /// What it has truly seen; nothing before its first snapshot.
-    pub view: Option<Moment>,
+    pub view: Option<LogEvent>,
     pub connection: Option<Connection>,
 }
 
@@ -78,7 +78,7 @@ pub enum Look {
 /// What a step of a client's connection takes place among.
 pub struct Surroundings<'a> {
     pub log: &'a mut Server,
-    pub truth: &'a mut Truth,
+    pub oracle: &'a mut Oracle,
     pub node: &'a mut Node,
     pub broken: Option<Break>,
     /// The connection breaks after so many entries of the handout; 0 if it does not.
@@ -145,7 +145,7 @@ impl Client {
             Ok(())
         };
         if connection.snapshot_due {
-            let answer = Answer::open(around.log, around.truth, around.broken);
+            let answer = Answer::open(around.log, around.oracle, around.broken);
             return ask(Question::Board, answer);
         }
         match around.node.after(place, around.broken) {
@@ -188,7 +188,7 @@ impl Client {
         }
         connection.place = Some(place);
         if self.id.is_none() && !self.snapshot {
-            self.view = Some(around.truth.at(place).ok_or(Wrong::NoSuchPosition)?);
+            self.view = Some(around.oracle.at(place).ok_or(Wrong::NoSuchPosition)?);
         }
         let hides = around.broken == Some(Break::HelloCarriesHead);
         self.id = Some(if hides { head } else { place });
@@ -200,14 +200,14 @@ impl Client {
         let count = if around.cut > 0 { around.cut } else { frames.len() };
         for frame in &frames[..count] {
             let view = self.view.ok_or(Wrong::NotTheNext)?;
-            if !around.truth.is_next(view, moment(frame)) {
+            if !around.oracle.is_next(view, log_event(frame)) {
                 return Err(Wrong::NotTheNext);
             }
-            let said = around.truth.at(frame.position).map(|said| around.truth.entry(said));
-            if said != Some(moment(frame)) {
+            let said = around.oracle.at(frame.position).map(|said| around.oracle.entry(said));
+            if said != Some(log_event(frame)) {
                 return Err(Wrong::NoSuchPosition);
             }
-            self.view = Some(moment(frame));
+            self.view = Some(log_event(frame));
             self.id = Some(frame.position);
         }
         connection.confirmed = false;
@@ -275,8 +275,8 @@ impl Client {
         around: Surroundings<'_>,
     ) -> Result<(), Wrong> {
         let connection = self.connection.as_mut().expect("it is served");
-        let excused = around.truth.is_forgotten(from.epoch);
-        if around.truth.continues(from, answer.tip, answer.oldest) && !excused {
+        let excused = around.oracle.is_forgotten(from.epoch);
+        if around.oracle.continues(from, answer.tip, answer.oldest) && !excused {
             return Err(Wrong::ResetInVain);
         }
         connection.confirmed = false;
@@ -289,7 +289,7 @@ impl Client {
             }
         } else {
             connection.place = Some(start);
-            self.view = Some(around.truth.at(start).ok_or(Wrong::NoSuchPosition)?);
+            self.view = Some(around.oracle.at(start).ok_or(Wrong::NoSuchPosition)?);
             self.id = Some(start);
         }
         Ok(())

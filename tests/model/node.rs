@@ -9,8 +9,8 @@ use fantail::hub::tail::{After, Fed, Tail};
 use fantail::position::{Epoch, Lineage, Position};
 
 use crate::broken::Break;
+use crate::harness::oracle::Oracle;
 use crate::harness::server::Server;
-use crate::harness::truth::Truth;
 use crate::server::Answer;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -235,11 +235,11 @@ impl Node {
     }
 
     /// The log answers.
-    pub fn repair_reads(&mut self, log: &mut Server, truth: &mut Truth, broken: Option<Break>) {
+    pub fn repair_reads(&mut self, log: &mut Server, oracle: &mut Oracle, broken: Option<Break>) {
         let Some(repair) = &mut self.repair else { return };
         repair.stage = match repair.stage {
             Stage::AskedRead { after } => Stage::Read(Answer::read(log, after)),
-            Stage::AskedOpen => Stage::Opened(Answer::open(log, truth, broken)),
+            Stage::AskedOpen => Stage::Opened(Answer::open(log, oracle, broken)),
             Stage::Read(_) | Stage::Opened(_) => unreachable!("answered already"),
         };
     }

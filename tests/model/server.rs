@@ -6,15 +6,15 @@ use fantail::position::Lineage;
 
 use crate::broken::Break;
 use crate::harness::keyspace::Key;
+use crate::harness::oracle::{LogEvent, Oracle};
 use crate::harness::server::Server;
-use crate::harness::truth::{Moment, Truth};
 
-/// What a script returned, and the truth at that moment.
+/// What a script returned, and the oracle at that moment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Answer {
     /// `None` if the topic has no log.
     pub page: Option<Page>,
-    pub tip: Moment,
+    pub tip: LogEvent,
     /// The oldest entry that could be read.
     pub oldest: u64,
 }
@@ -41,9 +41,9 @@ impl Answer {
     }
 
     /// What `open.lua` returns.
-    pub fn open(log: &mut Server, truth: &mut Truth, broken: Option<Break>) -> Answer {
-        begin(log, truth, broken);
-        let lineage = log.open(truth);
+    pub fn open(log: &mut Server, oracle: &mut Oracle, broken: Option<Break>) -> Answer {
+        begin(log, oracle, broken);
+        let lineage = log.open(oracle);
         Answer::now(log, Some(Page { lineage, frames: Vec::new() }))
     }
 }
@@ -59,24 +59,24 @@ pub fn has(log: &Server, key: Key) -> bool {
 /// `append.lua`: the entry, as it is announced.
 pub fn append(
     log: &mut Server,
-    truth: &mut Truth,
+    oracle: &mut Oracle,
     entries_max: usize,
     broken: Option<Break>,
 ) -> Frame {
-    begin(log, truth, broken);
+    begin(log, oracle, broken);
     // The time of an entry tells which one it is.
-    let name = |moment: Moment| u64::from(moment.0);
+    let name = |log_event: LogEvent| u64::from(log_event.0);
     let rest = Bytes::from_static(b"data:\n\n");
-    Frame::new(&log.append(truth, entries_max, name, false, rest))
+    Frame::new(&log.append(oracle, entries_max, name, false, rest))
 }
 
 /// Which entry a frame is.
-pub fn moment(frame: &Frame) -> Moment {
-    Moment(frame.milliseconds as u16)
+pub fn log_event(frame: &Frame) -> LogEvent {
+    LogEvent(frame.milliseconds as u16)
 }
 
-fn begin(log: &mut Server, truth: &mut Truth, broken: Option<Break>) {
-    if !log.begin(truth) {
+fn begin(log: &mut Server, oracle: &mut Oracle, broken: Option<Break>) {
+    if !log.begin(oracle) {
         return;
     }
     let Some(meta) = &mut log.keys.meta else { return };

@@ -8,8 +8,8 @@ use stateright::{Model, Property};
 use crate::broken::Break;
 use crate::client::{Client, Look, Surroundings, Wrong};
 use crate::harness::keyspace::Key;
+use crate::harness::oracle::Oracle;
 use crate::harness::server::Server;
-use crate::harness::truth::Truth;
 use crate::node::Node;
 use crate::server::{append, has};
 
@@ -58,7 +58,7 @@ pub struct State {
     pub log: Server,
     /// What replicas may have: the log as it was, oldest first. Kept while one may take over.
     copies: Vec<Server>,
-    truth: Truth,
+    oracle: Oracle,
     pub nodes: Vec<Node>,
     pub clients: Vec<Client>,
     left: Left,
@@ -272,8 +272,8 @@ impl World {
                 }
             }
             Action::LogAnswersRepair { node } => {
-                let State { log, truth, nodes, .. } = state;
-                nodes[node].repair_reads(log, truth, broken);
+                let State { log, oracle, nodes, .. } = state;
+                nodes[node].repair_reads(log, oracle, broken);
             }
             Action::AuditCompares { node } => state.nodes[node].audit_compares(broken),
             Action::Hear { node, at } => {
@@ -315,8 +315,8 @@ impl World {
             }
             Action::Append { lost } => {
                 state.left.appends -= 1;
-                let State { log, truth, nodes, .. } = state;
-                let frame = append(log, truth, self.bounds.history_entries_max, broken);
+                let State { log, oracle, nodes, .. } = state;
+                let frame = append(log, oracle, self.bounds.history_entries_max, broken);
                 let heard = nodes.iter_mut().enumerate().filter(|(n, _)| lost & 1 << n == 0);
                 heard.for_each(|(_, node)| node.announce(&frame));
             }
@@ -344,11 +344,11 @@ impl World {
             }
             Action::Flush => {
                 state.left.flushes -= 1;
-                state.log.flush(&mut state.truth);
+                state.log.flush(&mut state.oracle);
             }
             Action::Evict(key) => {
                 state.left.evictions -= 1;
-                state.log.lose(key, &mut state.truth);
+                state.log.lose(key, &mut state.oracle);
             }
         }
         Ok(())
@@ -397,11 +397,11 @@ impl State {
         fresh: bool,
         broken: Option<Break>,
     ) -> (&mut Client, Surroundings<'_>) {
-        let State { log, truth, nodes, clients, .. } = self;
+        let State { log, oracle, nodes, clients, .. } = self;
         let client = &mut clients[client];
         let node = client.connection.as_ref().map_or(0, |connection| connection.node);
         let node = &mut nodes[node];
-        (client, Surroundings { log, truth, node, broken, cut, fresh })
+        (client, Surroundings { log, oracle, node, broken, cut, fresh })
     }
 
     /// Whoever would find nothing to say waits to be woken.
@@ -429,8 +429,8 @@ impl State {
     fn everybody_has_everything(&self) -> bool {
         self.clients.iter().all(|client| {
             let follows = client.connection.as_ref().is_some_and(|it| it.is_following());
-            let newest = self.truth.entry(self.log.tip);
-            follows && client.view.is_some_and(|view| self.truth.entry(view) == newest)
+            let newest = self.oracle.entry(self.log.tip);
+            follows && client.view.is_some_and(|view| self.oracle.entry(view) == newest)
         })
     }
 }
@@ -440,14 +440,14 @@ impl Model for World {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let mut truth = Truth::default();
-        let log = Server::new(truth.anew());
+        let mut oracle = Oracle::default();
+        let log = Server::new(oracle.anew());
         let node = Node::connected();
         let client = Client::new(self.bounds.snapshots);
         vec![State {
             copies: Vec::new(),
             log,
-            truth,
+            oracle,
             nodes: vec![node; self.bounds.nodes],
             clients: vec![client; self.bounds.clients],
             left: self.bounds.left.clone(),

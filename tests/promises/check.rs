@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fantail::check::{Checker, Kind, Outcome, Plan, Verdict};
 use serde_json::Value;
 
-use crate::harness::liar::{Liar, Lie};
+use crate::harness::faulty_gateway::{Defect, FaultyGateway};
 use crate::harness::nginx::Nginx;
 use crate::harness::{Backend, Cluster, Node};
 
@@ -91,15 +91,15 @@ async fn it_speaks_http_2_over_tls_through_a_load_balancer() {
     assert_eq!(verdict.counts.http_2_connections, verdict.counts.connections, "{verdict}");
 }
 
-/// Some subscribers of one topic, of whom a liar fools one.
-async fn verdict_on(lie: Lie, node: &Node) -> Verdict {
-    let liar = Liar::start(node.address, lie).await;
-    let base = format!("http://{}", liar.address);
+/// Some subscribers of one topic, of whom a faulty_gateway fools one.
+async fn verdict_on(defect: Defect, node: &Node) -> Verdict {
+    let gateway = FaultyGateway::start(node.address, defect).await;
+    let base = format!("http://{}", gateway.address);
     let lied_to = Plan {
         topics: 1,
         publishers: 1,
         // The fourth joins late and wants everything.
-        subscribers: if lie == Lie::SkipEarliest { 4 } else { 2 },
+        subscribers: if defect == Defect::SkipEarliest { 4 } else { 2 },
         rate: 50.0,
         duration: Duration::from_secs(1),
         roam: None,
@@ -110,36 +110,36 @@ async fn verdict_on(lie: Lie, node: &Node) -> Verdict {
     let running = Checker::start(lied_to).await.unwrap();
     running.until_planned_end().await;
     let verdict = running.finish().await;
-    assert!(liar.has_lied(), "{lie:?}: {verdict}");
+    assert!(gateway.has_shown(), "{defect:?}: {verdict}");
     verdict
 }
 
 #[tokio::test]
 async fn every_lie_is_seen_as_what_it_is() {
     let single = Backend::Embedded.start(&[("FANTAIL_HEARTBEAT", "100ms")]).await;
-    let lies: [(Lie, &[Kind]); 9] = [
-        (Lie::None, &[]),
-        (Lie::Drop, &[Kind::Hole, Kind::LostInSilence]),
-        (Lie::Double, &[Kind::Twin]),
-        (Lie::Swap, &[Kind::OutOfOrder]),
-        (Lie::Alter, &[Kind::Altered]),
-        (Lie::VainReset, &[Kind::ResetInVain]),
-        (Lie::Refuse, &[Kind::FatalAnswer]),
-        (Lie::SkipEarliest, &[Kind::Hole]),
-        (Lie::Swallow, &[Kind::LostInSilence, Kind::Overtaken]),
+    let defects: [(Defect, &[Kind]); 9] = [
+        (Defect::None, &[]),
+        (Defect::Drop, &[Kind::Hole, Kind::LostInSilence]),
+        (Defect::Double, &[Kind::Twin]),
+        (Defect::Swap, &[Kind::OutOfOrder]),
+        (Defect::Alter, &[Kind::Altered]),
+        (Defect::VainReset, &[Kind::ResetInVain]),
+        (Defect::Refuse, &[Kind::FatalAnswer]),
+        (Defect::SkipEarliest, &[Kind::Hole]),
+        (Defect::Swallow, &[Kind::LostInSilence, Kind::Overtaken]),
     ];
-    let verdicts = lies.iter().map(|(lie, _)| verdict_on(*lie, &single.node));
+    let verdicts = defects.iter().map(|(defect, _)| verdict_on(*defect, &single.node));
     let verdicts = futures_util::future::join_all(verdicts).await;
-    for ((lie, kinds), verdict) in lies.iter().zip(verdicts) {
+    for ((defect, kinds), verdict) in defects.iter().zip(verdicts) {
         let seen: Vec<Kind> = verdict.kinds.keys().copied().collect();
         let mut expected = kinds.to_vec();
         expected.sort();
-        assert_eq!(seen, expected, "{lie:?}: {verdict}");
-        assert_eq!(verdict.exit_status(), u8::from(!kinds.is_empty()), "{lie:?}: {verdict}");
-        let events = match lie {
-            Lie::None => 0,
+        assert_eq!(seen, expected, "{defect:?}: {verdict}");
+        assert_eq!(verdict.exit_status(), u8::from(!kinds.is_empty()), "{defect:?}: {verdict}");
+        let events = match defect {
+            Defect::None => 0,
             // Neither subscriber gets it.
-            Lie::Swallow => 2,
+            Defect::Swallow => 2,
             _ => 1,
         };
         for kind in kinds.iter().filter(|kind| **kind != Kind::Overtaken) {
@@ -147,7 +147,7 @@ async fn every_lie_is_seen_as_what_it_is() {
             assert_eq!(
                 violations.map(|violation| violation.events).sum::<u64>(),
                 events,
-                "{lie:?}"
+                "{defect:?}"
             );
         }
         for violation in &verdict.violations {
@@ -160,7 +160,7 @@ async fn every_lie_is_seen_as_what_it_is() {
 #[tokio::test]
 async fn a_stream_that_falls_silent_is_left_and_nothing_is_missed() {
     let single = Backend::Embedded.start(&[("FANTAIL_HEARTBEAT", "100ms")]).await;
-    let verdict = verdict_on(Lie::FallSilent, &single.node).await;
+    let verdict = verdict_on(Defect::FallSilent, &single.node).await;
     assert!(verdict.is_kept(), "{verdict}");
     assert_eq!(verdict.counts.silent_streams, 1, "{verdict}");
     assert!(verdict.longest_wait >= Duration::from_millis(300), "{verdict}");
@@ -177,8 +177,8 @@ async fn command(arguments: &[&str]) -> Output {
 async fn the_command_ends_with_a_verdict_and_its_status() {
     let single = Backend::Embedded.start(&[]).await;
     let honest = single.node.base.as_str();
-    let liar = Liar::start(single.node.address, Lie::Double).await;
-    let lying = format!("http://{}", liar.address);
+    let gateway = FaultyGateway::start(single.node.address, Defect::Double).await;
+    let lying = format!("http://{}", gateway.address);
     let dir = crate::harness::process::TempDir::new();
     let evidence = dir.0.join("evidence.jsonl");
     let short = ["--seconds", "1.2", "--subscribers", "5", "--topics", "2", "--roam", "400ms"];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::process::{TempDir, free_port};
-use crate::harness::roamer::Roamer;
+use crate::harness::reconnecting_client::ReconnectingClient;
 use crate::harness::{Cluster, Node, Redis, Stream, seq, until};
 
 #[tokio::test]
@@ -157,8 +157,15 @@ async fn connections_are_counted_over_all_nodes_and_go_back_to_zero() {
 async fn a_killed_nodes_clients_go_on_elsewhere_and_lose_nothing() {
     let mut cluster = Cluster::start(3, &[("FANTAIL_RETRY", "50ms")]).await;
     let addresses: Vec<_> = cluster.nodes.iter().map(|node| node.address).collect();
-    let roamers: Vec<Roamer> = (0..12)
-        .map(|n| Roamer::start(addresses.clone(), n % 3, "/topics/t/events?from=earliest", 1.0))
+    let clients: Vec<ReconnectingClient> = (0..12)
+        .map(|n| {
+            ReconnectingClient::start(
+                addresses.clone(),
+                n % 3,
+                "/topics/t/events?from=earliest",
+                1.0,
+            )
+        })
         .collect();
     for n in 0..100 {
         if n == 30 {
@@ -167,12 +174,12 @@ async fn a_killed_nodes_clients_go_on_elsewhere_and_lose_nothing() {
         let node = &cluster.nodes[if n % 2 == 0 { 0 } else { 2 }];
         node.publish("t", n).await;
     }
-    for (n, roamer) in roamers.iter().enumerate() {
+    for (n, client) in clients.iter().enumerate() {
         until(&format!("subscriber {n} has everything"), async || {
-            (roamer.count() >= 100).then_some(())
+            (client.count() >= 100).then_some(())
         })
         .await;
-        roamer.assert_complete(1, 100);
+        client.assert_complete(1, 100);
     }
     // A dead node is no longer counted.
     until("two nodes are left", async || {

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::nginx::Nginx;
-use crate::harness::roamer::Roamer;
+use crate::harness::reconnecting_client::ReconnectingClient;
 use crate::harness::{Api, Backend, Node, Redis, Stream, on_both_logs, seq, until, within};
 
 on_both_logs! {
@@ -148,8 +148,9 @@ async fn a_rolling_restart_behind_nginx_under_load_loses_nothing_and_reconnects_
     let addresses: Vec<_> = nodes.iter().map(|node| node.address).collect();
     let nginx = Nginx::start(&addresses).await;
     let path = "/topics/t/events?from=earliest";
-    let roamers: Vec<Roamer> =
-        (0..SUBSCRIBERS).map(|_| Roamer::start(vec![nginx.http], 0, path, 1.0)).collect();
+    let clients: Vec<ReconnectingClient> = (0..SUBSCRIBERS)
+        .map(|_| ReconnectingClient::start(vec![nginx.http], 0, path, 1.0))
+        .collect();
 
     let stop = Arc::new(AtomicBool::new(false));
     let writing = tokio::spawn({
@@ -175,7 +176,7 @@ async fn a_rolling_restart_behind_nginx_under_load_loses_nothing_and_reconnects_
         }
     });
     until("everybody hears something", async || {
-        roamers.iter().all(|roamer| roamer.count() > 0).then_some(())
+        clients.iter().all(|client| client.count() > 0).then_some(())
     })
     .await;
 
@@ -197,14 +198,14 @@ async fn a_rolling_restart_behind_nginx_under_load_loses_nothing_and_reconnects_
     let (acknowledged, unknown) = writing.await.unwrap();
     let last = acknowledged.iter().map(|(id, _)| seq(id)).max().unwrap();
     let (mut reconnects, mut told_to_come_back) = (Vec::new(), 0);
-    for (n, roamer) in roamers.iter().enumerate() {
+    for (n, client) in clients.iter().enumerate() {
         until(&format!("subscriber {n} has everything"), async || {
-            (roamer.count() as u64 >= last).then_some(())
+            (client.count() as u64 >= last).then_some(())
         })
         .await;
-        let count = roamer.count() as u64;
-        roamer.assert_complete(1, count);
-        let account = roamer.account.lock().unwrap();
+        let count = client.count() as u64;
+        client.assert_complete(1, count);
+        let account = client.account.lock().unwrap();
         assert!(account.refusals.is_empty(), "{:?}", account.refusals);
         for (id, data) in &acknowledged {
             let event = &account.events[seq(id) as usize - 1];

@@ -1,4 +1,4 @@
-//! Positions that tell the truth after Redis was replaced, flushed or went back in time.
+//! Positions that tell the oracle after Redis was replaced, flushed or went back in time.
 
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! Every fault that we could think of, and the promises under each of them.
 //!
-//! A [`World`] of three nodes, each with a proxy of its own before Redis; publishers and roaming
+//! A [`FaultCluster`] of three nodes, each with a proxy of its own before Redis; publishers and roaming
 //! subscribers of [`fantail::check`], which keep books of everything; a [`Fault`] in the middle;
 //! the verdict at the end. Nothing acknowledged is lost in silence, nothing comes twice or out of
 //! order, nobody is reset without a loss.
@@ -17,11 +17,11 @@ use fantail::check::{Checker, Kind, Plan, Running, Verdict};
 
 use crate::harness::Api;
 use crate::harness::fault::{Cost, Fault};
-use crate::harness::proxy::{Channels, Mischief};
-use crate::harness::world::World;
+use crate::harness::fault_cluster::FaultCluster;
+use crate::harness::proxy::{Channels, PubsubFaults};
 
 /// After a fault, or during one that must be bridged, everybody is delivered something new within
-/// this time. The bounds of the design are asserted more closely in [`crate::deafness`]; this
+/// this time. The bounds of the design are asserted more closely in [`crate::dead_connections`]; this
 /// leaves room for a subscriber's own wait before it comes back, and for a busy machine.
 const CONTINUES_WITHIN: Duration = Duration::from_secs(5);
 
@@ -36,9 +36,9 @@ struct Suffered {
     times: Vec<Duration>,
 }
 
-fn plan(world: &World, cost: Cost, time: Duration) -> Plan {
+fn plan(cluster: &FaultCluster, cost: Cost, time: Duration) -> Plan {
     Plan {
-        urls: world.nodes.iter().map(|node| node.base.parse().unwrap()).collect(),
+        urls: cluster.nodes.iter().map(|node| node.base.parse().unwrap()).collect(),
         topics: 4,
         publishers: 6,
         subscribers: 20,
@@ -52,18 +52,23 @@ fn plan(world: &World, cost: Cost, time: Duration) -> Plan {
     }
 }
 
-/// Lets a fault befall the world once; how long after it, or its end, everybody is served.
-async fn once(fault: Fault, lasts: Duration, world: &mut World, running: &Running) -> Duration {
+/// Lets a fault inject the cluster once; how long after it, or its end, everybody is served.
+async fn once(
+    fault: Fault,
+    lasts: Duration,
+    cluster: &mut FaultCluster,
+    running: &Running,
+) -> Duration {
     let began_at = Instant::now();
-    let apis: Vec<Api> = world.nodes.iter().map(|node| node.api.clone()).collect();
-    let befall = fault.befall(world, lasts, running.topics());
+    let apis: Vec<Api> = cluster.nodes.iter().map(|node| node.api.clone()).collect();
+    let inject = fault.inject(cluster, lasts, running.topics());
     if fault.leaves_nodes_alone() {
         tokio::select! {
-            () = befall => {}
+            () = inject => {}
             never = assert_none_leaves(&apis) => match never {},
         }
     } else {
-        befall.await;
+        inject.await;
     }
     let since = if fault.is_bridged() { began_at } else { Instant::now() };
     let served = tokio::time::timeout(Duration::from_secs(30), running.next_delivery_after(since));
@@ -89,23 +94,23 @@ async fn assert_none_leaves(apis: &[Api]) -> std::convert::Infallible {
 /// The same fault again and again for `time`, at least once.
 async fn suffer(fault: Fault, time: Duration) -> Suffered {
     let seed = seed();
-    let mut world = if fault == Fault::ClocksWrong {
-        World::with_clocks(seed).await
+    let mut cluster = if fault == Fault::ClocksWrong {
+        FaultCluster::with_clocks(seed).await
     } else {
-        World::start(seed).await
+        FaultCluster::start(seed).await
     };
-    let running = Checker::start(plan(&world, fault.cost(), time)).await.unwrap();
+    let running = Checker::start(plan(&cluster, fault.cost(), time)).await.unwrap();
     let mut times = Vec::new();
     let began_at = Instant::now();
     loop {
-        world.pause(Duration::from_millis(200), Duration::from_millis(800)).await;
-        let lasts = Duration::from_millis(world.random.u64(1_000..2_500));
-        times.push(once(fault, lasts, &mut world, &running).await);
+        cluster.pause(Duration::from_millis(200), Duration::from_millis(800)).await;
+        let lasts = Duration::from_millis(cluster.random.u64(1_000..2_500));
+        times.push(once(fault, lasts, &mut cluster, &running).await);
         if began_at.elapsed() >= time {
             break;
         }
     }
-    tokio::join!(world.until_ready(), tokio::time::sleep(OPENS_WITHIN));
+    tokio::join!(cluster.until_ready(), tokio::time::sleep(OPENS_WITHIN));
     let verdict = running.finish().await;
     Suffered { fault: fault.text(), verdict, times }
 }
@@ -165,18 +170,18 @@ survived! {
     a_black_hole: BlackHole;
     a_black_hole_before_one_node: BlackHoleOfOne;
     dead_connections: DeadConnections;
-    dead_lanes: DeadLanes;
+    dead_command_connections: DeadCommandConnections;
     half_open_connections: HalfOpen;
     lost_answers: AnswersLost;
     lost_commands: CommandsLost;
     a_slow_network: Slow;
     a_dribbling_network: Dribble;
     dropped_announcements: AnnouncementsDropped;
-    deafness_to_topics_alone: DeafToTopics;
+    dropped_topic_announcements: TopicAnnouncementsDropped;
     dropped_canaries: CanariesDropped;
     doubled_announcements: AnnouncementsDoubled;
     reordered_announcements: AnnouncementsReordered;
-    rude_clients: RudeClients;
+    abusive_clients: AbusiveClients;
     wrong_clocks: ClocksWrong;
 }
 
@@ -243,23 +248,28 @@ async fn soak() {
 /// All faults in random order.
 async fn suffer_everything(time: Duration) -> (Suffered, u64) {
     let seed = seed();
-    let mut world = World::with_clocks(seed).await;
-    let running = Checker::start(plan(&world, Cost::Loss, time)).await.unwrap();
+    let mut cluster = FaultCluster::with_clocks(seed).await;
+    let running = Checker::start(plan(&cluster, Cost::Loss, time)).await.unwrap();
     let mut times = Vec::new();
     let began_at = Instant::now();
     while began_at.elapsed() < time {
-        let fault = Fault::ALL[world.random.usize(..Fault::ALL.len())];
-        let lasts = Duration::from_millis(world.random.u64(200..6_000));
+        let fault = Fault::ALL[cluster.random.usize(..Fault::ALL.len())];
+        let lasts = Duration::from_millis(cluster.random.u64(200..6_000));
         print!("<!-- {:.1?}: {fault:?} for {lasts:?}, ", began_at.elapsed());
-        let mut often = || if world.random.bool() { 0.0 } else { world.random.f64() };
+        let mut often = || if cluster.random.bool() { 0.0 } else { cluster.random.f64() };
         let (drop, duplicate, reorder) = (often(), often(), often());
         // Until the next mending, which a fault of the network ends with.
-        world.announcements(Mischief { channels: Channels::Topics, drop, duplicate, reorder });
-        let after = once(fault, lasts, &mut world, &running).await;
+        cluster.announcements(PubsubFaults {
+            channels: Channels::Topics,
+            drop,
+            duplicate,
+            reorder,
+        });
+        let after = once(fault, lasts, &mut cluster, &running).await;
         println!("everybody served after {after:.1?} -->");
         times.push(after);
-        world.pause(Duration::ZERO, Duration::from_secs(2)).await;
+        cluster.pause(Duration::ZERO, Duration::from_secs(2)).await;
     }
-    tokio::join!(world.until_ready(), tokio::time::sleep(OPENS_WITHIN));
+    tokio::join!(cluster.until_ready(), tokio::time::sleep(OPENS_WITHIN));
     (Suffered { fault: "all at random", verdict: running.finish().await, times }, seed)
 }

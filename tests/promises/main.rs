@@ -4,27 +4,26 @@
 
 #![allow(unreachable_pub, reason = "the harness is a room of its own inside one program")]
 
-mod agreement;
+mod backend_equivalence;
 mod bad_input;
 mod browser;
 mod check;
 mod cluster;
-mod conditions;
-mod crowd;
-mod deafness;
+mod conditional_writes;
+mod dead_connections;
 mod drain;
 mod epochs;
 mod faults;
 mod harness;
-mod held;
 mod http2;
-mod idle;
-mod keyspaces;
+mod many_streams;
 mod operations;
+mod redis_outage;
 mod resume;
+mod script_model_equivalence;
+mod simulation;
 mod slow;
 mod takeover;
 mod tasks;
 mod topics;
 mod wire;
-mod worlds;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{PATIENCE, h2c, within};
+use super::{h2c, within};
 
 /// An event as `addEventListener` would get it.
 #[derive(Debug, Clone, PartialEq)]
@@ -309,17 +309,6 @@ pub async fn open_many(
         });
         streams.extend(futures_util::future::join_all(batch).await);
         n = streams.len();
-    }
-    let _ = PATIENCE;
-    streams
-}
-
-/// Opens a stream for each of these paths, a few at a time.
-pub async fn open_many_paths(address: SocketAddr, paths: &[String]) -> Vec<Stream> {
-    let mut streams = Vec::with_capacity(paths.len());
-    for batch in paths.chunks(50) {
-        let batch = batch.iter().map(|path| Stream::request(address, path, ""));
-        streams.extend(within("streams", futures_util::future::join_all(batch)).await);
     }
     streams
 }

@@ -1,13 +1,13 @@
-//! [`Fault`]: everything that may befall a [`World`], each as one call.
+//! [`Fault`]: everything that may inject a [`FaultCluster`], each as one call.
 
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
 
 use super::Redis;
-use super::proxy::{Channels, Direction, Mischief, Proxy, Who};
-use super::rude::Rude;
-use super::world::World;
+use super::abusive_clients::AbusiveClients;
+use super::fault_cluster::FaultCluster;
+use super::proxy::{Channels, Direction, Proxy, PubsubFaults, Who};
 
 macro_rules! faults {
     ($($(#[$meta:meta])* $name:ident = $text:literal,)+) => {
@@ -53,18 +53,18 @@ faults! {
     BlackHole = "network: black hole",
     BlackHoleOfOne = "network: black hole before one node",
     DeadConnections = "network: all connections dead without a word",
-    DeadLanes = "network: connections for commands dead without a word",
+    DeadCommandConnections = "network: connections for commands dead without a word",
     HalfOpen = "network: connections closed on the side of Redis alone",
     AnswersLost = "network: nothing arrives from Redis",
     CommandsLost = "network: nothing arrives at Redis",
     Slow = "network: 50 ms and 50 kB/s",
     Dribble = "network: byte by byte, then cut in the middle of a reply",
     AnnouncementsDropped = "announcements: half of them lost",
-    DeafToTopics = "announcements: all lost, canaries heard",
+    TopicAnnouncementsDropped = "announcements: all lost, canaries heard",
     CanariesDropped = "announcements: canaries alone lost",
     AnnouncementsDoubled = "announcements: half of them twice",
     AnnouncementsReordered = "announcements: half of them out of order",
-    RudeClients = "clients: gone without FIN, a byte a second, half-closed, a stampede",
+    AbusiveClients = "clients: gone without FIN, a byte a second, half-closed, a stampede",
     ClocksWrong = "clocks: nodes an hour ahead and an hour behind",
 }
 
@@ -101,15 +101,15 @@ impl Fault {
                 | Fault::RedisFailedOver
                 | Fault::SubscriptionsOverflow
                 | Fault::DeadConnections
-                | Fault::DeadLanes
+                | Fault::DeadCommandConnections
                 | Fault::HalfOpen
                 | Fault::Slow
                 | Fault::AnnouncementsDropped
-                | Fault::DeafToTopics
+                | Fault::TopicAnnouncementsDropped
                 | Fault::CanariesDropped
                 | Fault::AnnouncementsDoubled
                 | Fault::AnnouncementsReordered
-                | Fault::RudeClients
+                | Fault::AbusiveClients
                 | Fault::ClocksWrong
         )
     }
@@ -125,42 +125,42 @@ impl Fault {
         !touching.contains(&self)
     }
 
-    /// Lets it befall this world, for some time if it is of a kind that lasts. It is over when this
-    /// returns. `topics` are those that rude clients ask for.
-    pub async fn befall(self, world: &mut World, lasts: Duration, topics: &[String]) {
+    /// Lets it inject this cluster, for some time if it is of a kind that lasts. It is over when this
+    /// returns. `topics` are those that abusive clients ask for.
+    pub async fn inject(self, cluster: &mut FaultCluster, lasts: Duration, topics: &[String]) {
         let again_and_again = Duration::from_millis(300);
         match self {
             Fault::NodeKilled => {
-                let n = world.any();
-                world.nodes[n].process.kill();
+                let n = cluster.any();
+                cluster.nodes[n].process.kill();
                 tokio::time::sleep(lasts).await;
-                world.restart_node(n).await;
+                cluster.restart_node(n).await;
             }
             Fault::NodeFrozen => {
-                let n = world.any();
-                world.nodes[n].process.signal(Signal::STOP);
+                let n = cluster.any();
+                cluster.nodes[n].process.signal(Signal::STOP);
                 tokio::time::sleep(lasts).await;
-                world.nodes[n].process.signal(Signal::CONT);
+                cluster.nodes[n].process.signal(Signal::CONT);
             }
             Fault::NodesRestarted => {
-                for n in 0..world.nodes.len() {
-                    world.nodes[n].terminate();
-                    assert_eq!(world.nodes[n].process.ended().await, Some(0));
-                    world.restart_node(n).await;
+                for n in 0..cluster.nodes.len() {
+                    cluster.nodes[n].terminate();
+                    assert_eq!(cluster.nodes[n].process.ended().await, Some(0));
+                    cluster.restart_node(n).await;
                 }
             }
             Fault::NodeWithoutDescriptors => {
-                let n = world.any();
-                let pid = world.nodes[n].process.as_pid();
+                let n = cluster.any();
+                let pid = cluster.nodes[n].process.as_pid();
                 let none = Rlimit { current: Some(0), maximum: None };
                 // The maximum stays as it is: it is this process's own.
                 let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
                 let before =
                     prlimit(Some(pid), Resource::Nofile, Rlimit { maximum, ..none }).unwrap();
-                world.proxies[n].close(Who::All);
+                cluster.proxies[n].close(Who::All);
                 tokio::time::sleep(lasts).await;
                 // Connections wait in the kernel, and nobody takes them.
-                let asked = world.nodes[n].send("GET", "/healthz", None);
+                let asked = cluster.nodes[n].send("GET", "/healthz", None);
                 let answered = tokio::time::timeout(Duration::from_millis(100), asked).await;
                 assert!(answered.is_err(), "{answered:?}");
                 prlimit(Some(pid), Resource::Nofile, before).unwrap();
@@ -168,79 +168,79 @@ impl Fault {
             Fault::SubscriptionsKilled | Fault::ConnectionsKilled => {
                 let kind = if self == Fault::SubscriptionsKilled { "pubsub" } else { "normal" };
                 repeat(lasts, again_and_again, async || {
-                    world.redis.ask::<u64>(&["CLIENT", "KILL", "TYPE", kind]).await;
+                    cluster.redis.ask::<u64>(&["CLIENT", "KILL", "TYPE", kind]).await;
                 })
                 .await;
             }
             Fault::RedisFrozen => {
-                world.redis.freeze();
+                cluster.redis.freeze();
                 tokio::time::sleep(lasts).await;
-                world.redis.thaw();
+                cluster.redis.thaw();
             }
             Fault::RedisCrashed => {
-                world.redis.kill();
+                cluster.redis.kill();
                 tokio::time::sleep(lasts).await;
-                world.redis.restart().await;
+                cluster.redis.restart().await;
             }
             Fault::RedisEmptied => {
-                world.redis.kill();
+                cluster.redis.kill();
                 tokio::time::sleep(lasts).await;
-                world.redis.forget();
-                world.redis.restart().await;
+                cluster.redis.forget();
+                cluster.redis.restart().await;
             }
             Fault::RedisFlushed => {
-                world.redis.ask::<String>(&["FLUSHALL"]).await;
+                cluster.redis.ask::<String>(&["FLUSHALL"]).await;
                 tokio::time::sleep(lasts).await;
             }
             Fault::RedisFull => {
-                set(&world.redis, "maxmemory", "1").await;
+                set(&cluster.redis, "maxmemory", "1").await;
                 tokio::time::sleep(lasts).await;
-                set(&world.redis, "maxmemory", "0").await;
+                set(&cluster.redis, "maxmemory", "0").await;
             }
-            Fault::RedisEvicting => evict(&world.redis, lasts).await,
+            Fault::RedisEvicting => evict(&cluster.redis, lasts).await,
             Fault::RedisReadOnly => {
                 let nobody = super::process::free_port().to_string();
-                world.redis.ask::<String>(&["REPLICAOF", "127.0.0.1", &nobody]).await;
+                cluster.redis.ask::<String>(&["REPLICAOF", "127.0.0.1", &nobody]).await;
                 tokio::time::sleep(lasts).await;
-                world.redis.ask::<String>(&["REPLICAOF", "NO", "ONE"]).await;
+                cluster.redis.ask::<String>(&["REPLICAOF", "NO", "ONE"]).await;
             }
             Fault::RedisFailedOver => {
-                world.have_heir().await;
-                let heir = world.heir.as_ref().unwrap().port().to_string();
-                world.redis.ask::<String>(&["FAILOVER", "TO", "127.0.0.1", &heir]).await;
-                super::until("the heir rules", async || {
-                    let info: String = world.redis.ask(&["INFO", "replication"]).await;
+                cluster.have_replica().await;
+                let replica = cluster.replica.as_ref().unwrap().port().to_string();
+                cluster.redis.ask::<String>(&["FAILOVER", "TO", "127.0.0.1", &replica]).await;
+                super::until("the replica is the master", async || {
+                    let info: String = cluster.redis.ask(&["INFO", "replication"]).await;
                     info.contains("role:slave").then_some(())
                 })
                 .await;
-                world.enthrone();
+                cluster.promote();
                 tokio::time::sleep(lasts).await;
             }
             Fault::RedisFailedOverWithLoss => {
-                world.have_heir().await;
-                let heir = world.heir.as_ref().unwrap();
+                cluster.have_replica().await;
+                let replica = cluster.replica.as_ref().unwrap();
                 // It stops to hear from its master, which goes on for a while.
-                heir.ask::<String>(&["REPLICAOF", "NO", "ONE"]).await;
+                replica.ask::<String>(&["REPLICAOF", "NO", "ONE"]).await;
                 tokio::time::sleep(lasts / 2).await;
-                let heirs = heir.port().to_string();
-                world.redis.ask::<String>(&["REPLICAOF", "127.0.0.1", &heirs]).await;
+                let replicas = replica.port().to_string();
+                cluster.redis.ask::<String>(&["REPLICAOF", "127.0.0.1", &replicas]).await;
                 tokio::time::sleep(lasts / 2).await;
-                world.enthrone();
+                cluster.promote();
             }
             Fault::RedisLoading => {
-                let keys: u64 = world.redis.ask(&["DBSIZE"]).await;
+                let keys: u64 = cluster.redis.ask(&["DBSIZE"]).await;
                 // What was rewritten is loaded key by key, and every key can be made to take time.
-                world.redis.ask::<String>(&["BGREWRITEAOF"]).await;
+                cluster.redis.ask::<String>(&["BGREWRITEAOF"]).await;
                 super::until("the file was rewritten", async || {
-                    let info: String = world.redis.ask(&["INFO", "persistence"]).await;
+                    let info: String = cluster.redis.ask(&["INFO", "persistence"]).await;
                     let over = info.contains("aof_rewrite_in_progress:0")
                         && info.contains("aof_rewrite_scheduled:0");
                     over.then_some(())
                 })
                 .await;
-                world.redis.kill();
+                cluster.redis.kill();
                 let delay = lasts.as_micros() as u64 / keys.max(1);
-                assert!(world.redis.restart_slowly(delay).await, "it was not seen loading");
+                assert!(cluster.redis.restart_slowly(delay).await, "it was not seen loading");
             }
             Fault::RedisBusy => {
                 let script = "local now = function() local t = redis.call('TIME') \
@@ -252,78 +252,79 @@ impl Fault {
                 let words = ["EVAL", script, "0", &milliseconds];
                 let refused = async {
                     tokio::time::sleep(lasts / 2).await;
-                    world.redis.try_ask::<String>(&["GET", "x"]).await.unwrap_err().to_string()
+                    cluster.redis.try_ask::<String>(&["GET", "x"]).await.unwrap_err().to_string()
                 };
                 let (_, refusal) =
-                    tokio::join!(world.redis.ask_patiently(patience, &words), refused);
+                    tokio::join!(cluster.redis.ask_patiently(patience, &words), refused);
                 assert!(refusal.contains("BUSY"), "{refusal}");
             }
             Fault::SubscriptionsOverflow => {
-                let before = world.reconnects().await;
+                let before = cluster.reconnects().await;
                 let limit = "client-output-buffer-limit";
-                set(&world.redis, limit, "pubsub 65536 0 0").await;
+                set(&cluster.redis, limit, "pubsub 65536 0 0").await;
                 let flood = "for i = 1, 300 do for n = 1, 3 do redis.call('PUBLISH', \
                              'fantail:{index,}:canary:node-' .. n, string.rep('x', 1000)) end end";
                 repeat(lasts, again_and_again * 3, async || {
-                    world.redis.ask::<redis::Value>(&["EVAL", flood, "0"]).await;
+                    cluster.redis.ask::<redis::Value>(&["EVAL", flood, "0"]).await;
                 })
                 .await;
-                set(&world.redis, limit, "pubsub 33554432 8388608 60").await;
-                assert!(world.reconnects().await >= before + 3.0, "nothing overflowed");
+                set(&cluster.redis, limit, "pubsub 33554432 8388608 60").await;
+                assert!(cluster.reconnects().await >= before + 3.0, "nothing overflowed");
             }
-            Fault::Cut => during(world, lasts, Proxy::cut).await,
-            Fault::BlackHole => during(world, lasts, |proxy| proxy.black_hole(Who::All)).await,
+            Fault::Cut => during(cluster, lasts, Proxy::cut).await,
+            Fault::BlackHole => during(cluster, lasts, |proxy| proxy.black_hole(Who::All)).await,
             Fault::BlackHoleOfOne => {
-                let n = world.any();
-                world.proxies[n].black_hole(Who::All);
+                let n = cluster.any();
+                cluster.proxies[n].black_hole(Who::All);
                 tokio::time::sleep(lasts).await;
-                world.mend();
+                cluster.mend();
             }
-            Fault::DeadConnections => during(world, lasts, |proxy| proxy.freeze(Who::All)).await,
-            Fault::DeadLanes => {
-                during(world, lasts, |proxy| proxy.freeze(Who::Commands)).await;
+            Fault::DeadConnections => during(cluster, lasts, |proxy| proxy.freeze(Who::All)).await,
+            Fault::DeadCommandConnections => {
+                during(cluster, lasts, |proxy| proxy.freeze(Who::Commands)).await;
             }
-            Fault::HalfOpen => during(world, lasts, |proxy| proxy.half_open(Who::All)).await,
+            Fault::HalfOpen => during(cluster, lasts, |proxy| proxy.half_open(Who::All)).await,
             Fault::AnswersLost => {
-                during(world, lasts, |proxy| proxy.one_way(Who::All, Direction::ToNode)).await;
+                during(cluster, lasts, |proxy| proxy.one_way(Who::All, Direction::ToNode)).await;
             }
             Fault::CommandsLost => {
-                during(world, lasts, |proxy| proxy.one_way(Who::All, Direction::ToRedis)).await;
+                during(cluster, lasts, |proxy| proxy.one_way(Who::All, Direction::ToRedis)).await;
             }
             Fault::Slow => {
-                during(world, lasts, |proxy| proxy.slow(Duration::from_millis(50), 50_000)).await;
+                during(cluster, lasts, |proxy| proxy.slow(Duration::from_millis(50), 50_000)).await;
             }
             Fault::Dribble => {
-                during(world, lasts, Proxy::dribble).await;
-                world.close_all(Who::All);
+                during(cluster, lasts, Proxy::dribble).await;
+                cluster.close_all(Who::All);
             }
             Fault::AnnouncementsDropped => {
-                mischief(world, lasts, Mischief::dropping(Channels::All, 0.5)).await;
+                pubsub_faults(cluster, lasts, PubsubFaults::dropping(Channels::All, 0.5)).await;
             }
-            Fault::DeafToTopics => {
-                mischief(world, lasts, Mischief::dropping(Channels::Topics, 1.0)).await;
+            Fault::TopicAnnouncementsDropped => {
+                pubsub_faults(cluster, lasts, PubsubFaults::dropping(Channels::Topics, 1.0)).await;
             }
             Fault::CanariesDropped => {
-                mischief(world, lasts, Mischief::dropping(Channels::Canaries, 1.0)).await;
+                pubsub_faults(cluster, lasts, PubsubFaults::dropping(Channels::Canaries, 1.0))
+                    .await;
             }
             Fault::AnnouncementsDoubled => {
-                mischief(world, lasts, Mischief::duplicating(0.5)).await;
+                pubsub_faults(cluster, lasts, PubsubFaults::duplicating(0.5)).await;
             }
             Fault::AnnouncementsReordered => {
-                mischief(world, lasts, Mischief::reordering(0.5)).await;
+                pubsub_faults(cluster, lasts, PubsubFaults::reordering(0.5)).await;
             }
-            Fault::RudeClients => {
-                let addresses: Vec<_> = world.nodes.iter().map(|node| node.address).collect();
-                let rude = Rude::gather(&addresses, topics).await;
+            Fault::AbusiveClients => {
+                let addresses: Vec<_> = cluster.nodes.iter().map(|node| node.address).collect();
+                let clients = AbusiveClients::gather(&addresses, topics).await;
                 tokio::time::sleep(lasts).await;
-                rude.leave(&addresses, topics).await;
+                clients.leave(&addresses, topics).await;
             }
             Fault::ClocksWrong => {
-                world.set_clock(0, 3_600);
-                world.set_clock(1, -3_600);
+                cluster.set_clock(0, 3_600);
+                cluster.set_clock(1, -3_600);
                 tokio::time::sleep(lasts).await;
                 let mut dates = Vec::new();
-                for node in &world.nodes {
+                for node in &cluster.nodes {
                     dates.push(node.send("GET", "/healthz", None).await.header("date"));
                 }
                 dates.sort();
@@ -332,23 +333,23 @@ impl Fault {
                 hours.dedup();
                 // HTTP never dates back, so the one that is behind shows the time of before.
                 assert!(hours.len() >= 2, "no clock is wrong: {dates:?}");
-                world.set_clock(0, 0);
-                world.set_clock(1, 0);
+                cluster.set_clock(0, 0);
+                cluster.set_clock(1, 0);
             }
         }
     }
 }
 
-async fn during(world: &World, lasts: Duration, begin: impl Fn(&Proxy)) {
-    world.proxies.iter().for_each(begin);
+async fn during(cluster: &FaultCluster, lasts: Duration, begin: impl Fn(&Proxy)) {
+    cluster.proxies.iter().for_each(begin);
     tokio::time::sleep(lasts).await;
-    world.mend();
+    cluster.mend();
 }
 
-async fn mischief(world: &World, lasts: Duration, mischief: Mischief) {
-    world.announcements(mischief);
+async fn pubsub_faults(cluster: &FaultCluster, lasts: Duration, pubsub_faults: PubsubFaults) {
+    cluster.announcements(pubsub_faults);
     tokio::time::sleep(lasts).await;
-    world.mend();
+    cluster.mend();
 }
 
 async fn repeat(lasts: Duration, every: Duration, mut what: impl AsyncFnMut()) {

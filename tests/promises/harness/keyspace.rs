@@ -1,7 +1,7 @@
 //! [`Keyspace`]: the keys of one topic, and what the scripts do to them.
 //!
 //! `log.lua`, `append.lua`, `open.lua` and `read.lua` step by step, for the model (`tests/model`)
-//! and the simulation (`worlds.rs`), which need a log that goes back in time. `keyspaces.rs` runs
+//! and the simulation (`simulation.rs`), which need a log that goes back in time. `script_model_equivalence.rs` runs
 //! both against each other.
 
 use std::collections::VecDeque;

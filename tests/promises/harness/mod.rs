@@ -3,22 +3,22 @@
 //! Everything listens on a free loopback port and is ended by pid when dropped, also by a failing
 //! test.
 
+pub mod abusive_clients;
 pub mod balancer;
 pub mod chromium;
 pub mod client;
 pub mod fault;
-pub mod faulty;
+pub mod fault_cluster;
+pub mod faulty_gateway;
+pub mod faulty_log;
 pub mod h2c;
 pub mod keyspace;
-pub mod liar;
 pub mod nginx;
+pub mod oracle;
 pub mod process;
 pub mod proxy;
-pub mod roamer;
-pub mod rude;
+pub mod reconnecting_client;
 pub mod server;
-pub mod truth;
-pub mod world;
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub use process::{Node, Redis};
 
 /// How long anything may take that is expected to happen. Long, because machines are slow
 /// sometimes; nobody waits for it unless the test is about to fail.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Which log a node runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,9 +106,9 @@ macro_rules! on_both_logs {
 }
 pub(crate) use on_both_logs;
 
-/// Asks again and again until `condition` gives something; panics after [`PATIENCE`].
+/// Asks again and again until `condition` gives something; panics after [`TIMEOUT`].
 pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let result = tokio::time::timeout(PATIENCE, async {
+    let result = tokio::time::timeout(TIMEOUT, async {
         loop {
             if let Some(result) = condition().await {
                 return result;
@@ -119,9 +119,9 @@ pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>)
     result.await.unwrap_or_else(|_| panic!("waited in vain until {what}"))
 }
 
-/// Panics after [`PATIENCE`].
+/// Panics after [`TIMEOUT`].
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
+    tokio::time::timeout(TIMEOUT, future)
         .await
         .unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
@@ -168,7 +168,7 @@ impl Api {
         // A connection of its own for each request: what is tested here is not keep-alive.
         let client = reqwest::Client::builder()
             .pool_max_idle_per_host(0)
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .no_proxy()
             .build()
             .unwrap();
@@ -177,7 +177,7 @@ impl Api {
 
     /// One that keeps its connections, for tests that send thousands of requests.
     pub fn keeping_alive(base: &str) -> Api {
-        let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
+        let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().unwrap();
         Api { base: base.to_owned(), client }
     }
 

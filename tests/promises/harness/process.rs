@@ -261,10 +261,6 @@ impl Redis {
         self.port
     }
 
-    pub fn pid(&self) -> u32 {
-        self.process.as_ref().unwrap().pid()
-    }
-
     /// Starts it again after [`Redis::kill`], on the same port and with its files.
     pub async fn restart(&mut self) {
         assert!(self.launch().await, "redis-server did not start again");

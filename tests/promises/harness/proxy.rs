@@ -5,7 +5,7 @@
 //! repeat and reorder single announcements. What it holds back it does not read either: when the
 //! network heals, what was sent meanwhile arrives late, as retransmitted packets do.
 
-mod mischief;
+mod pubsub_faults;
 mod pump;
 pub mod resp;
 
@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use mischief::{Channels, Mischief};
+pub use pubsub_faults::{Channels, PubsubFaults};
 use pump::Line;
 pub use pump::swallow;
 
@@ -65,7 +65,7 @@ struct Weather {
     held: Vec<(Who, Direction)>,
     slow: Option<Slow>,
     dribbling: bool,
-    mischief: Mischief,
+    pubsub_faults: PubsubFaults,
 }
 
 /// A thin line.
@@ -193,8 +193,8 @@ impl Proxy {
     }
 
     /// What happens to announcements from now on.
-    pub fn announcements(&self, mischief: Mischief) {
-        self.change(|weather| weather.mischief = mischief);
+    pub fn announcements(&self, pubsub_faults: PubsubFaults) {
+        self.change(|weather| weather.pubsub_faults = pubsub_faults);
     }
 
     /// The name leads to another Redis from now on; open connections stay where they are.

@@ -1,12 +1,12 @@
 //! [`Server`]: one topic's log in a Redis that can go back in time, by the rules of the scripts,
-//! and what has [truly](super::truth) happened to it.
+//! and what has [truly](super::oracle) happened to it.
 
 use bytes::Bytes;
 use fantail::entry::Entry;
 use fantail::position::{Epoch, Lineage, Position};
 
 use super::keyspace::{Key, Keyspace};
-use super::truth::{Moment, Truth};
+use super::oracle::{LogEvent, Oracle};
 
 /// One topic in a Redis process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -14,11 +14,11 @@ pub struct Server {
     pub keys: Keyspace,
     reign: u64,
     /// What has truly happened to this log.
-    pub tip: Moment,
+    pub tip: LogEvent,
 }
 
 impl Server {
-    pub fn new(tip: Moment) -> Server {
+    pub fn new(tip: LogEvent) -> Server {
         Server { keys: Keyspace::default(), reign: 0, tip }
     }
 
@@ -32,16 +32,16 @@ impl Server {
         Server { reign: 0, ..self.clone() }
     }
 
-    pub fn flush(&mut self, truth: &mut Truth) {
+    pub fn flush(&mut self, oracle: &mut Oracle) {
         self.keys = Keyspace::default();
-        self.tip = truth.anew();
+        self.tip = oracle.anew();
     }
 
-    pub fn lose(&mut self, key: Key, truth: &mut Truth) {
+    pub fn lose(&mut self, key: Key, oracle: &mut Oracle) {
         self.keys.lose(key);
         if self.keys.meta.is_none() {
             let left = self.keys.entries(0, u64::MAX).map(|entry| entry.position.epoch);
-            truth.forget_all_but(&left.collect::<Vec<_>>());
+            oracle.forget_all_but(&left.collect::<Vec<_>>());
         }
     }
 
@@ -56,36 +56,36 @@ impl Server {
     }
 
     /// Finds the epoch, or begins one. Says whether one began.
-    pub fn begin(&mut self, truth: &mut Truth) -> bool {
+    pub fn begin(&mut self, oracle: &mut Oracle) -> bool {
         let is_left = self.keys.seq.is_some() || self.keys.log.is_some();
-        let epoch = truth.next_epoch();
+        let epoch = oracle.next_epoch();
         let began = self.keys.open(self.reign, epoch);
         if began {
             if !is_left {
-                self.tip = truth.anew();
+                self.tip = oracle.anew();
             }
-            self.tip = truth.begin(self.tip, epoch);
+            self.tip = oracle.begin(self.tip, epoch);
         }
         began
     }
 
     /// Finds the log, or makes it.
-    pub fn open(&mut self, truth: &mut Truth) -> Lineage {
-        self.begin(truth);
+    pub fn open(&mut self, oracle: &mut Oracle) -> Lineage {
+        self.begin(oracle);
         self.keys.lineage().expect("it is there now")
     }
 
-    /// Appends an entry; `milliseconds` are made of what it is in truth.
+    /// Appends an entry; `milliseconds` are made of what it is in oracle.
     pub fn append(
         &mut self,
-        truth: &mut Truth,
+        oracle: &mut Oracle,
         entries_max: usize,
-        milliseconds: impl FnOnce(Moment) -> u64,
+        milliseconds: impl FnOnce(LogEvent) -> u64,
         json: bool,
         rest: Bytes,
     ) -> Entry {
-        let Lineage { epoch, head, .. } = self.open(truth);
-        self.tip = truth.append(self.tip, Position { seq: head + 1, epoch });
+        let Lineage { epoch, head, .. } = self.open(oracle);
+        self.tip = oracle.append(self.tip, Position { seq: head + 1, epoch });
         self.keys.append(entries_max, milliseconds(self.tip), json, rest)
     }
 }

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::watch;
 
-use super::mischief::Held;
+use super::pubsub_faults::Held;
 use super::resp::{announced_on, texts, value_length};
 use super::{Direction, Kind, Shared, Stroke, Who};
 
@@ -115,10 +115,10 @@ impl Line {
                 self.passable(direction).await;
                 match announced_on(value) {
                     Some(channel) if direction == Direction::ToNode => {
-                        let mischief = self.shared.weather.borrow().mischief;
+                        let pubsub_faults = self.shared.weather.borrow().pubsub_faults;
                         let sent = self
                             .shared
-                            .random(|random| held.pass(value, &channel, &mischief, random));
+                            .random(|random| held.pass(value, &channel, &pubsub_faults, random));
                         self.send(&sent, &mut to).await?;
                     }
                     _ => self.send(value, &mut to).await?,
