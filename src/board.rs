@@ -188,7 +188,7 @@ impl fmt::Display for Title {
 
 /// Why a command cannot be carried out. Nothing has changed then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum BoardError {
     /// No board has this id.
     NoSuchBoard,
     /// No list has this id.
@@ -207,18 +207,18 @@ pub enum Refusal {
     TooManyBoards,
 }
 
-impl Refusal {
+impl BoardError {
     /// The word by which Lua scripts name it.
-    pub(crate) fn from_word(word: &str) -> Option<Refusal> {
+    pub(crate) fn from_word(word: &str) -> Option<BoardError> {
         Some(match word {
-            "no_such_board" => Refusal::NoSuchBoard,
-            "no_such_list" => Refusal::NoSuchList,
-            "no_such_task" => Refusal::NoSuchTask,
-            "board_exists" => Refusal::BoardExists,
-            "list_exists" => Refusal::ListExists,
-            "list_elsewhere" => Refusal::ListElsewhere,
-            "board_full" => Refusal::BoardFull,
-            "too_many_boards" => Refusal::TooManyBoards,
+            "no_such_board" => BoardError::NoSuchBoard,
+            "no_such_list" => BoardError::NoSuchList,
+            "no_such_task" => BoardError::NoSuchTask,
+            "board_exists" => BoardError::BoardExists,
+            "list_exists" => BoardError::ListExists,
+            "list_elsewhere" => BoardError::ListElsewhere,
+            "board_full" => BoardError::BoardFull,
+            "too_many_boards" => BoardError::TooManyBoards,
             _ => return None,
         })
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::entry::{Entry, Event};
-use crate::position::{Lineage, Position, Verdict};
+use crate::position::{LogHistory, Position, Verdict};
 use crate::topic::Topic;
 
 /// A comment in silence, so that proxies and browsers know the stream lives. No blank line
@@ -267,14 +267,14 @@ pub struct Reset {
 
 impl Reset {
     /// Tells that `from`, as the client said it, cannot be continued in the log of `topic`.
-    pub fn new(topic: &str, reason: ResetReason, from: String, lineage: &Lineage) -> Reset {
-        let any = lineage.oldest <= lineage.head;
+    pub fn new(topic: &str, reason: ResetReason, from: String, history: &LogHistory) -> Reset {
+        let any = history.oldest <= history.head;
         Reset {
             topic: topic.to_owned(),
             reason,
             from,
-            oldest: any.then(|| lineage.at(lineage.oldest).to_string()),
-            head: lineage.at(lineage.head).to_string(),
+            oldest: any.then(|| history.at(history.oldest).to_string()),
+            head: history.at(history.head).to_string(),
         }
     }
 }

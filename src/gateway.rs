@@ -21,7 +21,7 @@ use crate::http::{self, App};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::RedisLog;
-use crate::log::{Health, Heard, Log, Probe, Registry, Retention};
+use crate::log::{Health, Log, Notification, Probe, Registry, Retention};
 use crate::reactor::Reactors;
 use crate::relay::Relay;
 use crate::replay::Replays;
@@ -55,13 +55,13 @@ struct Backend {
     boards: Arc<dyn Boards>,
     registry: Arc<dyn Registry>,
     probe: Arc<dyn Probe>,
-    heard: mpsc::Receiver<Heard>,
+    heard: mpsc::Receiver<Notification>,
 }
 
 impl Backend {
     fn of<B: Log + Boards + Registry + Probe>(
         backend: Arc<B>,
-        heard: mpsc::Receiver<Heard>,
+        heard: mpsc::Receiver<Notification>,
     ) -> Backend {
         Backend {
             log: backend.clone(),

@@ -133,20 +133,20 @@ fn changed(status: StatusCode, changed: Changed) -> Response {
         let json = HeaderValue::from_static("application/json");
         (status, [(header::CONTENT_TYPE, json)], changed.answer).into_response()
     };
-    tell_position(&mut response, changed.position);
-    tell_before(&mut response, changed.before);
+    set_last_event_id(&mut response, changed.position);
+    set_replayed(&mut response, changed.replayed);
     response
 }
 
 /// Says that this answer was given before, to the same request with the same idempotency key.
-fn tell_before(response: &mut Response, before: bool) {
-    if before {
+fn set_replayed(response: &mut Response, replayed: bool) {
+    if replayed {
         response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
 }
 
 /// Puts a position into the `Last-Event-ID` header of a response.
-fn tell_position(response: &mut Response, position: Position) {
+fn set_last_event_id(response: &mut Response, position: Position) {
     if let Ok(id) = HeaderValue::from_str(&position.to_string()) {
         response.headers_mut().insert(LAST_EVENT_ID, id);
     }

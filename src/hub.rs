@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::frame::Frame;
-use crate::position::{Lineage, Position};
+use crate::position::{LogHistory, Position};
 use crate::topic::Topic;
 use tail::{After, Fed, Tail};
 
@@ -213,7 +213,7 @@ impl Hub {
     }
 
     /// Opens a topic, or renews one whose log was made anew, and wakes its watchers.
-    pub fn open(&self, topic: &HubTopic, lineage: Lineage, has_state: bool) {
+    pub fn open(&self, topic: &HubTopic, history: LogHistory, has_state: bool) {
         let mut state = topic.state();
         if state.swept {
             return;
@@ -223,19 +223,19 @@ impl Hub {
         state.renewals += 1;
         match &mut state.tail {
             Some(tail) => {
-                self.account(tail, |tail| tail.renew(lineage, Vec::new()));
+                self.account(tail, |tail| tail.renew(history, Vec::new()));
             }
-            None => state.tail = Some(Tail::new(lineage)),
+            None => state.tail = Some(Tail::new(history)),
         }
         wake(state);
     }
 
     /// Gives a topic what was read from its log and wakes its watchers. Says whether the log had
     /// more.
-    pub fn renew(&self, topic: &HubTopic, lineage: Lineage, read: Vec<Frame>) -> bool {
+    pub fn renew(&self, topic: &HubTopic, history: LogHistory, read: Vec<Frame>) -> bool {
         let mut state = topic.state();
         let Some(tail) = &mut state.tail else { return false };
-        let more = self.account(tail, |tail| tail.renew(lineage, read));
+        let more = self.account(tail, |tail| tail.renew(history, read));
         state.renewals += 1;
         wake(state);
         more

@@ -25,13 +25,13 @@ use tokio::sync::mpsc;
 
 use crate::entry::{Entry, Event};
 use crate::frame::Frame;
-use crate::position::{Epoch, Lineage, Position};
+use crate::position::{Epoch, LogHistory, Position};
 use crate::topic::Topic;
 
 pub use conditions::{Conditions, IdempotencyKey, IdempotencyKeyError};
 
 /// How many announcements may wait for the relay. When more do, the rest is dropped and
-/// [`Heard::Missed`] tells the relay to compare heads: a bound without a silent loss.
+/// [`Notification::MaybeLost`] tells the relay to compare heads: a bound without a silent loss.
 pub const INBOX_ENTRIES_MAX: usize = 8_192;
 
 /// Frames from this size on, in bytes, may only take a small part of the inbox, so that it is
@@ -48,11 +48,11 @@ pub const READ_BYTES_MAX: usize = 1 << 20;
 
 /// What the relay hears from a log.
 #[derive(Debug)]
-pub enum Heard {
+pub enum Notification {
     /// An entry was appended to a topic. May come twice, late, or not at all.
     Entry(Topic, Frame),
     /// Announcements may have been lost: compare all heads.
-    Missed,
+    MaybeLost,
 }
 
 /// Where events were appended.
@@ -61,14 +61,14 @@ pub struct Appended {
     /// The position of the last one; the others are right before it.
     pub last: Position,
     /// Whether that happened before, when the same request came with the same idempotency key.
-    pub before: bool,
+    pub replayed: bool,
 }
 
 /// A stretch of a log, read in one atomic step.
 #[derive(Debug, Clone)]
 pub struct Page {
     /// The log at the moment of reading.
-    pub lineage: Lineage,
+    pub history: LogHistory,
     /// Entries in order, without a hole.
     pub entries: Vec<Entry>,
 }
@@ -77,7 +77,7 @@ pub struct Page {
 #[derive(Debug, Clone)]
 pub struct Opened {
     /// The log at the moment of opening.
-    pub lineage: Lineage,
+    pub history: LogHistory,
     /// Whether the topic has a state beside its log (see [`Snapshots`]).
     pub has_state: bool,
 }
@@ -108,23 +108,23 @@ pub enum LogError {
     /// Not done, and surely not: the log cannot be reached or does not accept writes now.
     Unavailable(String),
     /// Perhaps done: the answer did not come in time.
-    Unanswered(String),
+    OutcomeUnknown(String),
     /// Not done: events of this type come from changes of the topic's state alone.
     ReservedEventType,
     /// Not done: the head is here, and not where [`Conditions::if_match`] wants it.
-    HeadMoved(Position),
+    PreconditionFailed(Position),
     /// Not done: the idempotency key belongs to another request.
-    OtherRequest,
+    KeyReused,
 }
 
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LogError::Unavailable(reason) => write!(f, "the log is unavailable: {reason}"),
-            LogError::Unanswered(reason) => write!(f, "the log did not answer: {reason}"),
+            LogError::OutcomeUnknown(reason) => write!(f, "the log did not answer: {reason}"),
             LogError::ReservedEventType => f.write_str("the event type is reserved"),
-            LogError::HeadMoved(head) => write!(f, "the head of the log is {head}"),
-            LogError::OtherRequest => f.write_str("the idempotency key is of another request"),
+            LogError::PreconditionFailed(head) => write!(f, "the head of the log is {head}"),
+            LogError::KeyReused => f.write_str("the idempotency key is of another request"),
         }
     }
 }
@@ -133,7 +133,7 @@ impl std::error::Error for LogError {}
 
 /// Named, ordered, append-only logs.
 ///
-/// After any `Err` but [`LogError::Unanswered`] nothing has changed.
+/// After any `Err` but [`LogError::OutcomeUnknown`] nothing has changed.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
     /// Appends events (at least one), in order and as one atomic step, and announces them. When it
@@ -152,13 +152,13 @@ pub trait Log: Send + Sync + 'static {
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError>;
 
     /// Reads the entries with a seq in `after + 1 ..= through` that are still retained, at most
-    /// [`READ_ENTRIES_MAX`] and about [`READ_BYTES_MAX`], together with the lineage at the same
+    /// [`READ_ENTRIES_MAX`] and about [`READ_BYTES_MAX`], together with the history at the same
     /// moment. `None` if the topic has no log.
     async fn read(&self, topic: &Topic, after: u64, through: u64)
     -> Result<Option<Page>, LogError>;
 
     /// What the topic's log is now, without any of its entries. `None` if the topic has no log.
-    async fn lineage(&self, topic: &Topic) -> Result<Option<Lineage>, LogError>;
+    async fn history(&self, topic: &Topic) -> Result<Option<LogHistory>, LogError>;
 
     /// Epoch and head of each of `topics`, `None` for those without a log. Cheap: meant to be
     /// asked for all subscribed topics every few seconds.
@@ -221,34 +221,34 @@ pub trait Probe: Send + Sync + 'static {
 
 /// The sending end of a relay's inbox.
 #[derive(Debug)]
-pub(crate) struct Announcer {
-    inbox: mpsc::Sender<Heard>,
+pub(crate) struct Notifier {
+    inbox: mpsc::Sender<Notification>,
     /// Something was dropped since the relay was last told so.
     missed: AtomicBool,
 }
 
-impl Announcer {
-    pub(crate) fn new() -> (Announcer, mpsc::Receiver<Heard>) {
-        let (inbox, heard) = mpsc::channel(INBOX_ENTRIES_MAX);
-        (Announcer { inbox, missed: AtomicBool::new(false) }, heard)
+impl Notifier {
+    pub(crate) fn new() -> (Notifier, mpsc::Receiver<Notification>) {
+        let (inbox, notifications) = mpsc::channel(INBOX_ENTRIES_MAX);
+        (Notifier { inbox, missed: AtomicBool::new(false) }, notifications)
     }
 
     /// Passes on what was heard, or remembers that it could not. If nothing is announced after
     /// a drop, the relay's audit of heads finds it.
-    pub(crate) fn announce(&self, topic: Topic, frame: Frame) {
+    pub(crate) fn notify(&self, topic: Topic, frame: Frame) {
         if self.missed.load(Ordering::Acquire) {
-            self.missed();
+            self.maybe_lost();
         }
         let waiting = self.inbox.max_capacity() - self.inbox.capacity();
         let too_much = frame.size() >= LARGE_FRAME_BYTES && waiting >= LARGE_FRAMES_MAX;
-        if too_much || self.inbox.try_send(Heard::Entry(topic, frame)).is_err() {
+        if too_much || self.inbox.try_send(Notification::Entry(topic, frame)).is_err() {
             self.missed.store(true, Ordering::Release);
         }
     }
 
     /// Tells the relay that announcements may have been lost.
-    pub(crate) fn missed(&self) {
-        let told = self.inbox.try_send(Heard::Missed).is_ok();
+    pub(crate) fn maybe_lost(&self) {
+        let told = self.inbox.try_send(Notification::MaybeLost).is_ok();
         self.missed.store(!told, Ordering::Release);
     }
 }

@@ -1,7 +1,7 @@
 //! [`Position`], [`Epoch`] and [`Cursor`]: where in a log a reader stands, and how it says so.
 //!
 //! A position is what a browser gets as the SSE `id:` and gives back as `Last-Event-ID`, to any
-//! node, after any fault. [`Lineage`] is what the log knows of its own past; together they decide
+//! node, after any fault. [`LogHistory`] is what the log knows of its own past; together they decide
 //! whether something was lost, with nobody's memory needed (design §5).
 
 use std::fmt;
@@ -12,8 +12,8 @@ use crate::topic::Topic;
 /// The largest sequence number we read: what a Lua number and a JavaScript number hold exactly.
 pub const SEQ_MAX: u64 = (1 << 53) - 1;
 
-/// How many past reigns of one log are remembered; the position of an older one counts as unknown.
-pub const REIGNS_MAX: usize = 16;
+/// How many past epochs of one log are remembered; a position of an older one counts as unknown.
+pub const EPOCHS_MAX: usize = 16;
 
 /// One incarnation of a log: 4 to 8 characters `0-9a-z`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,7 +23,7 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// A new epoch, drawn at random: with six characters, two reigns of one log meet with a
+    /// A new epoch, drawn at random: with six characters, two epochs of one log meet with a
     /// chance of one in two thousand million.
     pub fn random() -> Epoch {
         let text: [u8; 6] =
@@ -115,7 +115,7 @@ impl std::error::Error for PositionError {}
 
 /// Where a client says it stands in one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claim {
+pub enum ResumePoint {
     /// An exact position.
     Position(Position),
     /// A bare number: that many entries, in whatever epoch is current.
@@ -130,79 +130,81 @@ const UNREADABLE_CHARACTERS_MAX: usize = 64;
 /// Stands for what cannot be told back as it was. No name and no position has it.
 const UNREADABLE_MARK: char = '{';
 
-impl Claim {
+impl ResumePoint {
     /// The text goes back to the client as an id, so that one that drops before its reset is told
     /// again: it must stay one line, and must stay unreadable.
-    fn unreadable(text: &str) -> Claim {
+    fn unreadable(text: &str) -> ResumePoint {
         let harmless = |c: char| if c.is_control() { UNREADABLE_MARK } else { c };
-        Claim::Unreadable(text.chars().map(harmless).take(UNREADABLE_CHARACTERS_MAX).collect())
+        ResumePoint::Unreadable(
+            text.chars().map(harmless).take(UNREADABLE_CHARACTERS_MAX).collect(),
+        )
     }
 }
 
-impl fmt::Display for Claim {
+impl fmt::Display for ResumePoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Claim::Position(position) => position.fmt(f),
-            Claim::Seq(seq) => seq.fmt(f),
-            Claim::Unreadable(text) => f.write_str(text),
+            ResumePoint::Position(position) => position.fmt(f),
+            ResumePoint::Seq(seq) => seq.fmt(f),
+            ResumePoint::Unreadable(text) => f.write_str(text),
         }
     }
 }
 
-/// What a `Last-Event-ID` claims about several topics.
+/// Where a `Last-Event-ID` says that a client stands in several topics.
 ///
 /// For one topic its text is the position; for several, `board-1:42-k3f9,board-2:17-c01d`.
-/// Reading never fails: what cannot be read becomes a claim that leads to a reset, because a
+/// Reading never fails: what cannot be read becomes a point that leads to a reset, because a
 /// refused `EventSource` would give up for ever (promise 6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    claims: Vec<(Topic, Claim)>,
-    /// Holds for every requested topic that has no claim of its own.
-    rest: Option<Claim>,
+    points: Vec<(Topic, ResumePoint)>,
+    /// Holds for every requested topic that has no point of its own.
+    rest: Option<ResumePoint>,
 }
 
 impl Cursor {
     /// Reads the text of a cursor for a stream of `topics`.
     pub fn read(text: &str, topics: &[Topic]) -> Cursor {
-        let plain = |claim| Cursor { claims: Vec::new(), rest: Some(claim) };
+        let plain = |point| Cursor { points: Vec::new(), rest: Some(point) };
         if let [_] = topics {
             if let Ok(position) = text.parse() {
-                return plain(Claim::Position(position));
+                return plain(ResumePoint::Position(position));
             }
             if let Ok(seq) = parse_seq(text) {
-                return plain(Claim::Seq(seq));
+                return plain(ResumePoint::Seq(seq));
             }
         }
         let unreadable = || match topics {
-            [_] if text.len() <= UNREADABLE_CHARACTERS_MAX => plain(Claim::unreadable(text)),
+            [_] if text.len() <= UNREADABLE_CHARACTERS_MAX => plain(ResumePoint::unreadable(text)),
             // Cut short, or put into a cursor of several, it could become readable: by its own
             // separators, or because each topic's part is a position.
             _ => {
                 let mark = UNREADABLE_MARK.to_string();
                 let text = text.replace([',', ':'], &mark);
-                plain(Claim::unreadable(&format!("{mark}{text}")))
+                plain(ResumePoint::unreadable(&format!("{mark}{text}")))
             }
         };
-        let mut claims = Vec::new();
+        let mut points = Vec::new();
         for part in text.split(',') {
             // Names may contain `:`, positions may not: the last one divides.
             let Some((name, position)) = part.rsplit_once(':') else { return unreadable() };
             let Ok(topic) = Topic::new(name) else { return unreadable() };
             if topics.contains(&topic) {
-                let claim = match position.parse() {
-                    Ok(position) => Claim::Position(position),
-                    Err(_) => Claim::unreadable(position),
+                let point = match position.parse() {
+                    Ok(position) => ResumePoint::Position(position),
+                    Err(_) => ResumePoint::unreadable(position),
                 };
-                claims.push((topic, claim));
+                points.push((topic, point));
             }
         }
-        Cursor { claims, rest: None }
+        Cursor { points, rest: None }
     }
 
-    /// The claim for `topic`; `None` where the cursor does not know the topic (a board that was
+    /// Where to resume `topic`; `None` where the cursor does not know the topic (a board that was
     /// added to the page since then starts now).
-    pub fn claim(&self, topic: &Topic) -> Option<&Claim> {
-        let own = self.claims.iter().find(|(name, _)| name == topic).map(|(_, claim)| claim);
+    pub fn resume_point(&self, topic: &Topic) -> Option<&ResumePoint> {
+        let own = self.points.iter().find(|(name, _)| name == topic).map(|(_, point)| point);
         own.or(self.rest.as_ref())
     }
 }
@@ -224,18 +226,18 @@ pub fn write_cursor<'a, P: fmt::Display>(
 /// What a log knows of itself: its current epoch, how far the earlier ones reached, and what it
 /// still holds. Every judgement about a position needs this and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Lineage {
+pub struct LogHistory {
     /// The current incarnation.
     pub epoch: Epoch,
     /// Earlier incarnations, newest first, each with the last seq of it that this log holds.
-    pub past: Vec<(Epoch, u64)>,
+    pub past_epochs: Vec<(Epoch, u64)>,
     /// Seq of the newest entry; 0 while the log is empty.
     pub head: u64,
     /// Seq of the oldest entry that can still be read; `head + 1` when none can.
     pub oldest: u64,
 }
 
-/// What a [`Lineage`] says about a position.
+/// What a [`LogHistory`] says about a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It belongs to this log's past, and everything after it can still be read.
@@ -246,19 +248,19 @@ pub enum Verdict {
     Lost,
 }
 
-impl Lineage {
+impl LogHistory {
     /// The last seq of `epoch` that this log holds; `None` for an epoch it does not know.
-    pub fn end_of(&self, epoch: Epoch) -> Option<u64> {
+    pub fn last_seq_of(&self, epoch: Epoch) -> Option<u64> {
         if epoch == self.epoch {
             return Some(self.head);
         }
-        self.past.iter().find(|(past, _)| *past == epoch).map(|&(_, end)| end)
+        self.past_epochs.iter().find(|(past, _)| *past == epoch).map(|&(_, end)| end)
     }
 
-    /// Judges a position (design §5). Final only if this lineage was read after the position was
+    /// Judges a position (design §5). Final only if this history was read after the position was
     /// handed out: an older one can be behind.
     pub fn judge(&self, position: Position) -> Verdict {
-        match self.end_of(position.epoch) {
+        match self.last_seq_of(position.epoch) {
             Some(end) if position.seq > end => Verdict::Lost,
             None => Verdict::Lost,
             Some(_) if position.seq + 1 < self.oldest => Verdict::Trimmed,
@@ -268,8 +270,9 @@ impl Lineage {
 
     /// Whether the newest entry is the one at `position`, which may be of an earlier epoch that no
     /// entry followed.
-    pub fn stands_at(&self, position: Position) -> bool {
-        position.seq == self.head && self.end_of(position.epoch).is_some_and(|end| end >= self.head)
+    pub fn is_head(&self, position: Position) -> bool {
+        position.seq == self.head
+            && self.last_seq_of(position.epoch).is_some_and(|end| end >= self.head)
     }
 
     /// The place at `seq`, in the current epoch.
@@ -315,7 +318,7 @@ mod tests {
             let text = write_cursor(positions.iter().map(|(topic, &position)| (topic, position)));
             let cursor = Cursor::read(&text, &topics);
             for (topic, position) in positions {
-                prop_assert_eq!(cursor.claim(&topic), Some(&Claim::Position(position)));
+                prop_assert_eq!(cursor.resume_point(&topic), Some(&ResumePoint::Position(position)));
             }
         }
 
@@ -326,16 +329,16 @@ mod tests {
             let topics = [Topic::new("a").unwrap(), Topic::new("b").unwrap()];
             let topics = if several { &topics[..] } else { &topics[..1] };
             let cursor = Cursor::read(&text, topics);
-            let told = topics.iter().filter_map(|topic| Some((topic, cursor.claim(topic)?)));
+            let told = topics.iter().filter_map(|topic| Some((topic, cursor.resume_point(topic)?)));
             let again = match topics {
-                [only] => cursor.claim(only).map(ToString::to_string).unwrap_or_default(),
+                [only] => cursor.resume_point(only).map(ToString::to_string).unwrap_or_default(),
                 _ => write_cursor(told.clone()),
             };
             prop_assert!(!again.chars().any(char::is_control), "{again:?}");
-            for (topic, claim) in told {
-                if matches!(claim, Claim::Unreadable(_)) {
-                    let claim = Cursor::read(&again, topics).claim(topic).cloned();
-                    prop_assert!(matches!(claim, Some(Claim::Unreadable(_))), "{again:?}");
+            for (topic, point) in told {
+                if matches!(point, ResumePoint::Unreadable(_)) {
+                    let point = Cursor::read(&again, topics).resume_point(topic).cloned();
+                    prop_assert!(matches!(point, Some(ResumePoint::Unreadable(_))), "{again:?}");
                 }
             }
         }
@@ -349,21 +352,21 @@ mod tests {
 
         #[test]
         fn a_lineage_judges_as_the_history_it_stands_for(
-            // Reigns as (entries that survived, entries lost at their end), oldest first.
-            reigns in proptest::collection::vec((0..20_u64, 0..5_u64), 1..10),
+            // Epochs as (entries that survived, entries lost at their end), oldest first.
+            ended_epochs in proptest::collection::vec((0..20_u64, 0..5_u64), 1..10),
             trimmed in 0..30_u64,
         ) {
             let name = |n: usize| epoch(&format!("e{n:03}"));
             let mut head = 0;
             let mut ends = Vec::new();
-            for (n, &(kept, lost)) in reigns.iter().enumerate() {
-                let last = n + 1 == reigns.len();
+            for (n, &(kept, lost)) in ended_epochs.iter().enumerate() {
+                let last = n + 1 == ended_epochs.len();
                 head += kept;
                 ends.push((name(n), head, if last { 0 } else { lost }));
             }
             let oldest = trimmed.min(head) + 1;
-            let past = ends.iter().rev().skip(1).map(|&(epoch, end, _)| (epoch, end)).collect();
-            let lineage = Lineage { epoch: ends[ends.len() - 1].0, past, head, oldest };
+            let past_epochs = ends.iter().rev().skip(1).map(|&(epoch, end, _)| (epoch, end)).collect();
+            let history = LogHistory { epoch: ends[ends.len() - 1].0, past_epochs, head, oldest };
             for (epoch, end, lost) in ends {
                 for seq in 0..=end + lost {
                     let expected = if seq > end {
@@ -373,11 +376,11 @@ mod tests {
                     } else {
                         Verdict::Continues
                     };
-                    prop_assert_eq!(lineage.judge(Position { seq, epoch }), expected);
+                    prop_assert_eq!(history.judge(Position { seq, epoch }), expected);
                 }
             }
             prop_assert_eq!(
-                lineage.judge(Position { seq: 0, epoch: epoch("zzzz") }), Verdict::Lost
+                history.judge(Position { seq: 0, epoch: epoch("zzzz") }), Verdict::Lost
             );
         }
     }
@@ -407,18 +410,21 @@ mod tests {
     #[test]
     fn a_bare_number_is_a_claim_for_a_single_topic_only() {
         let topics = [Topic::new("a").unwrap(), Topic::new("b").unwrap()];
-        assert_eq!(Cursor::read("42", &topics[..1]).claim(&topics[0]), Some(&Claim::Seq(42)));
+        assert_eq!(
+            Cursor::read("42", &topics[..1]).resume_point(&topics[0]),
+            Some(&ResumePoint::Seq(42))
+        );
         let several = Cursor::read("42", &topics);
-        assert_eq!(several.claim(&topics[0]), Some(&Claim::Unreadable("{42".into())));
-        assert_eq!(several.claim(&topics[1]), Some(&Claim::Unreadable("{42".into())));
+        assert_eq!(several.resume_point(&topics[0]), Some(&ResumePoint::Unreadable("{42".into())));
+        assert_eq!(several.resume_point(&topics[1]), Some(&ResumePoint::Unreadable("{42".into())));
     }
 
     #[test]
     fn a_topic_the_cursor_does_not_know_has_no_claim() {
         let topics = [Topic::new("a").unwrap(), Topic::new("b").unwrap()];
         let cursor = Cursor::read("a:42-k3f9,gone:7-k3f9", &topics);
-        assert!(matches!(cursor.claim(&topics[0]), Some(Claim::Position(_))));
-        assert_eq!(cursor.claim(&topics[1]), None);
+        assert!(matches!(cursor.resume_point(&topics[0]), Some(ResumePoint::Position(_))));
+        assert_eq!(cursor.resume_point(&topics[1]), None);
     }
 
     #[test]

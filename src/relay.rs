@@ -1,6 +1,6 @@
 //! [`Relay`]: follow the log, repair gaps, audit heads, feed the [`Hub`].
 //!
-//! It hears [announcements](crate::log::Heard) and gives each frame to its topic's tail if it is
+//! It hears [announcements](crate::log::Notification) and gives each frame to its topic's tail if it is
 //! the next one. Whatever is not so simple is a *repair*: read the log from the tail's head on and
 //! feed that. Opening a topic, a gap, a new epoch, a lost subscription and a flushed log are all
 //! the same repair. While one runs, what is announced for its topic is parked, so that nothing is
@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::frame::Frame;
 use crate::hub::tail::Fed;
 use crate::hub::{Hub, HubTopic};
-use crate::log::{Heard, Log, LogError};
+use crate::log::{Log, LogError, Notification};
 use crate::position::{Epoch, Position};
 use crate::telemetry::metric;
 use crate::topic::Topic;
@@ -77,7 +77,7 @@ impl Relay {
     }
 
     /// Follows the log until `heard` ends.
-    pub async fn run(self: Arc<Relay>, heard: mpsc::Receiver<Heard>) {
+    pub async fn run(self: Arc<Relay>, heard: mpsc::Receiver<Notification>) {
         // In a fixed order, here and below, so that a simulated world can be played again.
         tokio::select! {
             biased;
@@ -92,15 +92,15 @@ impl Relay {
         self.repair(topic, None);
     }
 
-    async fn listen(self: &Arc<Relay>, mut heard: mpsc::Receiver<Heard>) {
+    async fn listen(self: &Arc<Relay>, mut heard: mpsc::Receiver<Notification>) {
         while let Some(heard) = heard.recv().await {
             match heard {
-                Heard::Entry(topic, frame) => {
+                Notification::Entry(topic, frame) => {
                     if let Some(topic) = self.hub.get(&topic) {
                         self.hear(&topic, frame);
                     }
                 }
-                Heard::Missed => {
+                Notification::MaybeLost => {
                     self.audit_now.notify_one();
                     self.missed.send_replace(());
                 }
@@ -315,7 +315,7 @@ impl Relay {
             };
             let Some(page) = page else {
                 let opened = self.log.open(topic.name()).await?;
-                self.hub.open(topic, opened.lineage, opened.has_state);
+                self.hub.open(topic, opened.history, opened.has_state);
                 return Ok(());
             };
             let read: Vec<Frame> = page.entries.iter().map(Frame::new).collect();
@@ -323,7 +323,7 @@ impl Relay {
             metric::repaired(read.len());
             // Without progress there is nothing more to read: the rest was trimmed meanwhile and
             // the next round would see the same.
-            if !self.hub.renew(topic, page.lineage, read) || !progress {
+            if !self.hub.renew(topic, page.history, read) || !progress {
                 return Ok(());
             }
         }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::entry::Entry;
 use crate::frame::Frame;
 use crate::log::{Log, LogError, READ_ENTRIES_MAX, Snapshot, Snapshots};
-use crate::position::{Lineage, Position, Verdict};
+use crate::position::{LogHistory, Position, Verdict};
 use crate::telemetry::metric;
 use crate::topic::Topic;
 
@@ -36,7 +36,7 @@ pub struct Replays {
     log: Arc<dyn Log>,
     snapshots: Arc<dyn Snapshots>,
     pages: Shared<(Topic, u64), Option<Arc<ReplayPage>>>,
-    lineages: Shared<Topic, Option<Lineage>>,
+    histories: Shared<Topic, Option<LogHistory>>,
     states: Shared<Topic, Option<Snapshot>>,
     reads: Semaphore,
 }
@@ -44,7 +44,7 @@ pub struct Replays {
 /// A stretch of a log as frames.
 pub struct ReplayPage {
     /// The log at the moment of reading.
-    pub lineage: Lineage,
+    pub history: LogHistory,
     /// Frames in order, without a hole.
     pub frames: Vec<Frame>,
 }
@@ -56,7 +56,7 @@ impl Replays {
             log,
             snapshots,
             pages: Shared::new(PAGES_MAX),
-            lineages: Shared::new(PAGES_MAX),
+            histories: Shared::new(PAGES_MAX),
             states: Shared::new(STATES_MAX),
             reads: Semaphore::new(READS_MAX),
         }
@@ -65,7 +65,7 @@ impl Replays {
     /// A page of entries around `position`: either read after this call began, or some time
     /// before, but then it has the entry after the position, and is of the incarnation of the log
     /// that the topic's tail is following, no further than that (`tail_head`). Judge the position
-    /// by the page's lineage before anything else. `None` if the topic has no log.
+    /// by the page's history before anything else. `None` if the topic has no log.
     pub async fn after(
         &self,
         topic: &Topic,
@@ -81,9 +81,9 @@ impl Replays {
             // server that went back in time keeps the epoch, and a page from before knows more
             // than there is.
             page.as_ref().is_some_and(|page| {
-                page.lineage.epoch == tail_head.epoch
-                    && page.lineage.head <= tail_head.seq
-                    && page.lineage.judge(position) == Verdict::Continues
+                page.history.epoch == tail_head.epoch
+                    && page.history.head <= tail_head.seq
+                    && page.history.judge(position) == Verdict::Continues
                     && page.frames.iter().any(|frame| frame.position.seq == seq + 1)
             })
         };
@@ -105,22 +105,22 @@ impl Replays {
                 };
                 Ok(read.map(|page| {
                     let frames = page.entries.iter().map(Frame::new).collect();
-                    Arc::new(ReplayPage { lineage: page.lineage, frames })
+                    Arc::new(ReplayPage { history: page.history, frames })
                 }))
             })
             .await
     }
 
     /// The log as it is now: read after this call began.
-    pub async fn lineage(&self, topic: &Topic) -> Result<Option<Lineage>, LogError> {
-        self.lineages
+    pub async fn history(&self, topic: &Topic) -> Result<Option<LogHistory>, LogError> {
+        self.histories
             .get(
                 topic.clone(),
                 |_| false,
                 || async {
                     let _permit = self.reads.acquire().await;
                     metric::replay_read();
-                    self.log.lineage(topic).await
+                    self.log.history(topic).await
                 },
             )
             .await
@@ -143,7 +143,7 @@ impl Replays {
     /// Forgets what nobody asked for lately.
     pub fn sweep(&self) {
         self.pages.sweep();
-        self.lineages.sweep();
+        self.histories.sweep();
         self.states.sweep();
     }
 }

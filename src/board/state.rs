@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::{LISTS_MAX, List, Refusal, TASKS_MAX, Task, Title};
+use super::{BoardError, LISTS_MAX, List, TASKS_MAX, Task, Title};
 use crate::entry::{Data, Event, EventType};
 use crate::frame::json;
 use crate::topic::Topic;
@@ -68,12 +68,12 @@ impl Board {
     }
 
     /// Adds a list at the right.
-    pub fn create_list(&mut self, id: Topic, title: Title) -> Result<Change, Refusal> {
+    pub fn create_list(&mut self, id: Topic, title: Title) -> Result<Change, BoardError> {
         if self.lists.iter().any(|(list, ..)| *list == id) {
-            return Err(Refusal::ListExists);
+            return Err(BoardError::ListExists);
         }
         if self.lists.len() >= LISTS_MAX {
-            return Err(Refusal::BoardFull);
+            return Err(BoardError::BoardFull);
         }
         self.lists.push((id.clone(), title.clone(), Vec::new()));
         let list = json(&List { id, title, board_id: self.id.clone() });
@@ -87,9 +87,9 @@ impl Board {
         title: Title,
         list: Topic,
         now: &str,
-    ) -> Result<Change, Refusal> {
+    ) -> Result<Change, BoardError> {
         if self.tasks.len() >= TASKS_MAX {
-            return Err(Refusal::BoardFull);
+            return Err(BoardError::BoardFull);
         }
         self.order(&list)?.push(id.clone());
         let record = Record { title, list, created_at: now.to_owned(), updated_at: now.to_owned() };
@@ -98,8 +98,13 @@ impl Board {
     }
 
     /// Gives a task another title.
-    pub fn rename_task(&mut self, id: &Topic, title: Title, now: &str) -> Result<Change, Refusal> {
-        let record = self.tasks.get_mut(id).ok_or(Refusal::NoSuchTask)?;
+    pub fn rename_task(
+        &mut self,
+        id: &Topic,
+        title: Title,
+        now: &str,
+    ) -> Result<Change, BoardError> {
+        let record = self.tasks.get_mut(id).ok_or(BoardError::NoSuchTask)?;
         record.title = title;
         record.updated_at = now.to_owned();
         self.tell("task_updated", id)
@@ -112,8 +117,8 @@ impl Board {
         list: Topic,
         index: Option<usize>,
         now: &str,
-    ) -> Result<Change, Refusal> {
-        let from = self.tasks.get(id).ok_or(Refusal::NoSuchTask)?.list.clone();
+    ) -> Result<Change, BoardError> {
+        let from = self.tasks.get(id).ok_or(BoardError::NoSuchTask)?.list.clone();
         self.order(&list)?;
         self.order(&from)?.retain(|task| task != id);
         let order = self.order(&list)?;
@@ -123,14 +128,14 @@ impl Board {
             record.list = list;
             record.updated_at = now.to_owned();
         }
-        let task = self.view(id).map(|task| json(&task)).ok_or(Refusal::NoSuchTask)?;
+        let task = self.view(id).map(|task| json(&task)).ok_or(BoardError::NoSuchTask)?;
         let data = format!(r#"{{"task":{task},"fromListId":{}}}"#, json(&from));
         Ok(change("task_moved", data, task))
     }
 
     /// Removes a task.
-    pub fn delete_task(&mut self, id: &Topic) -> Result<Change, Refusal> {
-        let record = self.tasks.remove(id).ok_or(Refusal::NoSuchTask)?;
+    pub fn delete_task(&mut self, id: &Topic) -> Result<Change, BoardError> {
+        let record = self.tasks.remove(id).ok_or(BoardError::NoSuchTask)?;
         self.order(&record.list)?.retain(|task| task != id);
         let data = format!(r#"{{"taskId":{},"boardId":{}}}"#, json(id), json(&self.id));
         Ok(change("task_deleted", data, String::new()))
@@ -155,9 +160,9 @@ impl Board {
         json(&BoardView { id: &self.id, name: &self.name, lists, last_event_id })
     }
 
-    fn order(&mut self, list: &Topic) -> Result<&mut Vec<Topic>, Refusal> {
+    fn order(&mut self, list: &Topic) -> Result<&mut Vec<Topic>, BoardError> {
         let found = self.lists.iter_mut().find(|(id, ..)| id == list);
-        found.map(|(.., order)| order).ok_or(Refusal::NoSuchList)
+        found.map(|(.., order)| order).ok_or(BoardError::NoSuchList)
     }
 
     fn view(&self, id: &Topic) -> Option<Task> {
@@ -181,8 +186,8 @@ impl Board {
         })
     }
 
-    fn tell(&self, event_type: &str, id: &Topic) -> Result<Change, Refusal> {
-        let task = self.view(id).map(|task| json(&task)).ok_or(Refusal::NoSuchTask)?;
+    fn tell(&self, event_type: &str, id: &Topic) -> Result<Change, BoardError> {
+        let task = self.view(id).map(|task| json(&task)).ok_or(BoardError::NoSuchTask)?;
         Ok(change(event_type, format!(r#"{{"task":{task}}}"#), task))
     }
 }
@@ -286,7 +291,7 @@ mod tests {
             board.rename_task(&topic("task-9"), title("T"), "now").unwrap_err(),
             board.delete_task(&topic("task-9")).unwrap_err(),
         ];
-        use Refusal::*;
+        use BoardError::*;
         assert_eq!(
             refusals,
             [ListExists, NoSuchList, NoSuchList, NoSuchTask, NoSuchTask, NoSuchTask]

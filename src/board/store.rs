@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{BoardSummary, Command, Refusal};
+use super::{BoardError, BoardSummary, Command};
 use crate::log::{Conditions, LogError, Snapshots};
 use crate::position::Position;
 use crate::topic::Topic;
@@ -13,7 +13,7 @@ use crate::topic::Topic;
 /// The boards, whose changes their logs tell. Each board is the state of the topic of its name, as
 /// [`Snapshots`] gives it.
 ///
-/// After any `Err` but [`LogError::Unanswered`] nothing has changed.
+/// After any `Err` but [`LogError::OutcomeUnknown`] nothing has changed.
 #[async_trait]
 pub trait Boards: Snapshots {
     /// Changes a board and appends the event that tells of it, as one atomic step. Making a board
@@ -43,14 +43,14 @@ pub struct Changed {
     /// The changed task, list or board as JSON; empty for a deletion.
     pub answer: Bytes,
     /// Whether that happened before, when the same request came with the same idempotency key.
-    pub before: bool,
+    pub replayed: bool,
 }
 
 /// Why a change was not carried out.
 #[derive(Debug, Clone)]
 pub enum ChangeError {
     /// The rules of the board forbid it.
-    Refused(Refusal),
+    Refused(BoardError),
     /// The log did not do it.
     Log(LogError),
 }
@@ -66,8 +66,8 @@ impl fmt::Display for ChangeError {
 
 impl std::error::Error for ChangeError {}
 
-impl From<Refusal> for ChangeError {
-    fn from(refusal: Refusal) -> ChangeError {
+impl From<BoardError> for ChangeError {
+    fn from(refusal: BoardError) -> ChangeError {
         ChangeError::Refused(refusal)
     }
 }

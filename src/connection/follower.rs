@@ -17,7 +17,7 @@ use crate::frame::{self, Frame, Reset, ResetReason, SNAPSHOT_END};
 use crate::hub::tail::{After, HANDOUT_BYTES_MAX};
 use crate::hub::{Joined, Stage};
 use crate::log::LogError;
-use crate::position::{Claim, Lineage, Position, Verdict, write_cursor};
+use crate::position::{LogHistory, Position, ResumePoint, Verdict, write_cursor};
 use crate::telemetry::metric;
 use crate::topic::Topic;
 
@@ -54,7 +54,7 @@ enum Life {
 struct Subscription {
     joined: Joined,
     must_be_board: bool,
-    start: Option<Claim>,
+    start: Option<ResumePoint>,
     from_earliest: bool,
     place: Place,
     /// A snapshot is due before anything else.
@@ -93,7 +93,7 @@ impl Follower {
         let signal = Arc::new(Notify::new());
         let subscriptions = request.topics.iter().map(|wanted| {
             let start = match &request.start {
-                Start::Resume(cursor) => cursor.claim(&wanted.topic).cloned(),
+                Start::Resume(cursor) => cursor.resume_point(&wanted.topic).cloned(),
                 Start::Now | Start::Earliest => None,
             };
             Subscription {
@@ -247,12 +247,12 @@ impl Follower {
             }
             let earliest = subscription.from_earliest;
             let place = match &subscription.start {
-                Some(Claim::Position(position)) => Place::At(*position),
-                Some(Claim::Seq(seq)) => Place::At(Position { seq: *seq, epoch: head.epoch }),
-                Some(Claim::Unreadable(text)) => Place::Unreadable(text.clone()),
+                Some(ResumePoint::Position(position)) => Place::At(*position),
+                Some(ResumePoint::Seq(seq)) => Place::At(Position { seq: *seq, epoch: head.epoch }),
+                Some(ResumePoint::Unreadable(text)) => Place::Unreadable(text.clone()),
                 None if earliest => {
-                    let lineage = self.node.replays.lineage(topic.name()).await?;
-                    Place::At(lineage.map_or(head, |lineage| lineage.at(lineage.oldest - 1)))
+                    let history = self.node.replays.history(topic.name()).await?;
+                    Place::At(history.map_or(head, |history| history.at(history.oldest - 1)))
                 }
                 None => Place::At(head),
             };
@@ -311,10 +311,10 @@ impl Follower {
             Place::At(position) => *position,
             Place::Unreadable(text) => {
                 let from = text.clone();
-                let Some(lineage) = self.node.replays.lineage(topic.name()).await? else {
+                let Some(history) = self.node.replays.history(topic.name()).await? else {
                     return self.log_is_gone(at);
                 };
-                return Ok(self.send_reset(at, ResetReason::Unreadable, from, &lineage));
+                return Ok(self.send_reset(at, ResetReason::Unreadable, from, &history));
             }
             Place::Undecided => return Ok(Step::Idle),
         };
@@ -331,36 +331,36 @@ impl Follower {
                 let page = self.node.replays.after(topic.name(), position, tail_head).await?;
                 let Some(page) = page else { return self.log_is_gone(at) };
                 // The log may have become another one since the tail looked.
-                if page.lineage.judge(position) == Verdict::Continues {
+                if page.history.judge(position) == Verdict::Continues {
                     let next = page.frames.iter().position(|f| f.position.seq == position.seq + 1);
                     if let Some(next) = next {
                         self.send_frames(at, &page.frames[next..], "log");
                         return Ok(Step::Sent);
                     }
                 }
-                self.judge(at, position, &page.lineage, renewals)
+                self.judge(at, position, &page.history, renewals)
             }
             Some(After::Unsure) if self.subscriptions[at].is_confirmed() => Ok(Step::Idle),
             Some(After::Unsure) => {
                 let renewals = topic.renewals();
-                let lineage = self.node.replays.lineage(topic.name()).await?;
-                let Some(lineage) = lineage else { return self.log_is_gone(at) };
-                self.judge(at, position, &lineage, renewals)
+                let history = self.node.replays.history(topic.name()).await?;
+                let Some(history) = history else { return self.log_is_gone(at) };
+                self.judge(at, position, &history, renewals)
             }
         }
     }
 
-    /// Lets a fresh lineage decide about a position that the tail could not place after so many
-    /// `renewals`, counted before the lineage was read.
+    /// Lets a fresh history decide about a position that the tail could not place after so many
+    /// `renewals`, counted before the history was read.
     fn judge(
         &mut self,
         at: usize,
         position: Position,
-        lineage: &Lineage,
+        history: &LogHistory,
         renewals: u64,
     ) -> Result<Step, LogError> {
-        match ResetReason::of(lineage.judge(position)) {
-            Some(reason) => Ok(self.send_reset(at, reason, position.to_string(), lineage)),
+        match ResetReason::of(history.judge(position)) {
+            Some(reason) => Ok(self.send_reset(at, reason, position.to_string(), history)),
             None => {
                 // The client is right and this node is late: let the tail catch up.
                 let subscription = &mut self.subscriptions[at];
@@ -418,12 +418,12 @@ impl Follower {
         at: usize,
         reason: ResetReason,
         from: String,
-        lineage: &Lineage,
+        history: &LogHistory,
     ) -> Step {
         let subscription = &mut self.subscriptions[at];
         let topic = &subscription.joined.topic;
         let snapshot = self.snapshot && topic.stage() == (Stage::Open { has_state: true });
-        let told = Reset::new(topic.name().as_str(), reason, from, lineage);
+        let told = Reset::new(topic.name().as_str(), reason, from, history);
         tracing::debug!(topic = %told.topic, ?reason, from = %told.from, "reset");
         metric::reset(reason);
         subscription.resumed = false;
@@ -433,7 +433,7 @@ impl Follower {
             subscription.snapshot_due = true;
             self.blocks.push_back(frame::reset(None, &told));
         } else {
-            subscription.place = Place::At(lineage.at(lineage.oldest - 1));
+            subscription.place = Place::At(history.at(history.oldest - 1));
             let cursor = self.cursor();
             self.blocks.push_back(frame::reset(Some(&cursor), &told));
         }

@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use super::request::{Body, IdPath, On, topic};
-use super::{App, changed, tell_position, title};
-use crate::board::{BoardSummary, Command, LISTS_MAX, NewList, Refusal};
+use super::{App, changed, set_last_event_id, title};
+use crate::board::{BoardError, BoardSummary, Command, LISTS_MAX, NewList};
 use crate::log::Conditions;
 
 #[derive(Deserialize)]
@@ -65,12 +65,12 @@ pub(super) async fn show(
     State(app): State<App>,
     IdPath(board): IdPath,
 ) -> Result<Response, Problem> {
-    let snapshot = app.node.replays.snapshot(&board).await?.ok_or(Refusal::NoSuchBoard)?;
+    let snapshot = app.node.replays.snapshot(&board).await?.ok_or(BoardError::NoSuchBoard)?;
     let mut response = HttpBody::from(snapshot.json).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    tell_position(&mut response, snapshot.position);
+    set_last_event_id(&mut response, snapshot.position);
     Ok(response)
 }
 

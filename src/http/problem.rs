@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::admission::NotAdmitted;
-use crate::board::{ChangeError, Refusal};
+use crate::board::{BoardError, ChangeError};
 use crate::log::LogError;
 use crate::position::Position;
 
@@ -73,43 +73,43 @@ impl Problem {
     }
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Problem {
+impl From<BoardError> for Problem {
+    fn from(refusal: BoardError) -> Problem {
         let (status, kind, title, detail) = match refusal {
-            Refusal::NoSuchBoard => {
+            BoardError::NoSuchBoard => {
                 (StatusCode::NOT_FOUND, "no-such-board", "No such board", "no board has this id")
             }
-            Refusal::NoSuchList => {
+            BoardError::NoSuchList => {
                 (StatusCode::NOT_FOUND, "no-such-list", "No such list", "no list has this id")
             }
-            Refusal::NoSuchTask => {
+            BoardError::NoSuchTask => {
                 (StatusCode::NOT_FOUND, "no-such-task", "No such task", "no task has this id")
             }
-            Refusal::BoardExists => (
+            BoardError::BoardExists => (
                 StatusCode::CONFLICT,
                 "board-exists",
                 "Board exists",
                 "a board has this id already",
             ),
-            Refusal::ListExists => (
+            BoardError::ListExists => (
                 StatusCode::CONFLICT,
                 "list-exists",
                 "List exists",
                 "a list has this id already, on this board or another",
             ),
-            Refusal::ListElsewhere => (
+            BoardError::ListElsewhere => (
                 StatusCode::CONFLICT,
                 "list-elsewhere",
                 "List on another board",
                 "a task cannot move to a list of another board",
             ),
-            Refusal::BoardFull => (
+            BoardError::BoardFull => (
                 StatusCode::CONFLICT,
                 "board-full",
                 "Board full",
                 "the board has as many tasks or lists as a board may have",
             ),
-            Refusal::TooManyBoards => (
+            BoardError::TooManyBoards => (
                 StatusCode::CONFLICT,
                 "too-many-boards",
                 "Too many boards",
@@ -140,7 +140,7 @@ impl From<LogError> for Problem {
                  board alone"
                     .to_owned(),
             ),
-            LogError::HeadMoved(head) => {
+            LogError::PreconditionFailed(head) => {
                 let mut problem = Problem::new(
                     StatusCode::PRECONDITION_FAILED,
                     "head-moved",
@@ -150,7 +150,7 @@ impl From<LogError> for Problem {
                 problem.head = Some(head);
                 problem
             }
-            LogError::OtherRequest => Problem::new(
+            LogError::KeyReused => Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "other-request",
                 "Idempotency key of another request",
@@ -161,7 +161,7 @@ impl From<LogError> for Problem {
                 "Log unavailable",
                 format!("nothing was changed: {reason}"),
             ),
-            LogError::Unanswered(reason) => Problem::try_later(
+            LogError::OutcomeUnknown(reason) => Problem::try_later(
                 "outcome-unknown",
                 "Outcome unknown",
                 format!("if this was a change, it may or may not have happened: {reason}"),
@@ -204,7 +204,7 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if let Some(head) = self.head {
-            super::tell_position(&mut response, head);
+            super::set_last_event_id(&mut response, head);
         }
         response
     }

@@ -21,7 +21,7 @@ use super::App;
 use super::problem::Problem;
 use super::request::{IdPath, Parameters, TopicPath, topic};
 use super::takeover::Slot;
-use crate::board::Refusal;
+use crate::board::BoardError;
 use crate::connection::{Connection, Request, Start, Wanted};
 use crate::frame::{CURSOR_BYTES_MAX, cursor_bytes};
 use crate::hub::Stage;
@@ -216,7 +216,7 @@ async fn stream_of(
         metric::connection_refused(why.as_str());
     })?;
     if !boards_exist(&app, &wanted).await {
-        return Err(Refusal::NoSuchBoard.into());
+        return Err(BoardError::NoSuchBoard.into());
     }
     let topics: Vec<Topic> = wanted.iter().map(|wanted| wanted.topic.clone()).collect();
     let request = Request {
@@ -227,7 +227,7 @@ async fn stream_of(
     };
     let mut connection = Connection::new(app.node.clone(), admitted, request);
     if !connection.settle(PATIENCE).await {
-        return Err(Refusal::NoSuchBoard.into());
+        return Err(BoardError::NoSuchBoard.into());
     }
     let body = if let Some(slot) = &peer.slot {
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::problem::Problem;
 use super::request::{Body, IdPath, On};
 use super::{App, changed, title};
-use crate::board::{Command, Refusal};
+use crate::board::{BoardError, Command};
 use crate::log::Conditions;
 use crate::topic::Topic;
 
@@ -74,5 +74,5 @@ pub(super) async fn delete(
 
 /// The id of a list that must exist: what cannot be an id, nothing has.
 fn list(id: &str) -> Result<Topic, Problem> {
-    Topic::new(id).map_err(|_| Refusal::NoSuchList.into())
+    Topic::new(id).map_err(|_| BoardError::NoSuchList.into())
 }

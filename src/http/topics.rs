@@ -10,11 +10,11 @@ use serde_json::value::RawValue;
 
 use super::problem::Problem;
 use super::request::{Body, On, Parameters, TopicPath};
-use super::{App, tell_before, tell_position};
+use super::{App, set_last_event_id, set_replayed};
 use crate::entry::{Data, Entry, Event, EventType};
 use crate::frame::{Reset, ResetReason, decode_rest, json, minify_json};
 use crate::log::{Appended, READ_ENTRIES_MAX};
-use crate::position::{Claim, Cursor, Lineage, Position};
+use crate::position::{Cursor, LogHistory, Position, ResumePoint};
 use crate::telemetry::metric;
 
 /// Events that one request may publish. Redis does nothing else meanwhile.
@@ -69,9 +69,9 @@ pub(super) async fn publish(
             return Err(Problem::bad_request(format!("send 1 to {EVENTS_MAX} events at once")));
         }
     };
-    let Appended { last, before } = app.node.log.append(&topic, &events, &conditions).await?;
+    let Appended { last, replayed } = app.node.log.append(&topic, &events, &conditions).await?;
     let count = events.len() as u64;
-    if !before {
+    if !replayed {
         metric::published(count);
     }
     let body = if several {
@@ -82,8 +82,8 @@ pub(super) async fn publish(
         serde_json::json!({ "id": last.to_string() })
     };
     let mut response = (StatusCode::CREATED, Json(body)).into_response();
-    tell_position(&mut response, last);
-    tell_before(&mut response, before);
+    set_last_event_id(&mut response, last);
+    set_replayed(&mut response, replayed);
     Ok(response)
 }
 
@@ -144,11 +144,11 @@ pub(super) async fn history(
     }
     let after = options.after.as_deref().filter(|after| !after.is_empty());
     let cursor = after.map(|after| Cursor::read(after, std::slice::from_ref(&topic)));
-    let claim = cursor.as_ref().and_then(|cursor| cursor.claim(&topic));
-    let from = match claim {
-        Some(Claim::Position(position)) => position.seq,
-        Some(Claim::Seq(seq)) => *seq,
-        Some(Claim::Unreadable(_)) => {
+    let resume_point = cursor.as_ref().and_then(|cursor| cursor.resume_point(&topic));
+    let from = match resume_point {
+        Some(ResumePoint::Position(position)) => position.seq,
+        Some(ResumePoint::Seq(seq)) => *seq,
+        Some(ResumePoint::Unreadable(_)) => {
             return Err(Problem::bad_request("after is not a position such as 42-k3f9"));
         }
         None => 0,
@@ -166,11 +166,11 @@ pub(super) async fn history(
         };
         return Ok(Json(empty).into_response());
     };
-    let reset = claim.and_then(|claim| told(&topic.to_string(), claim, &page.lineage));
+    let reset = resume_point.and_then(|point| told(&topic.to_string(), point, &page.history));
     if reset.is_some() || page.entries.is_empty() {
         // Begin with the oldest: for who lost the thread, and for who did not say where to begin.
-        let lost = reset.is_some() || claim.is_none();
-        let oldest = page.lineage.oldest - 1;
+        let lost = reset.is_some() || resume_point.is_none();
+        let oldest = page.history.oldest - 1;
         if lost
             && let Some(again) =
                 app.node.log.read(&topic, oldest, oldest.saturating_add(limit as u64)).await?
@@ -179,32 +179,32 @@ pub(super) async fn history(
         }
     }
     page.entries.truncate(limit);
-    let lineage = &page.lineage;
+    let log = &page.history;
     let next = match page.entries.last() {
         Some(entry) => entry.position,
-        None => lineage.at(lineage.head),
+        None => log.at(log.head),
     };
     let history = History {
         topic: topic.to_string(),
-        more: next.seq < lineage.head,
+        more: next.seq < log.head,
         next: Some(next.to_string()),
-        oldest: (lineage.oldest <= lineage.head).then(|| lineage.at(lineage.oldest).to_string()),
-        head: Some(lineage.at(lineage.head).to_string()),
+        oldest: (log.oldest <= log.head).then(|| log.at(log.oldest).to_string()),
+        head: Some(log.at(log.head).to_string()),
         entries: page.entries.iter().map(shown).collect::<Result<_, _>>()?,
         reset,
     };
     Ok(Json(history).into_response())
 }
 
-/// What a stream would say to a client with this claim.
-fn told(topic: &str, claim: &Claim, lineage: &Lineage) -> Option<Reset> {
-    let position = match claim {
-        Claim::Position(position) => *position,
-        Claim::Seq(seq) => lineage.at(*seq),
-        Claim::Unreadable(_) => return None,
+/// What a stream would say to a client with this resume point.
+fn told(topic: &str, resume_point: &ResumePoint, history: &LogHistory) -> Option<Reset> {
+    let position = match resume_point {
+        ResumePoint::Position(position) => *position,
+        ResumePoint::Seq(seq) => history.at(*seq),
+        ResumePoint::Unreadable(_) => return None,
     };
-    let reason = ResetReason::of(lineage.judge(position))?;
-    Some(Reset::new(topic, reason, claim.to_string(), lineage))
+    let reason = ResetReason::of(history.judge(position))?;
+    Some(Reset::new(topic, reason, resume_point.to_string(), history))
 }
 
 fn shown(entry: &Entry) -> Result<HistoryEntry, Problem> {

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use crate::frame::Frame;
-use crate::position::{Lineage, Position, Verdict};
+use crate::position::{LogHistory, Position, Verdict};
 
 /// Frames a tail holds at most: some seconds of a busy topic, so that only readers that are
 /// really behind cost the log a read.
@@ -23,11 +23,11 @@ pub const HANDOUT_BYTES_MAX: usize = 64 << 10;
 
 /// The newest frames of one topic.
 ///
-/// Invariants: `frames` is contiguous by seq, and its last one, if any, is at `lineage.head`. So
-/// `lineage.head` is how far this node has followed the log, which may be less than the log has.
+/// Invariants: `frames` is contiguous by seq, and its last one, if any, is at `history.head`. So
+/// `history.head` is how far this node has followed the log, which may be less than the log has.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tail {
-    lineage: Lineage,
+    history: LogHistory,
     frames: VecDeque<Frame>,
     bytes: usize,
 }
@@ -59,13 +59,13 @@ pub enum Fed {
 
 impl Tail {
     /// A tail that begins after everything the log has now.
-    pub fn new(lineage: Lineage) -> Tail {
-        Tail { lineage, frames: VecDeque::new(), bytes: 0 }
+    pub fn new(history: LogHistory) -> Tail {
+        Tail { history, frames: VecDeque::new(), bytes: 0 }
     }
 
     /// Where the newest known entry is.
     pub fn head(&self) -> Position {
-        self.lineage.at(self.lineage.head)
+        self.history.at(self.history.head)
     }
 
     /// Bytes of the frames held.
@@ -76,14 +76,14 @@ impl Tail {
     /// What comes after `position`, a handful at a time.
     pub fn after(&self, position: Position) -> After {
         let seq = position.seq;
-        match self.lineage.end_of(position.epoch) {
+        match self.history.last_seq_of(position.epoch) {
             None => return After::Unsure,
             // An earlier epoch may have reached further than this tail has followed yet.
-            Some(end) if seq > end || seq > self.lineage.head => return After::Unsure,
-            Some(_) if seq == self.lineage.head => return After::Nothing,
+            Some(end) if seq > end || seq > self.history.head => return After::Unsure,
+            Some(_) if seq == self.history.head => return After::Nothing,
             Some(_) => {}
         }
-        let first = self.lineage.head + 1 - self.frames.len() as u64;
+        let first = self.history.head + 1 - self.frames.len() as u64;
         if seq + 1 < first {
             return After::Behind;
         }
@@ -106,46 +106,46 @@ impl Tail {
     /// Takes an announced frame if it is the next one.
     pub fn feed(&mut self, frame: Frame) -> Fed {
         let Position { seq, epoch } = frame.position;
-        if epoch != self.lineage.epoch {
+        if epoch != self.history.epoch {
             // Known if it is an old announcement that came late.
-            let old = self.lineage.end_of(epoch).is_some_and(|end| seq <= end);
+            let old = self.history.last_seq_of(epoch).is_some_and(|end| seq <= end);
             return if old { Fed::Known } else { Fed::Gap };
         }
-        if seq <= self.lineage.head {
+        if seq <= self.history.head {
             return Fed::Known;
         }
-        if seq > self.lineage.head + 1 {
+        if seq > self.history.head + 1 {
             return Fed::Gap;
         }
         self.push(frame);
         Fed::Appended
     }
 
-    /// Takes what was read from the log: `lineage` as it was then, and the entries after this
+    /// Takes what was read from the log: `history` as it was then, and the entries after this
     /// tail's head, in order. Says whether the log had more.
-    pub fn renew(&mut self, lineage: Lineage, read: Vec<Frame>) -> bool {
-        let log_head = lineage.head;
-        let continues = lineage.judge(self.head()) == Verdict::Continues;
-        let head = self.lineage.head;
-        self.lineage = lineage;
+    pub fn renew(&mut self, history: LogHistory, read: Vec<Frame>) -> bool {
+        let log_head = history.head;
+        let continues = history.judge(self.head()) == Verdict::Continues;
+        let head = self.history.head;
+        self.history = history;
         if continues {
-            self.lineage.head = head;
+            self.history.head = head;
         } else {
             self.frames.clear();
             self.bytes = 0;
-            self.lineage.head = self.lineage.oldest - 1;
+            self.history.head = self.history.oldest - 1;
         }
         for frame in read {
-            if frame.position.seq == self.lineage.head + 1 {
+            if frame.position.seq == self.history.head + 1 {
                 self.push(frame);
             }
         }
         if !continues && self.frames.is_empty() {
             // Nothing usable was read: begin after everything the log has. Readers further back
             // find their way through the log.
-            self.lineage.head = log_head;
+            self.history.head = log_head;
         }
-        self.lineage.head < log_head
+        self.history.head < log_head
     }
 
     /// Forgets all frames but the newest: memory is short.
@@ -156,7 +156,7 @@ impl Tail {
     }
 
     fn push(&mut self, frame: Frame) {
-        self.lineage.head = frame.position.seq;
+        self.history.head = frame.position.seq;
         self.bytes += frame.size();
         self.frames.push_back(frame);
         while self.frames.len() > TAIL_FRAMES_MAX
@@ -205,14 +205,14 @@ mod tests {
             frame
         }
 
-        fn lineage(&self) -> Lineage {
+        fn history(&self) -> LogHistory {
             let head = self.entries.len() as u64;
-            let mut past = Vec::new();
+            let mut past_epochs = Vec::new();
             for pair in self.epochs.windows(2) {
-                past.insert(0, (pair[0].0, pair[1].1));
+                past_epochs.insert(0, (pair[0].0, pair[1].1));
             }
             let (epoch, _) = self.epochs[self.epochs.len() - 1];
-            Lineage { epoch, past, head, oldest: self.trimmed + 1 }
+            LogHistory { epoch, past_epochs, head, oldest: self.trimmed + 1 }
         }
 
         fn read(&self, after: u64, count: usize) -> Vec<Frame> {
@@ -262,7 +262,7 @@ mod tests {
             steps in proptest::collection::vec(any_step(), 1..120)
         ) {
             let mut log = Log::new();
-            let mut tail = Tail::new(log.lineage());
+            let mut tail = Tail::new(log.history());
             for step in steps {
                 match step {
                     Step::Append { bytes, announced } => {
@@ -284,8 +284,8 @@ mod tests {
                     Step::Echo(_) => {}
                     Step::Repair { count } => {
                         let read = log.read(tail.head().seq, count);
-                        let more = tail.renew(log.lineage(), read);
-                        prop_assert_eq!(more, tail.head().seq < log.lineage().head);
+                        let more = tail.renew(log.history(), read);
+                        prop_assert_eq!(more, tail.head().seq < log.history().head);
                     }
                     Step::Reign => {
                         let next = (epoch(log.epochs.len()), log.entries.len() as u64);
@@ -321,7 +321,7 @@ mod tests {
                         After::Unsure => {
                             // Never about a position that the tail has passed, in an epoch it
                             // knows.
-                            let end = tail.lineage.end_of(position.epoch);
+                            let end = tail.history.last_seq_of(position.epoch);
                             let reached = end.map(|end| end.min(tail.head().seq));
                             prop_assert!(reached.is_none_or(|reached| position.seq > reached));
                         }

@@ -17,15 +17,16 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{
-    Announcer, Appended, Conditions, Health, Heard, Log, LogError, Opened, Page, Probe,
+    Appended, Conditions, Health, Log, LogError, Notification, Notifier, Opened, Page, Probe,
     READ_BYTES_MAX, READ_ENTRIES_MAX, Registry, Retention, Snapshot, Snapshots,
 };
 use crate::board::{
-    self, BOARDS_MAX, Board, BoardSummary, Boards, ChangeError, Changed, Command, NewList, Refusal,
+    self, BOARDS_MAX, Board, BoardError, BoardSummary, Boards, ChangeError, Changed, Command,
+    NewList,
 };
 use crate::entry::{Data, Entry, Event};
 use crate::frame::{self, Frame, json};
-use crate::position::{Epoch, Lineage, Position};
+use crate::position::{Epoch, LogHistory, Position};
 use crate::topic::Topic;
 use answers::{Answers, Kept};
 
@@ -39,7 +40,7 @@ const OVERHEAD_BYTES: usize = 200;
 /// A log in memory.
 pub struct MemoryLog {
     state: Mutex<State>,
-    announcer: Announcer,
+    notifier: Notifier,
     retention: Retention,
 }
 
@@ -68,9 +69,9 @@ struct TopicLog {
 }
 
 impl MemoryLog {
-    /// An empty log with the first board, and where it is heard.
-    pub fn new(retention: Retention) -> (MemoryLog, mpsc::Receiver<Heard>) {
-        let (announcer, heard) = Announcer::new();
+    /// An empty log with the first board, and where it is notifications.
+    pub fn new(retention: Retention) -> (MemoryLog, mpsc::Receiver<Notification>) {
+        let (notifier, notifications) = Notifier::new();
         let state = State {
             topics: HashMap::new(),
             boards: HashMap::new(),
@@ -85,7 +86,7 @@ impl MemoryLog {
             answers: Answers::default(),
             bytes: 0,
         };
-        (MemoryLog { state: Mutex::new(state), announcer, retention }, heard)
+        (MemoryLog { state: Mutex::new(state), notifier, retention }, notifications)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,10 +115,10 @@ impl MemoryLog {
         conditions: &Conditions,
     ) -> Result<(), LogError> {
         let Some(position) = conditions.if_match else { return Ok(()) };
-        let lineage = state.open(topic, &self.retention).lineage();
-        match lineage.stands_at(position) {
+        let history = state.open(topic, &self.retention).history();
+        match history.is_head(position) {
             true => Ok(()),
-            false => Err(LogError::HeadMoved(lineage.at(lineage.head))),
+            false => Err(LogError::PreconditionFailed(history.at(history.head))),
         }
     }
 
@@ -143,16 +144,16 @@ impl MemoryLog {
             state.make_room(topic);
         }
         if state.subscribed.contains(topic) {
-            self.announcer.announce(topic.clone(), announced);
+            self.notifier.notify(topic.clone(), announced);
         }
         position
     }
 }
 
 impl TopicLog {
-    fn lineage(&self) -> Lineage {
+    fn history(&self) -> LogHistory {
         let oldest = self.seq + 1 - self.entries.len() as u64;
-        Lineage { epoch: self.epoch, past: Vec::new(), head: self.seq, oldest }
+        LogHistory { epoch: self.epoch, past_epochs: Vec::new(), head: self.seq, oldest }
     }
 
     /// Removes the oldest entry and says how many bytes that freed.
@@ -237,16 +238,16 @@ impl State {
         }
     }
 
-    fn board_of_task(&mut self, task: &Topic) -> Result<(Topic, &mut Board), Refusal> {
-        let board = self.board_of_task.get(task).ok_or(Refusal::NoSuchTask)?.clone();
-        let state = self.boards.get_mut(&board).ok_or(Refusal::NoSuchTask)?;
+    fn board_of_task(&mut self, task: &Topic) -> Result<(Topic, &mut Board), BoardError> {
+        let board = self.board_of_task.get(task).ok_or(BoardError::NoSuchTask)?.clone();
+        let state = self.boards.get_mut(&board).ok_or(BoardError::NoSuchTask)?;
         Ok((board, state))
     }
 
-    fn list_id(&mut self, list: &NewList) -> Result<Topic, Refusal> {
+    fn list_id(&mut self, list: &NewList) -> Result<Topic, BoardError> {
         if let Some(id) = &list.id {
             let taken = self.board_of_list.contains_key(id);
-            return if taken { Err(Refusal::ListExists) } else { Ok(id.clone()) };
+            return if taken { Err(BoardError::ListExists) } else { Ok(id.clone()) };
         }
         let made = &mut self.lists_made;
         Ok(number("list", made, |id| !self.board_of_list.contains_key(id)))
@@ -280,21 +281,21 @@ impl Log for MemoryLog {
     ) -> Result<Appended, LogError> {
         let state = &mut *self.state();
         if let Some(kept) = self.answered(state, topic, &events, conditions)? {
-            return Ok(Appended { last: kept.position, before: true });
+            return Ok(Appended { last: kept.position, replayed: true });
         }
         if state.boards.contains_key(topic) && events.iter().any(board::is_of_board) {
             return Err(LogError::ReservedEventType);
         }
         self.check_head(state, topic, conditions)?;
-        let lineage = state.open(topic, &self.retention).lineage();
-        let mut last = lineage.at(lineage.head);
+        let history = state.open(topic, &self.retention).history();
+        let mut last = history.at(history.head);
         for event in events {
             last = self.append_to(state, topic, event);
         }
         if let Some(key) = &conditions.idempotency_key {
             state.answers.keep((topic.clone(), key.clone()), &events, last, Bytes::new());
         }
-        Ok(Appended { last, before: false })
+        Ok(Appended { last, replayed: false })
     }
 
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
@@ -303,7 +304,7 @@ impl Log for MemoryLog {
         if state.bytes > ENTRIES_BYTES_MAX {
             state.make_room(topic);
         }
-        Ok(Opened { lineage: state.open(topic, &self.retention).lineage(), has_state })
+        Ok(Opened { history: state.open(topic, &self.retention).history(), has_state })
     }
 
     async fn read(
@@ -315,12 +316,12 @@ impl Log for MemoryLog {
         let mut state = self.state();
         state.expire(topic, &self.retention);
         let Some(log) = state.topics.get(topic) else { return Ok(None) };
-        let lineage = log.lineage();
+        let history = log.history();
         let mut bytes = 0;
         let entries = log
             .entries
             .iter()
-            .skip((after + 1).saturating_sub(lineage.oldest) as usize)
+            .skip((after + 1).saturating_sub(history.oldest) as usize)
             .take(READ_ENTRIES_MAX)
             .take_while(|entry| {
                 let fits = bytes == 0 || bytes + entry.rest.len() <= READ_BYTES_MAX;
@@ -329,13 +330,13 @@ impl Log for MemoryLog {
             })
             .cloned()
             .collect();
-        Ok(Some(Page { lineage, entries }))
+        Ok(Some(Page { history, entries }))
     }
 
-    async fn lineage(&self, topic: &Topic) -> Result<Option<Lineage>, LogError> {
+    async fn history(&self, topic: &Topic) -> Result<Option<LogHistory>, LogError> {
         let mut state = self.state();
         state.expire(topic, &self.retention);
-        Ok(state.topics.get(topic).map(TopicLog::lineage))
+        Ok(state.topics.get(topic).map(TopicLog::history))
     }
 
     async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
@@ -415,8 +416,8 @@ impl Snapshots for MemoryLog {
         if !state.boards.contains_key(topic) {
             return Ok(None);
         }
-        let lineage = state.open(topic, &self.retention).lineage();
-        let position = lineage.at(lineage.head);
+        let history = state.open(topic, &self.retention).history();
+        let position = history.at(history.head);
         let json = state.boards.get(topic).map(|board| board.to_json(&position.to_string()));
         Ok(json.map(|json| Snapshot { position, json: json.into() }))
     }
@@ -435,15 +436,15 @@ impl Boards for MemoryLog {
         if let Some(board) = state.board_of(&command) {
             if let Some(kept) = self.answered(state, &board, &words, conditions)? {
                 let Kept { position, answer, .. } = kept;
-                return Ok(Changed { board, position, events: 0, answer, before: true });
+                return Ok(Changed { board, position, events: 0, answer, replayed: true });
             }
             self.check_head(state, &board, conditions)?;
         }
         let (board, change) = match command {
             Command::CreateTask { title, list } => {
-                let board = state.board_of_list.get(&list).ok_or(Refusal::NoSuchList)?.clone();
+                let board = state.board_of_list.get(&list).ok_or(BoardError::NoSuchList)?.clone();
                 let id = number("task", &mut state.tasks_made, |_| true);
-                let found = state.boards.get_mut(&board).ok_or(Refusal::NoSuchList)?;
+                let found = state.boards.get_mut(&board).ok_or(BoardError::NoSuchList)?;
                 let change = found.create_task(id.clone(), title, list, &now)?;
                 state.board_of_task.insert(id, board.clone());
                 (board, change)
@@ -456,7 +457,7 @@ impl Boards for MemoryLog {
                 let elsewhere = state.board_of_list.get(&list).cloned();
                 let (board, found) = state.board_of_task(&task)?;
                 if elsewhere.is_some_and(|elsewhere| elsewhere != board) {
-                    return Err(Refusal::ListElsewhere.into());
+                    return Err(BoardError::ListElsewhere.into());
                 }
                 (board, found.move_task(&task, list, index, &now)?)
             }
@@ -471,10 +472,10 @@ impl Boards for MemoryLog {
             }
             Command::CreateList { board, list } => {
                 if !state.boards.contains_key(&board) {
-                    return Err(Refusal::NoSuchBoard.into());
+                    return Err(BoardError::NoSuchBoard.into());
                 }
                 let id = state.list_id(&list)?;
-                let found = state.boards.get_mut(&board).ok_or(Refusal::NoSuchBoard)?;
+                let found = state.boards.get_mut(&board).ok_or(BoardError::NoSuchBoard)?;
                 let change = found.create_list(id.clone(), list.title)?;
                 state.board_of_list.insert(id, board.clone());
                 (board, change)
@@ -485,7 +486,7 @@ impl Boards for MemoryLog {
         if let Some(key) = &conditions.idempotency_key {
             state.answers.keep((board.clone(), key.clone()), &words, position, answer.clone());
         }
-        Ok(Changed { board, position, events: 1, answer, before: false })
+        Ok(Changed { board, position, events: 1, answer, replayed: false })
     }
 
     async fn list(&self) -> Result<Vec<BoardSummary>, LogError> {
@@ -517,10 +518,12 @@ impl MemoryLog {
         lists: Vec<NewList>,
     ) -> Result<Changed, ChangeError> {
         if state.boards.len() >= BOARDS_MAX {
-            return Err(Refusal::TooManyBoards.into());
+            return Err(BoardError::TooManyBoards.into());
         }
         let id = match id {
-            Some(id) if state.boards.contains_key(&id) => return Err(Refusal::BoardExists.into()),
+            Some(id) if state.boards.contains_key(&id) => {
+                return Err(BoardError::BoardExists.into());
+            }
             Some(id) => id,
             None => number("board", &mut state.boards_made, |id| !state.boards.contains_key(id)),
         };
@@ -537,12 +540,12 @@ impl MemoryLog {
         for list_id in list_ids {
             state.board_of_list.insert(list_id, id.clone());
         }
-        let lineage = state.open(&id, &self.retention).lineage();
-        let position = lineage.at(lineage.head);
+        let history = state.open(&id, &self.retention).history();
+        let position = history.at(history.head);
         let answer = match state.boards.get(&id) {
             Some(board) => board.to_json(&position.to_string()),
             None => json(&id),
         };
-        Ok(Changed { board: id, position, events: 0, answer: answer.into(), before: false })
+        Ok(Changed { board: id, position, events: 0, answer: answer.into(), replayed: false })
     }
 }

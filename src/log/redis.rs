@@ -24,15 +24,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{
-    Announcer, Appended, Conditions, Health, Heard, Log, LogError, Opened, Page, Probe,
+    Appended, Conditions, Health, Log, LogError, Notification, Notifier, Opened, Page, Probe,
     READ_BYTES_MAX, READ_ENTRIES_MAX, Registry, Retention, Snapshots,
 };
 use crate::board;
 use crate::entry::{Data, Event};
 use crate::frame::encode_rest;
-use crate::position::{Epoch, Lineage};
+use crate::position::{Epoch, LogHistory};
 use crate::topic::Topic;
-use answers::{accepted, entry, lineage, text, unexpected};
+use answers::{accepted, entry, history, text, unexpected};
 use commands::{Breaks, Commands};
 use keys::Keys;
 use scripts::Call;
@@ -98,7 +98,7 @@ pub fn check_url(url: &str) -> Result<(), String> {
 
 impl RedisLog {
     /// Starts following `url`, whether or not it can be reached already, and says where it is
-    /// heard. A write counts as done when `wait_replicas` replicas have it too. Must be called
+    /// notifications. A write counts as done when `wait_replicas` replicas have it too. Must be called
     /// within a runtime.
     ///
     /// # Errors
@@ -109,17 +109,17 @@ impl RedisLog {
         node: &str,
         retention: Retention,
         wait_replicas: usize,
-    ) -> Result<(Arc<RedisLog>, mpsc::Receiver<Heard>), String> {
+    ) -> Result<(Arc<RedisLog>, mpsc::Receiver<Notification>), String> {
         // redis-rs leaves the choice of a cryptography provider to us. An error means that one is
         // chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let info = url.into_connection_info().map_err(|error| error.to_string())?;
         let info = commands::with_resp3(info);
-        let (announcer, heard) = Announcer::new();
+        let (notifier, notifications) = Notifier::new();
         let keys = Keys::new(prefix);
         let client = Client::open(info.clone()).map_err(|error| error.to_string())?;
         let breaks = Breaks::new();
-        let subscription = Subscription::new(client, keys.clone(), node, announcer, breaks.clone());
+        let subscription = Subscription::new(client, keys.clone(), node, notifier, breaks.clone());
         let subscription = Arc::new(subscription);
         tokio::spawn(subscription.clone().run());
         let commands = |lanes, waits| {
@@ -141,7 +141,7 @@ impl RedisLog {
             clock: Mutex::new(None),
             replaced_at: Mutex::new(None),
         };
-        Ok((Arc::new(log), heard))
+        Ok((Arc::new(log), notifications))
     }
 
     /// Whether a demoted master was last turned away from long enough ago to do so again.
@@ -194,7 +194,7 @@ impl Log for RedisLog {
         // One that a new installation has may be about to come.
         let has_state = is_board
             || (boards::is_first_board(topic) && self.exist(std::slice::from_ref(topic)).await?);
-        Ok(Opened { lineage: lineage(&head, &meta, &oldest)?, has_state })
+        Ok(Opened { history: history(&head, &meta, &oldest)?, has_state })
     }
 
     async fn read(
@@ -206,10 +206,10 @@ impl Log for RedisLog {
         self.page(topic, after.saturating_add(1), through).await
     }
 
-    async fn lineage(&self, topic: &Topic) -> Result<Option<Lineage>, LogError> {
+    async fn history(&self, topic: &Topic) -> Result<Option<LogHistory>, LogError> {
         // A stretch that no entry can be in.
         let page = self.page(topic, 1, 0).await?;
-        Ok(page.map(|page| page.lineage))
+        Ok(page.map(|page| page.history))
     }
 
     async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
@@ -283,10 +283,10 @@ impl Probe for RedisLog {
             return Err(LogError::Unavailable("not hearing announcements yet".to_owned()));
         };
         // With nobody subscribed where the commands go, there is nothing to wait for.
-        let heard = self.subscription.canary_heard(number);
-        if hearers == 0 || tokio::time::timeout(CANARY_WITHIN, heard).await.is_err() {
+        let notifications = self.subscription.canary_heard(number);
+        if hearers == 0 || tokio::time::timeout(CANARY_WITHIN, notifications).await.is_err() {
             self.subscription.replace(hearing);
-            let why = "a canary was published and not heard by this node's subscription";
+            let why = "a canary was published and not notifications by this node's subscription";
             return Err(LogError::Unavailable(why.to_owned()));
         }
         Ok(())
@@ -333,7 +333,7 @@ impl RedisLog {
         let (answer, reached): (Vec<String>, usize) =
             commands.call_and_wait(call, *replicas, REPLICAS_WITHIN).await?;
         if answer.first().is_some_and(|word| word == "ok") && reached < *replicas {
-            return Err(LogError::Unanswered(format!(
+            return Err(LogError::OutcomeUnknown(format!(
                 "Redis has it, but only {reached} of {replicas} replicas had it within \
                  {REPLICAS_WITHIN:?}"
             )));
@@ -353,10 +353,10 @@ impl RedisLog {
         let Ok([head, meta, oldest, entries]) = <[Value; 4]>::try_from(answer) else {
             return Ok(None);
         };
-        let lineage = lineage(&text(head)?, &text(meta)?, &text(oldest)?)?;
+        let history = history(&text(head)?, &text(meta)?, &text(oldest)?)?;
         let Value::Array(entries) = entries else { return Err(unexpected("entries")) };
         let entries = entries.into_iter().map(entry).collect::<Result<_, _>>()?;
-        Ok(Some(Page { lineage, entries }))
+        Ok(Some(Page { history, entries }))
     }
 
     fn report_call(&self) -> Call<'static> {

@@ -19,7 +19,7 @@ use crate::connection::Lifetime;
 use crate::entry::{Data, Entry, Event};
 use crate::frame::{Frame, HEARTBEAT, encode_rest};
 use crate::hub::{Audience, Hub, HubTopic, Joined};
-use crate::position::{Epoch, Lineage, Position};
+use crate::position::{Epoch, LogHistory, Position};
 use crate::topic::Topic;
 
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(320);
@@ -142,8 +142,9 @@ impl World {
         let topics = (0..topics).map(|n| {
             let name = Topic::new(&format!("t{n}")).unwrap();
             let joined = hub.join(&name, Arc::new(Notify::new()));
-            let lineage = Lineage { epoch: epoch(), past: Vec::new(), head: 0, oldest: 1 };
-            hub.open(&joined.topic, lineage, false);
+            let history =
+                LogHistory { epoch: epoch(), past_epochs: Vec::new(), head: 0, oldest: 1 };
+            hub.open(&joined.topic, history, false);
             (joined, Vec::new())
         });
         World {

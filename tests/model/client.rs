@@ -2,7 +2,7 @@
 
 use fantail::frame::Frame;
 use fantail::hub::tail::After;
-use fantail::position::{Lineage, Position, Verdict};
+use fantail::position::{LogHistory, Position, Verdict};
 
 use crate::broken::Break;
 use crate::harness::oracle::{LogEvent, Oracle};
@@ -46,7 +46,7 @@ struct Reading {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Question {
     Page,
-    Lineage,
+    LogHistory,
     Board,
 }
 
@@ -132,7 +132,7 @@ impl Client {
         let place = connection.place?;
         Some(match reading.what {
             Question::Page => next(&reading.answer, place).len(),
-            Question::Lineage | Question::Board => 0,
+            Question::LogHistory | Question::Board => 0,
         })
     }
 
@@ -159,7 +159,9 @@ impl Client {
                 }
                 _ => ask(Question::Page, Answer::read(around.log, 0)),
             },
-            Some(After::Unsure) => ask(Question::Lineage, Answer::read(around.log, u64::MAX - 1)),
+            Some(After::Unsure) => {
+                ask(Question::LogHistory, Answer::read(around.log, u64::MAX - 1))
+            }
             None | Some(After::Nothing) => Ok(()),
         }
     }
@@ -233,7 +235,7 @@ impl Client {
         };
         match reading.what {
             Question::Board => {
-                let position = page.lineage.at(page.lineage.head);
+                let position = page.history.at(page.history.head);
                 connection.place = Some(position);
                 connection.snapshot_due = false;
                 connection.confirmed = false;
@@ -248,29 +250,29 @@ impl Client {
                     return self.deliver(&frames, around);
                 }
                 if around.broken == Some(Break::TrimmedNotTold)
-                    && page.lineage.judge(place) == Verdict::Trimmed
+                    && page.history.judge(place) == Verdict::Trimmed
                     && !page.frames.is_empty()
                 {
                     let frames = page.frames.clone();
                     return self.deliver(&frames, around);
                 }
             }
-            Question::Lineage => {}
+            Question::LogHistory => {}
         }
         let unsure_is_lost = around.broken == Some(Break::UnsureIsLost);
-        if page.lineage.judge(place) == Verdict::Continues && !unsure_is_lost {
+        if page.history.judge(place) == Verdict::Continues && !unsure_is_lost {
             // The client is right and this node is late.
             connection.confirmed = !reading.outdated;
             around.node.look(around.broken);
             return Ok(());
         }
-        self.reset(place, &page.lineage, &reading.answer, around)
+        self.reset(place, &page.history, &reading.answer, around)
     }
 
     fn reset(
         &mut self,
         from: Position,
-        lineage: &Lineage,
+        history: &LogHistory,
         answer: &Answer,
         around: Surroundings<'_>,
     ) -> Result<(), Wrong> {
@@ -280,7 +282,7 @@ impl Client {
             return Err(Wrong::ResetInVain);
         }
         connection.confirmed = false;
-        let start = lineage.at(lineage.oldest - 1);
+        let start = history.at(history.oldest - 1);
         if self.snapshot {
             // It shows what it has until the snapshot comes.
             connection.snapshot_due = true;
@@ -321,16 +323,16 @@ fn cached(node: &Node, place: Position, broken: Option<Break>) -> Option<&Answer
     let tail_head = node.tail()?.head();
     let has_next = page.frames.iter().any(|frame| frame.position.seq == place.seq + 1);
     let is_of_this_log =
-        page.lineage.epoch == tail_head.epoch && page.lineage.judge(place) == Verdict::Continues;
-    let is_not_ahead = page.lineage.head <= tail_head.seq || broken == Some(Break::PageAheadOfTail);
+        page.history.epoch == tail_head.epoch && page.history.judge(place) == Verdict::Continues;
+    let is_not_ahead = page.history.head <= tail_head.seq || broken == Some(Break::PageAheadOfTail);
     let will_do = is_of_this_log && is_not_ahead || broken == Some(Break::AnyPageWillDo);
     (has_next && will_do).then_some(answer)
 }
 
-/// The frames of a page that come after `place`, if the page's lineage says that it continues.
+/// The frames of a page that come after `place`, if the page's history says that it continues.
 fn next(answer: &Answer, place: Position) -> &[Frame] {
-    let Some(Page { lineage, frames }) = &answer.page else { return &[] };
-    if lineage.judge(place) != Verdict::Continues {
+    let Some(Page { history, frames }) = &answer.page else { return &[] };
+    if history.judge(place) != Verdict::Continues {
         return &[];
     }
     let at = frames.iter().position(|frame| frame.position.seq == place.seq + 1);

@@ -2,7 +2,7 @@
 //!
 //! `promises/` runs the real program and meets what happens to happen; this program writes down
 //! what can happen, and tries all of it: every order in which announcements are heard, answers of
-//! the log arrive, clients drop and come back, servers go back in time. Positions, lineages, their
+//! the log arrive, clients drop and come back, servers go back in time. Positions, histories, their
 //! judgement and the tail are the real ones; relay ([`node`]), follower ([`client`]) and scripts
 //! ([`server`]) are written again as steps, because what matters is what may happen between two
 //! steps.

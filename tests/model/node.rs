@@ -6,7 +6,7 @@
 
 use fantail::frame::Frame;
 use fantail::hub::tail::{After, Fed, Tail};
-use fantail::position::{Epoch, Lineage, Position};
+use fantail::position::{Epoch, LogHistory, Position};
 
 use crate::broken::Break;
 use crate::harness::oracle::Oracle;
@@ -181,7 +181,7 @@ impl Node {
             Fed::Gap if broken == Some(Break::GapIgnored) => {
                 let Position { seq, epoch } = frame.position;
                 let head = seq - 1;
-                *tail = Tail::new(Lineage { epoch, past: Vec::new(), head, oldest: seq });
+                *tail = Tail::new(LogHistory { epoch, past_epochs: Vec::new(), head, oldest: seq });
                 tail.feed(frame);
                 true
             }
@@ -280,18 +280,18 @@ impl Node {
             Stage::Read(Answer { page: Some(page), .. }) => {
                 let tail = topic.tail.as_mut().expect("a read is asked of an open topic");
                 let progress = !page.frames.is_empty();
-                if tail.renew(page.lineage.clone(), page.frames.clone()) && progress {
+                if tail.renew(page.history.clone(), page.frames.clone()) && progress {
                     repair.stage = Stage::AskedRead { after: tail.head().seq };
                     return true;
                 }
             }
             Stage::Opened(answer) => {
-                let lineage = answer.page.as_ref().expect("it was opened").lineage.clone();
+                let history = answer.page.as_ref().expect("it was opened").history.clone();
                 match &mut topic.tail {
                     Some(tail) => {
-                        tail.renew(lineage, Vec::new());
+                        tail.renew(history, Vec::new());
                     }
-                    None => topic.tail = Some(Tail::new(lineage)),
+                    None => topic.tail = Some(Tail::new(history)),
                 }
             }
             Stage::AskedRead { .. } | Stage::AskedOpen => unreachable!("not answered yet"),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fantail::frame::Frame;
-use fantail::position::Lineage;
+use fantail::position::LogHistory;
 
 use crate::broken::Break;
 use crate::harness::keyspace::Key;
@@ -21,7 +21,7 @@ pub struct Answer {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Page {
-    pub lineage: Lineage,
+    pub history: LogHistory,
     pub frames: Vec<Frame>,
 }
 
@@ -33,9 +33,9 @@ impl Answer {
 
     /// What `read.lua` returns of everything after `after`.
     pub fn read(log: &Server, after: u64) -> Answer {
-        let page = log.keys.lineage().map(|lineage| {
+        let page = log.keys.history().map(|history| {
             let frames = log.keys.entries(after, u64::MAX).map(Frame::new).collect();
-            Page { lineage, frames }
+            Page { history, frames }
         });
         Answer::now(log, page)
     }
@@ -43,8 +43,8 @@ impl Answer {
     /// What `open.lua` returns.
     pub fn open(log: &mut Server, oracle: &mut Oracle, broken: Option<Break>) -> Answer {
         begin(log, oracle, broken);
-        let lineage = log.open(oracle);
-        Answer::now(log, Some(Page { lineage, frames: Vec::new() }))
+        let history = log.open(oracle);
+        Answer::now(log, Some(Page { history, frames: Vec::new() }))
     }
 }
 

@@ -66,20 +66,20 @@ async fn scripts_and_their_rules_in_rust_lead_to_the_same_logs() {
             }
         }
         let page = until("it is read", async || answered(log.read(&topic, 0, 1 << 40).await)).await;
-        let lineage = keys.lineage();
-        let (Some(page), Some(lineage)) = (&page, &lineage) else {
-            assert!(page.is_none() && lineage.is_none(), "{who}: {page:?}, {keys:?}");
+        let history = keys.history();
+        let (Some(page), Some(history)) = (&page, &history) else {
+            assert!(page.is_none() && history.is_none(), "{who}: {page:?}, {keys:?}");
             continue;
         };
-        let theirs = &page.lineage;
-        assert_eq!((theirs.head, theirs.oldest), (lineage.head, lineage.oldest), "{who}: {keys:?}");
+        let theirs = &page.history;
+        assert_eq!((theirs.head, theirs.oldest), (history.head, history.oldest), "{who}: {keys:?}");
         let ends = |past: &[(Epoch, u64)]| past.iter().map(|&(_, end)| end).collect::<Vec<_>>();
-        assert_eq!(ends(&theirs.past), ends(&lineage.past), "{who}: {keys:?}");
+        assert_eq!(ends(&theirs.past_epochs), ends(&history.past_epochs), "{who}: {keys:?}");
         let epochs = |current: Epoch, past: &[(Epoch, u64)]| {
             std::iter::once(current).chain(past.iter().map(|&(epoch, _)| epoch)).collect::<Vec<_>>()
         };
-        let ours = epochs(lineage.epoch, &lineage.past);
-        for (theirs, ours) in epochs(theirs.epoch, &theirs.past).into_iter().zip(ours) {
+        let ours = epochs(history.epoch, &history.past_epochs);
+        for (theirs, ours) in epochs(theirs.epoch, &theirs.past_epochs).into_iter().zip(ours) {
             assert_eq!(*names.entry(theirs).or_insert(ours), ours, "{who}: another epoch");
         }
         let mut entries = keys.entries(0, 1 << 40);

@@ -4,12 +4,12 @@ use proptest::prelude::*;
 
 use super::super::history::{Retained, fate_of, in_vain};
 use super::*;
-use crate::position::{Epoch, Lineage, Verdict};
+use crate::position::{Epoch, LogHistory, Verdict};
 
 /// A log that suffers, and gateways that deliver from it. Honest, unless told to lie.
 struct World {
     judge: Judge,
-    lineage: Lineage,
+    lineage: LogHistory,
     /// Entries that were not lost, from 1 on; those before `lineage.oldest` cannot be read.
     entries: Vec<(Position, Token)>,
     /// Where each subscriber is.
@@ -28,7 +28,7 @@ fn epoch(n: u32) -> Epoch {
 impl World {
     fn new(rules: Rules) -> World {
         let follows = vec![vec![0]; SUBSCRIBERS];
-        let lineage = Lineage { epoch: epoch(0), past: Vec::new(), head: 0, oldest: 1 };
+        let lineage = LogHistory { epoch: epoch(0), past_epochs: Vec::new(), head: 0, oldest: 1 };
         let mut world = World {
             judge: Judge::new(rules, vec!["check-t-1".to_owned()], &follows),
             at: vec![lineage.at(0); SUBSCRIBERS],
@@ -99,11 +99,11 @@ impl World {
         self.entries.truncate(keeps as usize);
         let lineage = &mut self.lineage;
         let old = (lineage.epoch, lineage.head);
-        lineage.past.insert(0, old);
-        for (_, end) in &mut lineage.past {
+        lineage.past_epochs.insert(0, old);
+        for (_, end) in &mut lineage.past_epochs {
             *end = keeps.min(*end);
         }
-        lineage.past.truncate(16);
+        lineage.past_epochs.truncate(16);
         lineage.head = keeps;
         lineage.oldest = lineage.oldest.min(keeps + 1);
         self.lineage.epoch = self.new_epoch();
@@ -112,7 +112,7 @@ impl World {
     fn flush(&mut self) {
         self.entries.clear();
         let epoch = self.new_epoch();
-        self.lineage = Lineage { epoch, past: Vec::new(), head: 0, oldest: 1 };
+        self.lineage = LogHistory { epoch, past_epochs: Vec::new(), head: 0, oldest: 1 };
     }
 
     fn trim(&mut self, count: u64) {

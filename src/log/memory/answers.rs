@@ -39,7 +39,7 @@ impl Answers {
     /// What this request was answered before, if it was.
     ///
     /// # Errors
-    /// [`LogError::OtherRequest`], when the key came with another request.
+    /// [`LogError::KeyReused`], when the key came with another request.
     pub(super) fn find(
         &mut self,
         place: &Place,
@@ -51,7 +51,7 @@ impl Answers {
         }
         match self.kept.get(place) {
             Some(kept) if kept.request == digest(request) => Ok(Some(kept.clone())),
-            Some(_) => Err(LogError::OtherRequest),
+            Some(_) => Err(LogError::KeyReused),
             None => Ok(None),
         }
     }

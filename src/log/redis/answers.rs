@@ -8,7 +8,7 @@ use redis::{FromRedisValue, Value};
 use crate::entry::Entry;
 use crate::frame::json;
 use crate::log::{Appended, LogError};
-use crate::position::{Lineage, Position};
+use crate::position::{LogHistory, Position};
 use crate::topic::Topic;
 
 /// The position in the answer of a script that appends and whether it did so before, or why it did
@@ -20,13 +20,13 @@ pub(super) fn accepted(answer: &[String]) -> Result<Appended, LogError> {
     };
     match answer {
         [word, seq, epoch, rest @ ..] if word == "ok" => {
-            let before = rest.get(1).is_some_and(|word| word == "again");
-            Ok(Appended { last: position(seq, epoch)?, before })
+            let replayed = rest.get(1).is_some_and(|word| word == "again");
+            Ok(Appended { last: position(seq, epoch)?, replayed })
         }
         [word, seq, epoch] if word == "head_moved" => {
-            Err(LogError::HeadMoved(position(seq, epoch)?))
+            Err(LogError::PreconditionFailed(position(seq, epoch)?))
         }
-        [word] if word == "other_request" => Err(LogError::OtherRequest),
+        [word] if word == "other_request" => Err(LogError::KeyReused),
         [word] if word == "event_type_of_board" => Err(LogError::ReservedEventType),
         _ => Err(unexpected("an answer")),
     }
@@ -42,22 +42,22 @@ pub(super) fn text(value: Value) -> Result<String, LogError> {
 }
 
 /// Reads seq, meta and the id of the oldest entry (see `log.lua`).
-pub(super) fn lineage(head: &str, meta: &str, oldest: &str) -> Result<Lineage, LogError> {
+pub(super) fn history(head: &str, meta: &str, oldest: &str) -> Result<LogHistory, LogError> {
     let read = || {
         let head: u64 = head.parse().ok()?;
         let mut words = meta.split(' ');
         let epoch = words.next()?.parse().ok()?;
         let floor: u64 = words.nth(1)?.parse().ok()?;
-        let past = words.map(|word| {
+        let past_epochs = words.map(|word| {
             let (epoch, end) = word.split_once(':')?;
             Some((epoch.parse().ok()?, end.parse().ok()?))
         });
-        let past = past.collect::<Option<_>>()?;
+        let past_epochs = past_epochs.collect::<Option<_>>()?;
         let oldest = match oldest.split_once('-') {
             Some((seq, _)) => seq.parse().ok()?,
             None => head + 1,
         };
-        Some(Lineage { epoch, past, head, oldest: oldest.max(floor + 1) })
+        Some(LogHistory { epoch, past_epochs, head, oldest: oldest.max(floor + 1) })
     };
     read().ok_or_else(|| unexpected("epochs"))
 }

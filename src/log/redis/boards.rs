@@ -15,8 +15,8 @@ use super::answers::{accepted, board_json, text, unexpected};
 use super::scripts::{self, Call};
 use super::{LISTS_KNOWN_MAX, RedisLog};
 use crate::board::{
-    self, BOARDS_MAX, BoardSummary, Boards, ChangeError, Changed, Command, LISTS_MAX, NewList,
-    Refusal, TASKS_MAX, Title,
+    self, BOARDS_MAX, BoardError, BoardSummary, Boards, ChangeError, Changed, Command, LISTS_MAX,
+    NewList, TASKS_MAX, Title,
 };
 use crate::frame::json;
 use crate::log::{Appended, Conditions, LogError, Snapshot, Snapshots};
@@ -164,17 +164,23 @@ impl RedisLog {
         call: Call<'static>,
     ) -> Result<Changed, ChangeError> {
         let answer = self.write(call).await?;
-        if let Some(refusal) = answer.first().and_then(|word| Refusal::from_word(word)) {
+        if let Some(refusal) = answer.first().and_then(|word| BoardError::from_word(word)) {
             return Err(refusal.into());
         }
-        let Appended { last: position, before } = accepted(&answer)?;
+        let Appended { last: position, replayed } = accepted(&answer)?;
         let answer = answer.get(3).cloned().unwrap_or_default().into();
-        Ok(Changed { board: board.clone(), position, events: u64::from(!before), answer, before })
+        Ok(Changed {
+            board: board.clone(),
+            position,
+            events: u64::from(!replayed),
+            answer,
+            replayed,
+        })
     }
 
     async fn board_of_task(&self, task: &Topic) -> Result<Topic, ChangeError> {
         let board = self.index("tasks", task).await?;
-        board.ok_or_else(|| Refusal::NoSuchTask.into())
+        board.ok_or_else(|| BoardError::NoSuchTask.into())
     }
 
     async fn index(&self, hash: &str, id: &Topic) -> Result<Option<Topic>, LogError> {
@@ -193,7 +199,7 @@ impl RedisLog {
         let known = self.lists().get(list).cloned();
         let board = match &known {
             Some(board) => board.clone(),
-            None => self.index("lists", list).await?.ok_or(Refusal::NoSuchList)?,
+            None => self.index("lists", list).await?.ok_or(BoardError::NoSuchList)?,
         };
         let index = [self.keys.shared("task-seq"), self.keys.shared("tasks")];
         let index = Call::new(&scripts::INDEX_TASK, &index).arg(board.as_str());
@@ -207,8 +213,8 @@ impl RedisLog {
         let result = self.change_board(&board, call).await;
         let unused = match &result {
             // It was made before, under another id.
-            Ok(changed) => changed.before,
-            Err(ChangeError::Log(LogError::Unanswered(_) | LogError::Unavailable(_))) => false,
+            Ok(changed) => changed.replayed,
+            Err(ChangeError::Log(LogError::OutcomeUnknown(_) | LogError::Unavailable(_))) => false,
             Err(_) => true,
         };
         if unused {
@@ -244,10 +250,10 @@ impl RedisLog {
             .arg(list.as_str())
             .arg(index.map(|index| index.to_string()).unwrap_or_default());
         let result = self.change_board(&board, call).await;
-        if matches!(result, Err(ChangeError::Refused(Refusal::NoSuchList)))
+        if matches!(result, Err(ChangeError::Refused(BoardError::NoSuchList)))
             && self.index("lists", list).await?.is_some_and(|elsewhere| elsewhere != board)
         {
-            return Err(Refusal::ListElsewhere.into());
+            return Err(BoardError::ListElsewhere.into());
         }
         result
     }
@@ -288,7 +294,7 @@ impl RedisLog {
         let mut ids = claimed.into_iter();
         let word = ids.next().unwrap_or_default();
         if word != "ok" {
-            let refusal = Refusal::from_word(&word).ok_or_else(|| unexpected("a word"))?;
+            let refusal = BoardError::from_word(&word).ok_or_else(|| unexpected("a word"))?;
             return Err(refusal.into());
         }
         let board = ids.next().and_then(|board| Topic::new(&board).ok());
@@ -304,7 +310,7 @@ impl RedisLog {
         if let Some(id) = &id
             && self.boards_exist(std::slice::from_ref(id)).await?
         {
-            return Err(Refusal::BoardExists.into());
+            return Err(BoardError::BoardExists.into());
         }
         let (board, list_ids) = self.claim(id.as_ref(), true, lists).await?;
         let mut call =
@@ -314,7 +320,7 @@ impl RedisLog {
         }
         let changed = self.change_board(&board, call).await?;
         // The board is made, whatever happens now.
-        let made = |error| LogError::Unanswered(format!("the board was made, but: {error}"));
+        let made = |error| LogError::OutcomeUnknown(format!("the board was made, but: {error}"));
         let snapshot = self.snapshot(&board).await.map_err(made)?;
         let answer = snapshot.ok_or_else(|| made(unexpected("the board")))?.json;
         Ok(Changed { answer, events: 0, ..changed })
@@ -327,7 +333,7 @@ impl RedisLog {
         asked: &Asked<'_>,
     ) -> Result<Changed, ChangeError> {
         if !self.boards_exist(std::slice::from_ref(board)).await? {
-            return Err(Refusal::NoSuchBoard.into());
+            return Err(BoardError::NoSuchBoard.into());
         }
         let lists = [list];
         let (board, list_ids) = self.claim(Some(board), false, &lists).await?;
@@ -339,9 +345,9 @@ impl RedisLog {
         let result = self.change_board(&board, call).await;
         let refused = match &result {
             // It was made before, and a number that was handed out for it again is free.
-            Ok(changed) => changed.before && lists[0].id.is_none(),
-            Err(ChangeError::Refused(refusal)) => *refusal == Refusal::BoardFull,
-            Err(ChangeError::Log(LogError::HeadMoved(_) | LogError::OtherRequest)) => true,
+            Ok(changed) => changed.replayed && lists[0].id.is_none(),
+            Err(ChangeError::Refused(refusal)) => *refusal == BoardError::BoardFull,
+            Err(ChangeError::Log(LogError::PreconditionFailed(_) | LogError::KeyReused)) => true,
             Err(_) => false,
         };
         if refused {

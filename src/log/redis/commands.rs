@@ -184,7 +184,7 @@ impl Commands {
             result = send(&mut connection) => result,
             () = self.breaks.given_up(made_at) => {
                 let why = "no answer on a connection that was given up".to_owned();
-                let error = LogError::Unanswered(why);
+                let error = LogError::OutcomeUnknown(why);
                 count_error(&error);
                 return Err(error);
             }
@@ -251,12 +251,12 @@ impl Commands {
 /// What an error of Redis means for whoever asked.
 fn explain(error: &RedisError) -> LogError {
     if error.is_timeout() {
-        LogError::Unanswered(format!("Redis did not answer within {ANSWER_WITHIN:?}"))
+        LogError::OutcomeUnknown(format!("Redis did not answer within {ANSWER_WITHIN:?}"))
     } else if error.is_io_error() {
-        LogError::Unanswered(format!("the connection to Redis broke: {error}"))
+        LogError::OutcomeUnknown(format!("the connection to Redis broke: {error}"))
     } else if script_broke(error) {
         // Half-way, over data that is not ours or not whole.
-        LogError::Unanswered(format!("a script failed: {error}"))
+        LogError::OutcomeUnknown(format!("a script failed: {error}"))
     } else {
         // Redis itself says no: READONLY, LOADING, OOM, BUSY … A script refused is a script that
         // changed nothing.
@@ -276,7 +276,7 @@ fn script_broke(error: &RedisError) -> bool {
 
 fn count_error(error: &LogError) {
     metric::redis_error(match error {
-        LogError::Unanswered(_) => "unanswered",
+        LogError::OutcomeUnknown(_) => "unanswered",
         _ => "unavailable",
     });
 }

@@ -16,7 +16,7 @@ use super::commands::{Breaks, CONNECT_WITHIN};
 use super::keys::Keys;
 use super::version;
 use crate::frame::Frame;
-use crate::log::{Announcer, Health, LogError};
+use crate::log::{Health, LogError, Notifier};
 use crate::telemetry::metric;
 use crate::topic::Topic;
 
@@ -37,7 +37,7 @@ pub(super) struct Subscription {
     client: Client,
     keys: Keys,
     canary_channel: String,
-    announcer: Announcer,
+    notifier: Notifier,
     state: Mutex<State>,
     health: Mutex<Health>,
     /// The number of the last canary heard.
@@ -71,14 +71,14 @@ impl Subscription {
         client: Client,
         keys: Keys,
         node: &str,
-        announcer: Announcer,
+        notifier: Notifier,
         breaks: Arc<Breaks>,
     ) -> Self {
         Subscription {
             client,
             canary_channel: keys.canary_channel(node),
             keys,
-            announcer,
+            notifier,
             state: Mutex::new(State {
                 wanted: HashSet::new(),
                 current: None,
@@ -190,7 +190,7 @@ impl Subscription {
         connection.subscribe(&self.canary_channel).await?;
         self.subscribe_on(&mut connection, &wanted).await?;
         // Everything announced before this moment may have been missed.
-        self.announcer.missed();
+        self.notifier.maybe_lost();
         self.state().hearing = true;
         Ok((connection, broken))
     }
@@ -289,9 +289,9 @@ impl Subscription {
             }
         } else if let Some(topic) = self.keys.topic_of_channel(&channel) {
             match frame(&payload) {
-                Some(frame) => self.announcer.announce(topic, frame),
+                Some(frame) => self.notifier.notify(topic, frame),
                 // Somebody else publishes on our channels; the log decides, as always.
-                None => self.announcer.missed(),
+                None => self.notifier.maybe_lost(),
             }
         }
     }

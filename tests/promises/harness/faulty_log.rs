@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use fantail::entry::{Data, Event};
 use fantail::frame::{Frame, encode_rest};
-use fantail::log::Heard;
+use fantail::log::Notification;
 use fantail::position::Position;
 use fantail::topic::Topic;
 use tokio::sync::{mpsc, watch};
@@ -52,7 +52,7 @@ struct Ear {
     up: bool,
     wanted: BTreeSet<Topic>,
     subscribed: BTreeSet<Topic>,
-    inbox: mpsc::UnboundedSender<Heard>,
+    inbox: mpsc::UnboundedSender<Notification>,
 }
 
 impl FaultyLog {
@@ -62,7 +62,7 @@ impl FaultyLog {
     }
 
     /// One more node: its way to the log, and what is announced to it.
-    pub fn node(self: &Arc<FaultyLog>, faults: Faults) -> (NodeLog, mpsc::Receiver<Heard>) {
+    pub fn node(self: &Arc<FaultyLog>, faults: Faults) -> (NodeLog, mpsc::Receiver<Notification>) {
         let (inbox, announced) = mpsc::unbounded_channel();
         let (delivered, heard) = mpsc::channel(1024);
         let mut state = self.state();
@@ -133,7 +133,7 @@ impl FaultyLog {
             if !ear.up {
                 ear.up = true;
                 ear.subscribed = ear.wanted.clone();
-                let _ = ear.inbox.send(Heard::Missed);
+                let _ = ear.inbox.send(Notification::MaybeLost);
             }
         }
     }
@@ -159,7 +159,7 @@ impl FaultyLog {
         records.note();
         let frame = Frame::new(&entry);
         for ear in state.ears.iter().filter(|ear| ear.subscribed.contains(topic)) {
-            let _ = ear.inbox.send(Heard::Entry(topic.clone(), frame.clone()));
+            let _ = ear.inbox.send(Notification::Entry(topic.clone(), frame.clone()));
         }
         entry.position
     }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use fantail::entry::Entry;
-use fantail::position::{Epoch, Lineage, Position, REIGNS_MAX};
+use fantail::position::{EPOCHS_MAX, Epoch, LogHistory, Position};
 
 /// The keys of one topic; each may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -62,7 +62,7 @@ impl Keyspace {
         {
             past.push((before.epoch, head));
             for (epoch, last) in before.past {
-                if past.len() < REIGNS_MAX {
+                if past.len() < EPOCHS_MAX {
                     past.push((epoch, last.min(head)));
                 } else {
                     floor = floor.max(last.min(head));
@@ -97,12 +97,12 @@ impl Keyspace {
     }
 
     /// `read.lua` and `answers.rs`: `None` if the topic has no log.
-    pub fn lineage(&self) -> Option<Lineage> {
+    pub fn history(&self) -> Option<LogHistory> {
         let (head, meta) = (self.seq?, self.meta.as_ref()?);
         let oldest = self.log.as_ref().and_then(|log| Some(log.front()?.position.seq));
-        Some(Lineage {
+        Some(LogHistory {
             epoch: meta.epoch,
-            past: meta.past.clone(),
+            past_epochs: meta.past.clone(),
             head,
             oldest: oldest.unwrap_or(head + 1).max(meta.floor + 1),
         })
@@ -135,7 +135,7 @@ fn epochs_of(log: &VecDeque<Entry>) -> (Vec<(Epoch, u64)>, u64) {
     let mut past: Vec<(Epoch, u64)> = Vec::new();
     for Position { seq, epoch } in log.iter().rev().map(|entry| entry.position) {
         if past.last().is_none_or(|(newest, _)| *newest != epoch) {
-            if past.len() == REIGNS_MAX {
+            if past.len() == EPOCHS_MAX {
                 return (past, seq);
             }
             past.push((epoch, seq));

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use fantail::entry::Entry;
-use fantail::position::{Epoch, Lineage, Position};
+use fantail::position::{Epoch, LogHistory, Position};
 
 use super::keyspace::{Key, Keyspace};
 use super::oracle::{LogEvent, Oracle};
@@ -70,9 +70,9 @@ impl Server {
     }
 
     /// Finds the log, or makes it.
-    pub fn open(&mut self, oracle: &mut Oracle) -> Lineage {
+    pub fn open(&mut self, oracle: &mut Oracle) -> LogHistory {
         self.begin(oracle);
-        self.keys.lineage().expect("it is there now")
+        self.keys.history().expect("it is there now")
     }
 
     /// Appends an entry; `milliseconds` are made of what it is in oracle.
@@ -84,7 +84,7 @@ impl Server {
         json: bool,
         rest: Bytes,
     ) -> Entry {
-        let Lineage { epoch, head, .. } = self.open(oracle);
+        let LogHistory { epoch, head, .. } = self.open(oracle);
         self.tip = oracle.append(self.tip, Position { seq: head + 1, epoch });
         self.keys.append(entries_max, milliseconds(self.tip), json, rest)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fantail::position::{Claim, Cursor, Position};
+use fantail::position::{Cursor, Position, ResumePoint};
 use fantail::topic::Topic;
 
 use super::Simulation;
@@ -110,8 +110,8 @@ impl Judge {
 
     fn positions(&self, id: &str) -> BTreeMap<Topic, Position> {
         let cursor = Cursor::read(id, &self.topics);
-        let position = |topic: &Topic| match cursor.claim(topic) {
-            Some(Claim::Position(position)) => (topic.clone(), *position),
+        let position = |topic: &Topic| match cursor.resume_point(topic) {
+            Some(ResumePoint::Position(position)) => (topic.clone(), *position),
             _ => panic!("{}: no position of {topic} in {id:?}", self.who()),
         };
         self.topics.iter().map(position).collect()

@@ -7,9 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fantail::entry::Event;
 use fantail::log::{
-    Appended, Conditions, Health, Heard, Log, LogError, Opened, Page, Probe, Snapshot, Snapshots,
+    Appended, Conditions, Health, Log, LogError, Notification, Opened, Page, Probe, Snapshot,
+    Snapshots,
 };
-use fantail::position::{Epoch, Lineage};
+use fantail::position::{Epoch, LogHistory};
 use fantail::topic::Topic;
 use tokio::sync::mpsc;
 
@@ -52,8 +53,8 @@ impl Faults {
     /// What comes through of what is announced.
     pub(super) fn disturb(
         &self,
-        announced: mpsc::UnboundedReceiver<Heard>,
-        delivered: mpsc::Sender<Heard>,
+        announced: mpsc::UnboundedReceiver<Notification>,
+        delivered: mpsc::Sender<Notification>,
     ) -> impl Future<Output = ()> + use<> {
         disturb(announced, delivered, self.of("announcements"), self.loss, self.unrest)
     }
@@ -68,15 +69,15 @@ impl Faults {
 
 /// Passes announcements on as badly as a network and a bounded inbox can.
 async fn disturb(
-    mut announced: mpsc::UnboundedReceiver<Heard>,
-    delivered: mpsc::Sender<Heard>,
+    mut announced: mpsc::UnboundedReceiver<Notification>,
+    delivered: mpsc::Sender<Notification>,
     mut random: fastrand::Rng,
     loss: f64,
     unrest: f64,
 ) {
-    let mut held: VecDeque<Heard> = VecDeque::new();
+    let mut held: VecDeque<Notification> = VecDeque::new();
     while let Some(announcement) = announced.recv().await {
-        let Heard::Entry(topic, frame) = announcement else {
+        let Notification::Entry(topic, frame) = announcement else {
             let _ = delivered.send(announcement).await;
             continue;
         };
@@ -84,12 +85,12 @@ async fn disturb(
             continue;
         }
         if random.f64() < unrest {
-            held.push_back(Heard::Entry(topic.clone(), frame.clone()));
+            held.push_back(Notification::Entry(topic.clone(), frame.clone()));
         }
         if random.f64() < unrest {
-            held.push_back(Heard::Entry(topic, frame));
+            held.push_back(Notification::Entry(topic, frame));
         } else {
-            let _ = delivered.send(Heard::Entry(topic, frame)).await;
+            let _ = delivered.send(Notification::Entry(topic, frame)).await;
         }
         if random.f64() < unrest {
             tokio::time::sleep(Duration::from_millis(random.u64(0..50))).await;
@@ -134,7 +135,7 @@ impl NodeLog {
 
     /// An answer that is lost on the way leaves open what was done.
     async fn suffer_answer(&self, matter: &str) -> Result<(), LogError> {
-        let lost = |_| LogError::Unanswered("simulated".to_owned());
+        let lost = |_| LogError::OutcomeUnknown("simulated".to_owned());
         self.suffer(matter).await.map_err(lost)
     }
 }
@@ -153,20 +154,20 @@ impl Log for NodeLog {
             last = Some(self.log.append(topic, event));
         }
         self.suffer_answer("append").await?;
-        let last = last.ok_or(LogError::OtherRequest)?;
-        Ok(Appended { last, before: false })
+        let last = last.ok_or(LogError::KeyReused)?;
+        Ok(Appended { last, replayed: false })
     }
 
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
         // Slow on the way there, and on the way back.
         self.suffer(topic.as_str()).await?;
-        let lineage = self.log.records(topic, |topic| {
-            let lineage = topic.log.open(&mut topic.oracle);
+        let history = self.log.records(topic, |topic| {
+            let history = topic.log.open(&mut topic.oracle);
             topic.note();
-            lineage
+            history
         });
         self.suffer_answer(topic.as_str()).await?;
-        Ok(Opened { lineage, has_state: false })
+        Ok(Opened { history, has_state: false })
     }
 
     async fn read(
@@ -180,19 +181,19 @@ impl Log for NodeLog {
             let keys = &topic.log.keys;
             // Small pages, so that much takes several.
             let entries = keys.entries(after, through).take(16).cloned().collect();
-            keys.lineage().map(|lineage| Page { lineage, entries })
+            keys.history().map(|history| Page { history, entries })
         });
         let _ = self.log.held.subscribe().wait_for(|held| !held).await;
         self.suffer_answer(topic.as_str()).await?;
         Ok(page)
     }
 
-    async fn lineage(&self, topic: &Topic) -> Result<Option<Lineage>, LogError> {
+    async fn history(&self, topic: &Topic) -> Result<Option<LogHistory>, LogError> {
         self.suffer(topic.as_str()).await?;
-        let lineage = self.log.records(topic, |topic| topic.log.keys.lineage());
+        let history = self.log.records(topic, |topic| topic.log.keys.history());
         let _ = self.log.held.subscribe().wait_for(|held| !held).await;
         self.suffer_answer(topic.as_str()).await?;
-        Ok(lineage)
+        Ok(history)
     }
 
     async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
