@@ -52,9 +52,9 @@ deps: ## Install the programs that the tests run (as root with apt), or say what
 test: deps ## Formatting, lints, documentation, all tests
 	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy -p fantail-bench --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
-	cargo test -p fantail-bench
+	cargo clippy -p fantail-bench -p fantail-check --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps -p fantail -p fantail-check
+	cargo test -p fantail-bench -p fantail-check
 	cargo test
 	# Once more with all streams left to the HTTP server, as on systems without reactors.
 	REACTORS=0 cargo test --test promises -- --skip faults --skip simulation --skip backend_equivalence --skip browser

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use fantail_check::command::CheckArguments;
 
-use crate::check::command::CheckArguments;
 use crate::health::HealthUrl;
 
 /// Fantail: a horizontally scalable Server-Sent Events gateway backed by Redis.

@@ -25,15 +25,14 @@
 //!
 //! Around it: [`config`] and [`gateway`] (start and drain), [`admission`] (how many streams),
 //! [`canary`] (whether this node can deliver), [`telemetry`] (what operators see), [`health`] (what
-//! a container engine asks). Outside of it: [`check`], a witness that asks gateways over HTTP whether
-//! they keep what is promised.
+//! a container engine asks). Outside of it, in a package of its own under `check/`: a witness that
+//! asks gateways over HTTP whether they keep what is promised, and knows nothing of this one.
 //!
 //! # Doors
 //!
 //! [`board`], [`topic`], [`position`], [`entry`] and [`frame`] are pure. Only [`log::redis`] knows
 //! Redis, only [`http`] knows axum. [`hub`] never waits on the network. [`relay`] and
-//! [`connection`] know the log only as [`log::Log`]. [`check`] knows none of them but
-//! [`position`].
+//! [`connection`] know the log only as [`log::Log`].
 
 pub mod topic;
 
@@ -70,5 +69,3 @@ pub mod config;
 pub mod telemetry;
 
 pub mod health;
-
-pub mod check;

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use fantail::check::command::{CANNOT_RUN, CheckArguments};
 use fantail::config::{Config, Stop};
 use fantail::gateway::Gateway;
 use fantail::telemetry;
+use fantail_check::command::{CANNOT_RUN, CheckArguments};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 

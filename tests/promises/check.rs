@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use fantail::check::{Checker, Kind, Outcome, Plan, Verdict};
+use fantail_check::{Checker, Kind, Outcome, Plan, Verdict};
 use serde_json::Value;
 
 use crate::harness::faulty_gateway::{Defect, FaultyGateway};

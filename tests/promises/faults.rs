@@ -1,7 +1,7 @@
 //! Every fault that we could think of, and the promises under each of them.
 //!
 //! A [`FaultCluster`] of three nodes, each with a proxy of its own before Redis; publishers and roaming
-//! subscribers of [`fantail::check`], which keep books of everything; a [`Fault`] in the middle;
+//! subscribers of [`fantail_check`], which keep books of everything; a [`Fault`] in the middle;
 //! the verdict at the end. Nothing acknowledged is lost in silence, nothing comes twice or out of
 //! order, nobody is reset without a loss.
 //!
@@ -13,7 +13,7 @@
 
 use std::time::{Duration, Instant};
 
-use fantail::check::{Checker, Kind, Plan, Running, Verdict};
+use fantail_check::{Checker, Kind, Plan, Running, Verdict};
 
 use crate::harness::Api;
 use crate::harness::fault::{Cost, Fault};

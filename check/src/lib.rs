@@ -9,9 +9,9 @@
 //! # How it sees
 //!
 //! Every event carries a token. The [`judge`] keeps, for each subscriber and topic, a [`view`] of
-//! the numbers that were delivered, and one [`ledger`] of what was acknowledged where. Streams are
-//! read by an interpreter of its own ([`events`]) and positions are compared as they come over the
-//! wire; of the server's code it knows [`position`](crate::position) alone.
+//! the numbers that were delivered, and one [`ledger`] of what was acknowledged where. It knows the
+//! gateways over HTTP alone and shares no code with them: streams are read by an interpreter of its
+//! own ([`events`]), and so are the ids on them ([`position`]).
 //!
 //! # What it cannot see
 //!
@@ -44,6 +44,7 @@ mod lag;
 pub mod ledger;
 mod payload;
 mod plan;
+pub mod position;
 mod publisher;
 mod subscriber;
 mod verdict;

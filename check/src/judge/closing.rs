@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::books::shown;
 use super::{Judge, Kind, Reason, Token, View};
-use crate::check::violation::seconds;
 use crate::position::Position;
+use crate::violation::seconds;
 
 /// Acknowledged events that a subscriber should have been delivered and was not.
 #[derive(Debug, Clone)]

@@ -17,7 +17,7 @@ use super::payload::Recognised;
 use super::plan::{Join, Role};
 use super::publisher::is_refusal;
 use super::{Kind, Phase, Scene};
-use crate::position::Position;
+use crate::position::{Position, read_id};
 
 /// How long at most a subscriber is away that left in order to come back.
 const AWAY: Duration = Duration::from_millis(50);
@@ -324,22 +324,15 @@ impl Subscriber {
 
     /// The places in an id, in the order of the subscriber's topics.
     fn places(&self, id: &str) -> Option<Vec<Position>> {
-        if self.role.topics.len() == 1 {
-            return Some(vec![id.parse().ok()?]);
-        }
-        let names = &self.scene.topics;
-        let parts: Vec<(&str, &str)> =
-            id.split(',').filter_map(|part| part.rsplit_once(':')).collect();
-        let place = |topic: &usize| {
-            let part = parts.iter().find(|(name, _)| *name == names[*topic]);
-            part.and_then(|(_, place)| place.parse().ok())
-        };
-        self.role.topics.iter().map(place).collect()
+        read_id(id, &self.topic_names())
+    }
+
+    fn topic_names(&self) -> Vec<&str> {
+        self.role.topics.iter().map(|&topic| self.scene.topics[topic].as_str()).collect()
     }
 
     fn path(&self) -> String {
-        let names: Vec<&str> =
-            self.role.topics.iter().map(|&topic| self.scene.topics[topic].as_str()).collect();
+        let names = self.topic_names();
         let earliest = matches!(self.role.join, Join::Earliest(_));
         match names.as_slice() {
             [name] => {

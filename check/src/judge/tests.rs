@@ -4,13 +4,44 @@ use proptest::prelude::*;
 
 use super::super::history::{Retained, fate_of, in_vain};
 use super::*;
-use crate::position::{Epoch, LogHistory, Verdict};
+use crate::position::Epoch;
+
+/// What the log of the world below knows of itself: its epoch, how far the earlier ones reached,
+/// and what it still holds. Written from the promises, as the checker is, and not from the server.
+struct LogState {
+    epoch: Epoch,
+    /// Each with the last number of it that this log holds, newest first.
+    past: Vec<(Epoch, u64)>,
+    head: u64,
+    oldest: u64,
+}
+
+impl LogState {
+    fn new(epoch: Epoch) -> LogState {
+        LogState { epoch, past: Vec::new(), head: 0, oldest: 1 }
+    }
+
+    fn at(&self, seq: u64) -> Position {
+        Position { seq, epoch: self.epoch }
+    }
+
+    /// Why a client at this position must be told a reset, if it must.
+    fn reset_for(&self, position: Position) -> Option<Reason> {
+        let mut epochs = std::iter::once(&(self.epoch, self.head)).chain(&self.past);
+        match epochs.find(|(epoch, _)| *epoch == position.epoch) {
+            Some((_, last)) if position.seq <= *last => {
+                (position.seq + 1 < self.oldest).then_some(Reason::Trimmed)
+            }
+            _ => Some(Reason::Lost),
+        }
+    }
+}
 
 /// A log that suffers, and gateways that deliver from it. Honest, unless told to lie.
 struct World {
     judge: Judge,
-    lineage: LogHistory,
-    /// Entries that were not lost, from 1 on; those before `lineage.oldest` cannot be read.
+    log: LogState,
+    /// Entries that were not lost, from 1 on; those before `log.oldest` cannot be read.
     entries: Vec<(Position, Token)>,
     /// Where each subscriber is.
     at: Vec<Position>,
@@ -28,11 +59,11 @@ fn epoch(n: u32) -> Epoch {
 impl World {
     fn new(rules: Rules) -> World {
         let follows = vec![vec![0]; SUBSCRIBERS];
-        let lineage = LogHistory { epoch: epoch(0), past_epochs: Vec::new(), head: 0, oldest: 1 };
+        let log = LogState::new(epoch(0));
         let mut world = World {
             judge: Judge::new(rules, vec!["check-t-1".to_owned()], &follows),
-            at: vec![lineage.at(0); SUBSCRIBERS],
-            lineage,
+            at: vec![log.at(0); SUBSCRIBERS],
+            log,
             entries: Vec::new(),
             epochs: 0,
             clock: Duration::ZERO,
@@ -56,8 +87,8 @@ impl World {
     }
 
     fn write(&mut self, token: Token) -> Position {
-        self.lineage.head += 1;
-        let place = self.lineage.at(self.lineage.head);
+        self.log.head += 1;
+        let place = self.log.at(self.log.head);
         self.entries.push((place, token));
         place
     }
@@ -95,42 +126,37 @@ impl World {
 
     /// Another process takes over and lacks the last `lost` entries.
     fn fail_over(&mut self, lost: u64) {
-        let keeps = self.lineage.head.saturating_sub(lost);
+        let keeps = self.log.head.saturating_sub(lost);
         self.entries.truncate(keeps as usize);
-        let lineage = &mut self.lineage;
-        let old = (lineage.epoch, lineage.head);
-        lineage.past_epochs.insert(0, old);
-        for (_, end) in &mut lineage.past_epochs {
+        let log = &mut self.log;
+        let old = (log.epoch, log.head);
+        log.past.insert(0, old);
+        for (_, end) in &mut log.past {
             *end = keeps.min(*end);
         }
-        lineage.past_epochs.truncate(16);
-        lineage.head = keeps;
-        lineage.oldest = lineage.oldest.min(keeps + 1);
-        self.lineage.epoch = self.new_epoch();
+        log.past.truncate(16);
+        log.head = keeps;
+        log.oldest = log.oldest.min(keeps + 1);
+        self.log.epoch = self.new_epoch();
     }
 
     fn flush(&mut self) {
         self.entries.clear();
         let epoch = self.new_epoch();
-        self.lineage = LogHistory { epoch, past_epochs: Vec::new(), head: 0, oldest: 1 };
+        self.log = LogState::new(epoch);
     }
 
     fn trim(&mut self, count: u64) {
-        self.lineage.oldest = (self.lineage.oldest + count).min(self.lineage.head + 1);
+        self.log.oldest = (self.log.oldest + count).min(self.log.head + 1);
     }
 
     /// Delivers what one subscriber is due, up to `most` entries.
     fn deliver(&mut self, subscriber: usize, most: usize) {
         for _ in 0..most {
             let at = self.at[subscriber];
-            let reason = match self.lineage.judge(at) {
-                Verdict::Continues => None,
-                Verdict::Trimmed => Some(Reason::Trimmed),
-                Verdict::Lost => Some(Reason::Lost),
-            };
-            if let Some(reason) = reason {
+            if let Some(reason) = self.log.reset_for(at) {
                 self.reset(subscriber, reason);
-            } else if at.seq < self.lineage.head {
+            } else if at.seq < self.log.head {
                 let (place, token) = self.entries[at.seq as usize];
                 self.entry(subscriber, place, token);
             }
@@ -144,15 +170,15 @@ impl World {
     }
 
     fn reset(&mut self, subscriber: usize, reason: Reason) {
-        let lineage = &self.lineage;
-        let oldest = lineage.at(lineage.oldest);
+        let log = &self.log;
+        let oldest = log.at(log.oldest);
         let reset = Reset {
             reason,
             from: self.at[subscriber].to_string(),
-            oldest: (lineage.oldest <= lineage.head).then_some(oldest),
-            head: Some(lineage.at(lineage.head)),
+            oldest: (log.oldest <= log.head).then_some(oldest),
+            head: Some(log.at(log.head)),
         };
-        let resume = lineage.at(lineage.oldest - 1);
+        let resume = log.at(log.oldest - 1);
         let now = self.now();
         let question = self.judge.reset(subscriber, 0, &reset, resume, now);
         self.questions.extend(question);
@@ -160,12 +186,12 @@ impl World {
     }
 
     fn retained(&self) -> Retained {
-        let lineage = &self.lineage;
-        let entries = &self.entries[lineage.oldest as usize - 1..];
+        let log = &self.log;
+        let entries = &self.entries[log.oldest as usize - 1..];
         Retained {
             entries: entries.iter().map(|(place, _)| *place).collect(),
-            oldest: (!entries.is_empty()).then(|| lineage.at(lineage.oldest)),
-            head: Some(lineage.at(lineage.head)),
+            oldest: (!entries.is_empty()).then(|| log.at(log.oldest)),
+            head: Some(log.at(log.head)),
         }
     }
 
@@ -201,7 +227,7 @@ impl World {
         for subscriber in 0..SUBSCRIBERS {
             self.deliver(subscriber, self.entries.len() + 2);
         }
-        assert!(self.questions.is_empty() || !self.entries.is_empty() || self.lineage.head == 0);
+        assert!(self.questions.is_empty() || !self.entries.is_empty() || self.log.head == 0);
         self.close()
     }
 }
@@ -285,7 +311,7 @@ proptest! {
             // One entry is left out for one subscriber.
             0 => {
                 world.publish();
-                world.at[1] = world.lineage.at(world.lineage.head);
+                world.at[1] = world.log.at(world.log.head);
                 &[(Kind::Hole, 1), (Kind::LostInSilence, 1)]
             }
             // One comes twice.
@@ -311,7 +337,7 @@ proptest! {
             4 => {
                 let now = world.now();
                 let token = world.judge.send(0, 0, now);
-                let place = Position { seq: 1_000_000, epoch: world.lineage.epoch };
+                let place = Position { seq: 1_000_000, epoch: world.log.epoch };
                 world.judge.acknowledge(token, place, "http://a", now);
                 &[(Kind::LostInSilence, SUBSCRIBERS as u64), (Kind::Overtaken, 1)]
             }
@@ -436,7 +462,7 @@ fn a_stream_that_skips_a_lost_stretch_without_a_reset_is_caught() {
     for _ in 0..3 {
         world.publish();
     }
-    world.at[0] = world.lineage.at(5);
+    world.at[0] = world.log.at(5);
     let judge = world.close_after_delivering_all();
     assert_eq!(
         kinds(&judge),

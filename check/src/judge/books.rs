@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Judge, Kind, Token, View, Violation};
-use crate::check::violation::seconds;
 use crate::position::Position;
+use crate::violation::seconds;
 
 /// Violations that are kept with their evidence; the others are counted.
 pub const VIOLATIONS_MAX: usize = 1_000;

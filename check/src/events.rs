@@ -1,8 +1,7 @@
 //! [`Interpreter`]: bytes of a stream become events, as an `EventSource` reads them.
 //!
-//! Written from the standard (HTML, "Interpreting an event stream") and not from
-//! [`frame`](crate::frame): a witness that reads with the author's own eyes would share their
-//! mistakes. One thing is as browsers do it and not as the standard has it: a stream begins with
+//! Written from the standard (HTML, "Interpreting an event stream") and not from what the gateway
+//! writes: a witness that reads with the author's own eyes would share their mistakes. One thing is as browsers do it and not as the standard has it: a stream begins with
 //! the id that the client came with, so that a block without an id does not make it forget.
 
 /// The longest line that is taken, in bytes; it bounds what a broken server can make us hold.
