@@ -1,60 +1,20 @@
 //! Every setting: flag, `FANTAIL_…` variable, default, unit, why; and how they must relate.
 //!
-//! A wrong value stops the start with one line that names the setting, the value and what would
-//! be right.
+//! Values alone: this file imports nothing of the others, and whoever starts one of them hands it
+//! what it needs. The command line that reads them, and says in one line which is wrong, is the
+//! program's.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZero;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use fantail_check::command::CheckArguments;
-
-use crate::health::HealthUrl;
-
-/// Fantail: a horizontally scalable Server-Sent Events gateway backed by Redis.
-#[derive(Debug, Parser)]
-#[command(
-    name = "fantail",
-    version,
-    about,
-    max_term_width = 100,
-    args_conflicts_with_subcommands = true
-)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Option<Subcommands>,
-    #[command(flatten)]
-    config: Config,
-}
-
-#[derive(Debug, Subcommand)]
-enum Subcommands {
-    /// Serve streams, tasks and topics (the default)
-    Serve(Box<Config>),
-    /// Ask a running gateway whether it answers: exit status 0 if so, else 1 and one line that says why
-    Health(Health),
-    /// Check a running deployment: publish, roam, and verify order, completeness and resets
-    Check(Box<CheckArguments>),
-}
-
-#[derive(Debug, clap::Args)]
-struct Health {
-    /// What to ask [default: /healthz where FANTAIL_LISTEN says that this machine's gateway listens]
-    #[arg(long)]
-    url: Option<HealthUrl>,
-
-    /// Where the gateway of this machine listens
-    #[arg(long, env = "FANTAIL_LISTEN", default_value = "127.0.0.1:3000", value_parser = listen)]
-    listen: SocketAddr,
-}
+use clap::{FromArgMatches, ValueEnum};
 
 /// The settings of `fantail serve`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
     /// Address and port to listen on; port 0 takes a free one
-    #[arg(long, env = "FANTAIL_LISTEN", default_value = "127.0.0.1:3000", value_parser = listen)]
+    #[arg(long, env = "FANTAIL_LISTEN", default_value = "127.0.0.1:3000", value_parser = listen_address)]
     pub listen: SocketAddr,
 
     /// Redis to share with the other nodes, as redis:// or rediss:// URL; without it the node keeps an embedded log in memory, alone
@@ -96,6 +56,10 @@ pub struct Config {
     /// On SIGTERM, the time over which streams are ended, 0s to 10m
     #[arg(long, env = "FANTAIL_DRAIN", default_value = "10s", value_parser = duration::<0, 600_000>)]
     pub drain: Duration,
+
+    /// Each stream ends at a random 80 to 100 % of this age, with its position and a short retry, so that a cluster evens out after a node was added; 1s to 365d [default: off]
+    #[arg(long, env = "FANTAIL_MAX_STREAM_AGE", value_parser = duration::<1_000, 31_536_000_000>)]
+    pub max_stream_age: Option<Duration>,
 
     /// Streams this node accepts, 1 to 10000000; lowered to what the file-descriptor limit allows
     #[arg(long, env = "FANTAIL_MAX_CONNECTIONS", default_value = "100000", value_parser = number::<1, 10_000_000>)]
@@ -152,30 +116,7 @@ pub enum CorsOrigins {
     Only(Vec<String>),
 }
 
-/// What the command line asked for instead of serving, or why it cannot be served.
-#[derive(Debug)]
-pub enum Stop {
-    /// `--help` or `--version`: print this and succeed.
-    Print(String),
-    /// `health`: ask there whether a gateway answers.
-    Health(HealthUrl),
-    /// `check`: verify the promises of a running deployment.
-    Check(Box<CheckArguments>),
-    /// One line that says what is wrong with the arguments of `check`.
-    CannotCheck(String),
-    /// One line that says what is wrong.
-    Wrong(String),
-}
-
 impl Config {
-    /// Reads the command line of this process and its environment.
-    ///
-    /// # Errors
-    /// [`Stop`], when there is nothing to serve.
-    pub fn from_environment() -> Result<Config, Stop> {
-        Config::from_arguments(std::env::args_os())
-    }
-
     /// How many threads the runtime gets.
     ///
     /// Fewer than processors by default: an event that comes alone costs the same few wake-ups
@@ -186,47 +127,42 @@ impl Config {
         self.workers.unwrap_or_else(|| processors().saturating_sub(self.reactors).max(1))
     }
 
-    /// Reads a command line (its first argument is the program's name) and the environment.
+    /// Reads settings from flags (the first argument is the program's name) and the environment,
+    /// each by itself.
     ///
     /// # Errors
-    /// [`Stop`], when there is nothing to serve.
-    pub fn from_arguments<I, T>(arguments: I) -> Result<Config, Stop>
+    /// What clap found wrong.
+    pub fn from_arguments<I, T>(arguments: I) -> Result<Config, clap::Error>
     where
         I: IntoIterator<Item = T>,
         T: Into<std::ffi::OsString> + Clone,
     {
-        let arguments: Vec<std::ffi::OsString> = arguments.into_iter().map(Into::into).collect();
-        let is_check = arguments.get(1).is_some_and(|first| first == "check");
-        let arguments =
-            Arguments::try_parse_from(arguments).map_err(|error| match stop(&error) {
-                Stop::Wrong(line) if is_check => Stop::CannotCheck(line),
-                stop => stop,
-            })?;
-        match arguments.command {
-            Some(Subcommands::Serve(config)) => config.consistent(),
-            Some(Subcommands::Health(Health { url, listen })) => {
-                Err(Stop::Health(url.unwrap_or_else(|| HealthUrl::of(listen))))
-            }
-            Some(Subcommands::Check(check)) => Err(Stop::Check(check)),
-            None => arguments.config.consistent(),
-        }
+        Config::from_arg_matches(&Config::command().try_get_matches_from(arguments)?)
     }
 
     /// How settings must relate.
-    fn consistent(self) -> Result<Config, Stop> {
+    ///
+    /// # Errors
+    /// One line that names the settings and what would be right.
+    pub fn check_relations(&self) -> Result<(), String> {
         if self.wait_replicas > 0 && self.redis_url.is_none() {
-            return Err(Stop::Wrong(format!(
+            return Err(format!(
                 "--wait-replicas (FANTAIL_WAIT_REPLICAS) is {}: it needs --redis-url \
                  (FANTAIL_REDIS_URL), the embedded log has no replicas",
                 self.wait_replicas
-            )));
+            ));
         }
-        Ok(self)
+        Ok(())
+    }
+
+    /// Flags and variables alone, without the program's subcommands.
+    fn command() -> clap::Command {
+        <Config as clap::Args>::augment_args(clap::Command::new("fantail"))
     }
 
     /// All settings as (flag, variable, default, help), for documentation and its test.
     pub fn reference() -> Vec<[String; 4]> {
-        let command = Arguments::command();
+        let command = Config::command();
         let settings = command.get_arguments().filter_map(|argument| {
             let variable = argument.get_env()?.to_string_lossy().into_owned();
             let flag = format!("--{}", argument.get_long()?);
@@ -243,58 +179,27 @@ impl Config {
     }
 }
 
-/// Turns what clap found into one line.
-fn stop(error: &clap::Error) -> Stop {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        Some(ContextValue::Strings(texts)) => texts.join(", "),
-        _ => String::new(),
-    };
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Print(error.to_string()),
-        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
-            let argument = text(ContextKind::InvalidArg);
-            let flag = argument.split_whitespace().next().unwrap_or_default();
-            let variable = flag.trim_start_matches('-').replace('-', "_").to_uppercase();
-            let value = text(ContextKind::InvalidValue);
-            let right = match std::error::Error::source(error) {
-                Some(source) => source.to_string(),
-                None => format!("must be one of: {}", text(ContextKind::ValidValue)),
-            };
-            // An argument of a question is no setting: it has no variable.
-            if Config::reference().iter().any(|[setting, ..]| setting == flag) {
-                Stop::Wrong(format!("{flag} (FANTAIL_{variable}) is {value:?}: {right}"))
-            } else {
-                Stop::Wrong(format!("{flag} is {value:?}: {right}"))
-            }
-        }
-        ErrorKind::MissingRequiredArgument => {
-            let missing = text(ContextKind::InvalidArg);
-            Stop::Wrong(format!("{missing} is missing (see --help)"))
-        }
-        _ => {
-            let rendered = error.to_string();
-            let line = rendered.lines().next().unwrap_or_default();
-            Stop::Wrong(format!("{} (see --help)", line.trim_start_matches("error: ")))
-        }
-    }
-}
-
-fn listen(text: &str) -> Result<SocketAddr, String> {
+/// Reads an address to listen on.
+///
+/// # Errors
+/// What would be right.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let wrong = |_| "must be an address and a port, such as 127.0.0.1:3000 or 0.0.0.0:3000";
     let mut addresses = text.to_socket_addrs().map_err(wrong)?;
     addresses.next().ok_or_else(|| "must be an address that exists".to_owned())
 }
 
+/// What the address of a Redis looks like. Only the log can say whether one is right in full, so
+/// this file looks at its beginning alone.
+pub const REDIS_URL_RIGHT: &str =
+    "must be a URL such as redis://:password@redis.example:6379/0 or rediss://…";
+
 fn redis_url(text: &str) -> Result<String, String> {
-    let right = "must be a URL such as redis://:password@redis.example:6379/0 or rediss://…";
     let known = ["redis://", "rediss://", "valkey://", "valkeys://", "unix://", "redis+unix://"];
-    if !known.iter().any(|scheme| text.starts_with(scheme)) {
-        return Err(right.to_owned());
-    }
-    match crate::log::redis::check_url(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("{right} ({error})")),
+    if known.iter().any(|scheme| text.starts_with(scheme)) {
+        Ok(text.to_owned())
+    } else {
+        Err(REDIS_URL_RIGHT.to_owned())
     }
 }
 
@@ -400,81 +305,42 @@ fn default_node_id() -> String {
 mod tests {
     use super::*;
 
-    fn from(arguments: &[&str]) -> Result<Config, String> {
-        let arguments = std::iter::once("fantail").chain(arguments.iter().copied());
-        Config::from_arguments(arguments).map_err(|stop| match stop {
-            Stop::Print(text) | Stop::Wrong(text) | Stop::CannotCheck(text) => text,
-            Stop::Health(url) => url.to_string(),
-            Stop::Check(check) => format!("{check:?}"),
-        })
+    fn from(arguments: &[&str]) -> Result<Config, clap::Error> {
+        Config::from_arguments(std::iter::once("fantail").chain(arguments.iter().copied()))
     }
 
     #[test]
-    fn without_arguments_it_serves_with_the_defaults_of_the_design() {
-        for config in [from(&[]).unwrap(), from(&["serve"]).unwrap()] {
-            assert_eq!(config.listen.to_string(), "127.0.0.1:3000");
-            assert_eq!(config.redis_url, None);
-            assert_eq!(config.history_size, 1000);
-            assert_eq!(config.history_ttl, Duration::from_secs(24 * 3600));
-            assert_eq!(config.heartbeat, Duration::from_secs(15));
-            assert_eq!(config.retry, Duration::from_secs(3));
-            assert_eq!(config.drain, Duration::from_secs(10));
-            assert_eq!(config.max_body, 1 << 20);
-            assert_eq!(config.cors_origins, CorsOrigins::Any);
-        }
+    fn without_arguments_the_settings_are_the_defaults_of_the_design() {
+        let config = from(&[]).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:3000");
+        assert_eq!(config.redis_url, None);
+        assert_eq!(config.history_size, 1000);
+        assert_eq!(config.history_ttl, Duration::from_secs(24 * 3600));
+        assert_eq!(config.heartbeat, Duration::from_secs(15));
+        assert_eq!(config.retry, Duration::from_secs(3));
+        assert_eq!(config.drain, Duration::from_secs(10));
+        assert_eq!(config.max_stream_age, None);
+        assert_eq!(config.max_body, 1 << 20);
+        assert_eq!(config.cors_origins, CorsOrigins::Any);
+        assert_eq!(config.check_relations(), Ok(()));
         assert_ne!(default_node_id(), default_node_id());
     }
 
     #[test]
-    fn a_wrong_value_is_one_line_that_names_setting_value_and_remedy() {
-        for (arguments, parts) in [
-            (["--heartbeat", "soon"], ["--heartbeat", "FANTAIL_HEARTBEAT", "\"soon\"", "15s"]),
-            (["--heartbeat", "1ms"], ["--heartbeat", "FANTAIL_HEARTBEAT", "\"1ms\"", "100ms"]),
-            (["--history-size", "0"], ["--history-size", "FANTAIL_HISTORY_SIZE", "\"0\"", "1 to"]),
-            (["--listen", "3000"], ["--listen", "FANTAIL_LISTEN", "\"3000\"", "127.0.0.1:3000"]),
-            (
-                ["--redis-url", "http://x"],
-                ["--redis-url", "FANTAIL_REDIS_URL", "http://x", "rediss://"],
-            ),
-            (
-                ["--redis-prefix", "a{b}"],
-                ["--redis-prefix", "FANTAIL_REDIS_PREFIX", "a{b}", "letters"],
-            ),
-            (["--max-body", "1GB"], ["--max-body", "FANTAIL_MAX_BODY", "1GB", "1MiB"]),
-            (["--log-format", "xml"], ["--log-format", "FANTAIL_LOG_FORMAT", "xml", "text, json"]),
-            (["--log", "a=b=c"], ["--log", "FANTAIL_LOG", "a=b=c", "debug"]),
-            (
-                ["--cors-origins", "app.example"],
-                ["--cors-origins", "FANTAIL_CORS_ORIGINS", "app.example", "https://"],
-            ),
-            (["--node-id", "a b"], ["--node-id", "FANTAIL_NODE_ID", "a b", "ASCII"]),
-        ] {
-            for arguments in [&arguments[..], &["serve", arguments[0], arguments[1]]] {
-                let line = from(arguments).unwrap_err();
-                assert_eq!(line.lines().count(), 1, "{line}");
-                for part in parts {
-                    assert!(line.contains(part), "{part:?} is not in {line:?}");
-                }
-            }
-        }
-        assert!(from(&["--colour"]).unwrap_err().contains("--colour"));
-    }
-
-    #[test]
-    fn health_asks_the_own_listen_address_unless_told_otherwise() {
-        let asks = |arguments: &[&str]| from(arguments).unwrap_err();
-        assert_eq!(asks(&["health"]), "http://127.0.0.1:3000/healthz");
-        assert_eq!(asks(&["health", "--listen", "0.0.0.0:80"]), "http://127.0.0.1:80/healthz");
-        assert_eq!(asks(&["health", "--url", "http://a:1/readyz"]), "http://a:1/readyz");
-        let line = asks(&["health", "--url", "https://a/"]);
-        assert!(line.contains("--url") && line.contains("http://"), "{line}");
-        assert!(!line.contains("FANTAIL_URL"), "there is no such variable: {line}");
+    fn replicas_can_only_be_waited_for_where_there_is_a_redis() {
+        let alone = from(&["--wait-replicas", "1"]).unwrap();
+        let line = alone.check_relations().unwrap_err();
+        assert!(line.contains("--wait-replicas") && line.contains("--redis-url"), "{line}");
+        let with_redis = ["--wait-replicas", "1", "--redis-url", "redis://127.0.0.1"];
+        assert_eq!(from(&with_redis).unwrap().check_relations(), Ok(()));
     }
 
     #[test]
     fn sizes_and_durations_are_read_as_written() {
-        let config = from(&["--max-body", "64KiB", "--retry", "1s 500ms"]).unwrap();
+        let arguments = ["--max-body", "64KiB", "--retry", "1s 500ms", "--max-stream-age", "1h"];
+        let config = from(&arguments).unwrap();
         assert_eq!(config.max_body, 65536);
         assert_eq!(config.retry, Duration::from_millis(1500));
+        assert_eq!(config.max_stream_age, Some(Duration::from_secs(3600)));
     }
 }

@@ -23,10 +23,11 @@
 //!    plain stream that has caught up leaves the HTTP server: a [`reactor`] carries it, thousands in
 //!    one thread, until there is something else to say than the next entry.
 //!
-//! Around it: [`config`] and [`gateway`] (start and drain), [`admission`] (how many streams),
-//! [`canary`] (whether this node can deliver), [`telemetry`] (what operators see), [`health`] (what
-//! a container engine asks). Outside of it, in a package of its own under `check/`: a witness that
-//! asks gateways over HTTP whether they keep what is promised, and knows nothing of this one.
+//! Around it: [`config`] (every setting, as values; the program's `cli.rs` reads them), [`gateway`]
+//! (start and drain), [`admission`] (how many streams), [`canary`] (whether this node can deliver),
+//! [`telemetry`] (what operators see), [`health`] (what a container engine asks). Outside of it, in
+//! a package of its own under `check/`: a witness that asks gateways over HTTP whether they keep
+//! what is promised, and knows nothing of this one.
 //!
 //! # Doors
 //!

@@ -1,14 +1,20 @@
-//! The `fantail` program: arguments, telemetry, start, first signal, drain.
+//! The `fantail` program: what was asked for, telemetry, start, first signal, drain.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use fantail::config::{Config, Stop};
+use fantail::config::{Config, LogFormat};
 use fantail::gateway::Gateway;
 use fantail::telemetry;
-use fantail_check::command::{CANNOT_RUN, CheckArguments};
 use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+mod cli;
+
+use cli::check::CheckArguments;
+use cli::{ExitStatus, Invocation, UsageError};
 
 /// Chosen by what publishing costs at full speed (64 clients, medians of three): 17 µs of processor
 /// time each and 41,500 a second with mimalloc 2, 21 µs and 34,800 with jemalloc, 25 µs and 32,200
@@ -18,58 +24,76 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let config = match Config::from_environment() {
-        Ok(config) => config,
-        Err(Stop::Print(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
+    let status = match cli::parse(std::env::args_os()) {
+        Ok(Invocation::Serve(config)) => status_of(serve(&config), ExitStatus::Failure),
+        Ok(Invocation::Health(url)) => status_of(url.ask(), ExitStatus::Failure),
+        Ok(Invocation::Check(arguments)) => match check(&arguments) {
+            Ok(status) => status,
+            Err(line) => status_of(Err(line), ExitStatus::NotTested),
+        },
+        Ok(Invocation::Print(text)) => {
+            // Whoever closed the pipe has read enough.
+            let _ = write!(std::io::stdout(), "{text}");
+            ExitStatus::Success
         }
-        Err(Stop::Health(url)) => {
-            return url.ask().map_or_else(|line| fail(&line), |()| ExitCode::SUCCESS);
+        Err(UsageError { line, status }) => status_of(Err(line), status),
+    };
+    status.into()
+}
+
+/// Success, or the line that says why not and then this status.
+fn status_of(result: Result<(), String>, failure: ExitStatus) -> ExitStatus {
+    match result {
+        Ok(()) => ExitStatus::Success,
+        Err(line) => {
+            eprintln!("fantail: {line}");
+            failure
         }
-        Err(Stop::Check(check)) => return check_deployment(&check),
-        Err(Stop::CannotCheck(line)) => return cannot_check(&line),
-        Err(Stop::Wrong(line)) => return fail(&line),
-    };
-    telemetry::start_logging(&config);
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match runtime.worker_threads(config.workers()).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start the runtime: {error}")),
-    };
-    match runtime.block_on(run(&config)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(line) => fail(&line),
     }
 }
 
-/// Checks a deployment; the exit status says what came of it.
-fn check_deployment(arguments: &CheckArguments) -> ExitCode {
+/// Serves until a signal.
+fn serve(config: &Config) -> Result<(), String> {
+    let format = match config.log_format {
+        LogFormat::Text => telemetry::LogFormat::Text,
+        LogFormat::Json => telemetry::LogFormat::Json,
+    };
+    telemetry::start_logging(&config.log, format);
+    runtime(Some(config.workers()))?.block_on(run(config))
+}
+
+/// Checks a deployment.
+fn check(arguments: &CheckArguments) -> Result<ExitStatus, String> {
     raise_descriptor_limit();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return cannot_check(&format!("cannot start the runtime: {error}")),
-    };
-    match runtime.block_on(arguments.run()) {
-        Ok(status) => ExitCode::from(status),
-        Err(line) => cannot_check(&line),
+    runtime(None)?.block_on(arguments.run())
+}
+
+/// A runtime with this many threads, or with one for each processor.
+fn runtime(workers: Option<usize>) -> Result<Runtime, String> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = workers {
+        runtime.worker_threads(workers);
     }
+    runtime.enable_all().build().map_err(|error| format!("cannot start the runtime: {error}"))
 }
 
-fn cannot_check(line: &str) -> ExitCode {
-    eprintln!("fantail: {line}");
-    ExitCode::from(CANNOT_RUN)
-}
-
+/// Start, first signal, drain.
 async fn run(config: &Config) -> Result<(), String> {
-    let metrics = telemetry::start_metrics()?;
-    let [mut terminate, mut interrupt] = [SignalKind::terminate(), SignalKind::interrupt()]
-        .map(|kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}")));
-    let (terminate, interrupt) = (
-        terminate.as_mut().map_err(|error| error.clone())?,
-        interrupt.as_mut().map_err(|error| error.clone())?,
-    );
+    let mut signals = StopSignals::new()?;
+    let gateway = start(config).await?;
+    tokio::select! {
+        () = signals.next() => {}
+        why = gateway.unusable() => return Err(why),
+    }
+    tokio::select! {
+        () = drain(gateway, config) => {}
+        () = signals.next() => tracing::warn!("ended at once by a second signal"),
+    }
+    Ok(())
+}
 
+async fn start(config: &Config) -> Result<Gateway, String> {
+    let metrics = telemetry::start_metrics()?;
     match &config.redis_url {
         None => tracing::info!(
             "embedded log: entries live in this process's memory, for this node alone; \
@@ -79,39 +103,46 @@ async fn run(config: &Config) -> Result<(), String> {
     }
     let descriptors_max = raise_descriptor_limit();
     tracing::info!(descriptors_max, "file-descriptor limit");
-    let gateway =
-        Gateway::start(config, descriptors_max, Some(metrics)).await.map_err(|error| {
-            format!(
-                "--listen (FANTAIL_LISTEN) is \"{}\": cannot listen there: {error}",
-                config.listen
-            )
-        })?;
+    let gateway = Gateway::start(config, descriptors_max, Some(metrics)).await;
+    let gateway = gateway.map_err(|error| {
+        let listen = config.listen;
+        format!("--listen (FANTAIL_LISTEN) is \"{listen}\": cannot listen there: {error}")
+    })?;
     tracing::info!(node = config.node_id, "listening on http://{}", gateway.address());
+    Ok(gateway)
+}
 
-    tokio::select! {
-        () = either(terminate, interrupt) => {}
-        why = gateway.unusable() => return Err(why),
-    }
+async fn drain(gateway: Gateway, config: &Config) {
     let window = config.drain;
     tracing::info!(?window, "draining; a second signal ends at once");
     let began_at = Instant::now();
-    tokio::select! {
-        drained = gateway.drain(window) => tracing::info!(
-            streams = drained.streams,
-            cut = drained.cut,
-            took = ?began_at.elapsed(),
-            "drained"
-        ),
-        () = either(terminate, interrupt) => tracing::warn!("ended at once by a second signal"),
-    }
-    Ok(())
+    let drained = gateway.drain(window).await;
+    let took = began_at.elapsed();
+    tracing::info!(streams = drained.streams, cut = drained.cut, ?took, "drained");
 }
 
-/// The next SIGTERM or SIGINT.
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM, as orchestrators send it, and SIGINT, as Ctrl-C does.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// From now on neither signal ends the process by itself.
+    fn new() -> Result<StopSignals, String> {
+        let wrong = |error| format!("cannot wait for signals: {error}");
+        Ok(StopSignals {
+            terminate: signal(SignalKind::terminate()).map_err(wrong)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(wrong)?,
+        })
+    }
+
+    /// Waits for the next one of either kind.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -126,9 +157,4 @@ fn raise_descriptor_limit() -> usize {
     }
     let current = getrlimit(Resource::Nofile).current;
     current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
-}
-
-fn fail(line: &str) -> ExitCode {
-    eprintln!("fantail: {line}");
-    ExitCode::FAILURE
 }

@@ -5,21 +5,29 @@ use std::io::IsTerminal;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, LogFormat};
-
 /// Buckets of all histograms, in seconds: from a delivery on loopback to a client that is lost.
 const SECONDS_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
-/// Sends log lines to standard error, filtered and formatted as configured.
-pub fn start_logging(config: &Config) {
-    let filter = EnvFilter::new(&config.log);
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// Sends log lines to standard error, those that `filter` lets through: a level, or directives such
+/// as `info,fantail::relay=debug`. Directives that cannot be read are left out.
+pub fn start_logging(filter: &str, format: LogFormat) {
+    let filter = EnvFilter::new(filter);
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // An error means that a subscriber is set already, as tests in one process do.
-    let _ = match config.log_format {
+    let _ = match format {
         LogFormat::Text => lines.with_target(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };

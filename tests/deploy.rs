@@ -71,7 +71,10 @@ fn what_containers_are_told_is_what_the_gateway_accepts() {
             arguments.extend([flag, value]);
         }
         let config = Config::from_arguments(&arguments);
-        assert!(config.is_ok(), "{file}: {arguments:?}: {config:?}");
+        let config = config.unwrap_or_else(|error| panic!("{file}: {arguments:?}: {error}"));
+        assert_eq!(config.check_relations(), Ok(()), "{file}: {arguments:?}");
+        let url = config.redis_url.expect("there is one");
+        assert_eq!(fantail::log::redis::check_url(&url), Ok(()), "{file}");
     }
 }
 

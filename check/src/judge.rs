@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::ledger::{Agreement, Ledger, Token};
-use super::view::{Step, Told, View};
+use super::view::{Reason, Step, Told, View};
 use super::{Kind, Lags, Violation};
 use crate::position::Position;
 
@@ -20,7 +20,7 @@ mod doubts;
 pub use books::VIOLATIONS_MAX;
 pub use closing::{Fate, Missing};
 pub use counts::Counts;
-pub use doubts::{Doubt, Finding, Question, Reason, Reset};
+pub use doubts::{Doubt, Finding, Question, Reset};
 
 use books::{About, Book, Seen, shown};
 

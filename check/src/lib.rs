@@ -36,7 +36,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 mod client;
-pub mod command;
 pub mod events;
 mod history;
 pub mod judge;
@@ -51,16 +50,18 @@ mod verdict;
 pub mod view;
 mod violation;
 
-pub use judge::{Counts, Reason};
+pub use judge::Counts;
 pub use lag::Lags;
 pub use plan::{GatewayUrl, Plan};
 pub use verdict::{Outcome, Verdict};
+pub use view::Reason;
 pub use violation::{Kind, Violation};
 
 use client::Client;
 use judge::{Judge, Question, Rules};
 use payload::Payload;
 use plan::Join;
+use verdict::milliseconds;
 
 /// Questions to the log that are under way at a time.
 const QUESTIONS_MAX: usize = 16;
@@ -258,6 +259,26 @@ pub struct Progress {
     pub lag_median: Duration,
     /// The longest that a delivery took.
     pub lag_max: Duration,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = &self.counts;
+        write!(
+            f,
+            "{:4} s  {} acknowledged, {} delivered, lag {} (max {}), {} roamed, {} dropped, \
+             {} resets, {} violations",
+            self.elapsed.as_secs(),
+            counts.acknowledged,
+            counts.delivered,
+            milliseconds(self.lag_median),
+            milliseconds(self.lag_max),
+            counts.roams,
+            counts.drops,
+            counts.resets,
+            counts.violations
+        )
+    }
 }
 
 /// A check that is under way. Ends at once, without a verdict, when dropped.

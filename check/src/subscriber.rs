@@ -12,10 +12,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::events::{Heard, Interpreter};
-use super::judge::{Judge, Question, Reason, Reset};
+use super::judge::{Judge, Question, Reset};
 use super::payload::Recognised;
 use super::plan::{Join, Role};
 use super::publisher::is_refusal;
+use super::view::Reason;
 use super::{Kind, Phase, Scene};
 use crate::position::{Position, read_id};
 

@@ -119,15 +119,6 @@ impl Verdict {
     pub fn count(&self, kind: Kind) -> u64 {
         self.kinds.get(&kind).copied().unwrap_or(0)
     }
-
-    /// The exit status of `fantail check`: 0 kept, 1 violated, 2 nothing was tested.
-    pub fn exit_status(&self) -> u8 {
-        match self.outcome {
-            Outcome::Kept => 0,
-            Outcome::Violated => 1,
-            Outcome::Inconclusive => 2,
-        }
-    }
 }
 
 /// Milliseconds with as many digits as matter.

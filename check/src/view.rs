@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use super::judge::Reason;
 use crate::position::{Epoch, Position};
 
 /// Numbers that followed each other in one epoch, both ends included.
@@ -21,6 +20,17 @@ struct Segment {
 #[derive(Debug, Default)]
 struct Stretch {
     segments: Vec<Segment>,
+}
+
+/// Why a stream said that it could not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Entries after the client's place are no longer retained.
+    Trimmed,
+    /// What the client has seen was lost.
+    Lost,
+    /// The client's id is no position.
+    Unreadable,
 }
 
 /// What a reset said.

@@ -135,7 +135,8 @@ async fn every_lie_is_seen_as_what_it_is() {
         let mut expected = kinds.to_vec();
         expected.sort();
         assert_eq!(seen, expected, "{defect:?}: {verdict}");
-        assert_eq!(verdict.exit_status(), u8::from(!kinds.is_empty()), "{defect:?}: {verdict}");
+        let expected = if kinds.is_empty() { Outcome::Kept } else { Outcome::Violated };
+        assert_eq!(verdict.outcome, expected, "{defect:?}: {verdict}");
         let events = match defect {
             Defect::None => 0,
             // Neither subscriber gets it.

@@ -4,19 +4,8 @@
 use std::time::Duration;
 
 use super::books::shown;
-use super::{Judge, Kind, Seen, Told, Violation};
+use super::{Judge, Kind, Reason, Seen, Told, Violation};
 use crate::position::Position;
-
-/// Why a stream said that it could not go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// Entries after the client's place are no longer retained.
-    Trimmed,
-    /// What the client has seen was lost.
-    Lost,
-    /// The client's id is no position.
-    Unreadable,
-}
 
 /// The data of a `reset` event, as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,7 +27,8 @@ impl LogState {
 
     /// Why a client at this position must be told a reset, if it must.
     fn reset_for(&self, position: Position) -> Option<Reason> {
-        let mut epochs = std::iter::once(&(self.epoch, self.head)).chain(&self.past);
+        let now = (self.epoch, self.head);
+        let mut epochs = std::iter::once(&now).chain(&self.past);
         match epochs.find(|(epoch, _)| *epoch == position.epoch) {
             Some((_, last)) if position.seq <= *last => {
                 (position.seq + 1 < self.oldest).then_some(Reason::Trimmed)

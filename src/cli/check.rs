@@ -6,13 +6,10 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fantail_check::{Checker, GatewayUrl, Outcome, Plan, Running, Verdict};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::verdict::milliseconds;
-use super::{Checker, GatewayUrl, Plan, Progress, Running, Verdict};
-
-/// The exit status when nothing could be tested.
-pub const CANNOT_RUN: u8 = 2;
+use super::ExitStatus;
 
 /// The arguments of `fantail check`.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,7 +20,7 @@ pub const CANNOT_RUN: u8 = 2;
                   Certificates are trusted as the system trusts them, or as the file says that \
                   SSL_CERT_FILE names."
 )]
-pub struct CheckArguments {
+pub(crate) struct CheckArguments {
     /// Gateways, or load balancers before them, such as http://127.0.0.1:3000; subscribers roam between them
     #[arg(value_name = "URL", required = true)]
     urls: Vec<GatewayUrl>,
@@ -126,8 +123,8 @@ impl CheckArguments {
     /// Checks, prints the verdict, and returns the exit status.
     ///
     /// # Errors
-    /// One line that says why nothing could be tested; the status is [`CANNOT_RUN`] then.
-    pub async fn run(&self) -> Result<u8, String> {
+    /// One line that says why nothing could be tested.
+    pub(crate) async fn run(&self) -> Result<ExitStatus, String> {
         let mut evidence = match &self.evidence {
             None => None,
             Some(path) => {
@@ -157,7 +154,11 @@ impl CheckArguments {
         };
         // Whoever closed the pipe still wants the exit status.
         let _ = writeln!(std::io::stdout(), "{text}");
-        Ok(verdict.exit_status())
+        Ok(match verdict.outcome {
+            Outcome::Kept => ExitStatus::Success,
+            Outcome::Violated => ExitStatus::Failure,
+            Outcome::Inconclusive => ExitStatus::NotTested,
+        })
     }
 
     /// Shows how it goes until the time is over or an interrupt comes.
@@ -169,7 +170,7 @@ impl CheckArguments {
             loop {
                 ticks.tick().await;
                 if !self.quiet {
-                    eprintln!("{}", shown(&running.progress()));
+                    eprintln!("{}", running.progress());
                 }
             }
         };
@@ -182,23 +183,6 @@ impl CheckArguments {
             eprintln!("waiting for the last deliveries, at most {:?}", self.settle);
         }
     }
-}
-
-fn shown(progress: &Progress) -> String {
-    let counts = &progress.counts;
-    format!(
-        "{:4} s  {} acknowledged, {} delivered, lag {} (max {}), {} roamed, {} dropped, {} resets, \
-         {} violations",
-        progress.elapsed.as_secs(),
-        counts.acknowledged,
-        counts.delivered,
-        milliseconds(progress.lag_median),
-        milliseconds(progress.lag_max),
-        counts.roams,
-        counts.drops,
-        counts.resets,
-        counts.violations
-    )
 }
 
 fn write_evidence(file: &mut impl Write, verdict: &Verdict) -> std::io::Result<()> {

@@ -1,0 +1,195 @@
+//! The command line: arguments, subcommands, what is printed, and the status the program ends with.
+//!
+//! Stands above [`config`](fantail::config), which knows every setting, and decides nothing but
+//! what was asked for: an [`Invocation`], or a [`UsageError`] of one line.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand};
+use fantail::config::{self, Config};
+use fantail::health::HealthUrl;
+use fantail::log::redis::check_url;
+
+pub(crate) mod check;
+
+use check::CheckArguments;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Invocation {
+    /// Serve, with these settings.
+    Serve(Box<Config>),
+    /// Ask there whether a gateway answers.
+    Health(HealthUrl),
+    /// Verify the promises of a running deployment.
+    Check(Box<CheckArguments>),
+    /// Print this, as for `--help` or `--version`.
+    Print(String),
+}
+
+/// A command line, or an environment, that asks for nothing that can be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UsageError {
+    /// What is wrong, on one line.
+    pub(crate) line: String,
+    /// How the program ends.
+    pub(crate) status: ExitStatus,
+}
+
+/// How the program ends: what scripts, containers and schedulers read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExitStatus {
+    /// It was done: served to its end, answered, kept.
+    Success = 0,
+    /// It was not: could not serve, no answer, a promise violated.
+    Failure = 1,
+    /// `check` alone: nothing could be tested, so nothing is known.
+    NotTested = 2,
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> ExitCode {
+        ExitCode::from(status as u8)
+    }
+}
+
+/// Fantail: a horizontally scalable Server-Sent Events gateway backed by Redis.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fantail",
+    version,
+    about,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+    #[command(flatten)]
+    config: Config,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Serve streams, tasks and topics (the default)
+    Serve(Box<Config>),
+    /// Ask a running gateway whether it answers: exit status 0 if so, else 1 and one line that says why
+    Health(HealthArguments),
+    /// Check a running deployment: publish, roam, and verify order, completeness and resets
+    Check(Box<CheckArguments>),
+}
+
+#[derive(Debug, clap::Args)]
+struct HealthArguments {
+    /// What to ask [default: /healthz where FANTAIL_LISTEN says that this machine's gateway listens]
+    #[arg(long)]
+    url: Option<HealthUrl>,
+
+    /// Where the gateway of this machine listens
+    #[arg(long, env = "FANTAIL_LISTEN", default_value = "127.0.0.1:3000", value_parser = config::listen_address)]
+    listen: SocketAddr,
+}
+
+/// Reads a command line (its first argument is the program's name) and the environment.
+///
+/// # Errors
+/// One line that says what is wrong and, where that can be said, what would be right.
+pub(crate) fn parse<I, T>(arguments: I) -> Result<Invocation, UsageError>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString>,
+{
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    match Arguments::try_parse_from(&arguments) {
+        Ok(Arguments { command: Some(Subcommands::Health(health)), .. }) => {
+            let listens = || HealthUrl::of(health.listen);
+            Ok(Invocation::Health(health.url.unwrap_or_else(listens)))
+        }
+        Ok(Arguments { command: Some(Subcommands::Check(check)), .. }) => {
+            Ok(Invocation::Check(check))
+        }
+        Ok(Arguments { command: Some(Subcommands::Serve(config)), .. }) => serve(config),
+        Ok(Arguments { command: None, config }) => serve(Box::new(config)),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                Ok(Invocation::Print(error.to_string()))
+            }
+            _ => Err(UsageError { line: one_line(&error), status: status_if_wrong(&arguments) }),
+        },
+    }
+}
+
+/// What the settings cannot say of themselves one by one.
+fn serve(config: Box<Config>) -> Result<Invocation, UsageError> {
+    let wrong = |line| UsageError { line, status: ExitStatus::Failure };
+    config.check_relations().map_err(wrong)?;
+    // Only the log knows what addresses Redis has.
+    if let Some(url) = &config.redis_url {
+        check_url(url).map_err(|error| {
+            let right = config::REDIS_URL_RIGHT;
+            wrong(wrong_value("--redis-url", url, &format!("{right} ({error})")))
+        })?;
+    }
+    Ok(Invocation::Serve(config))
+}
+
+/// How a command ends whose arguments are wrong: a check that cannot be made is no failed one.
+fn status_if_wrong(arguments: &[OsString]) -> ExitStatus {
+    // The parser says which command was meant, as far as it got.
+    let command = Arguments::command().ignore_errors(true);
+    let matches = command.try_get_matches_from(arguments);
+    match matches.ok().as_ref().and_then(|matches| matches.subcommand_name()) {
+        Some("check") => ExitStatus::NotTested,
+        _ => ExitStatus::Failure,
+    }
+}
+
+/// What the parser found wrong, on one line.
+fn one_line(error: &clap::Error) -> String {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.join(", "),
+        _ => String::new(),
+    };
+    match error.kind() {
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            let argument = text(ContextKind::InvalidArg);
+            let flag = argument.split_whitespace().next().unwrap_or_default();
+            let right = match std::error::Error::source(error) {
+                Some(source) => source.to_string(),
+                None => format!("must be one of: {}", text(ContextKind::ValidValue)),
+            };
+            wrong_value(flag, &text(ContextKind::InvalidValue), &right)
+        }
+        ErrorKind::MissingRequiredArgument => {
+            format!("{} is missing (see --help)", text(ContextKind::InvalidArg))
+        }
+        _ => {
+            let rendered = error.to_string();
+            let line = rendered.lines().next().unwrap_or_default();
+            format!("{} (see --help)", line.trim_start_matches("error: "))
+        }
+    }
+}
+
+/// A value that cannot be, by its flag and, if it is a setting, by its variable.
+fn wrong_value(flag: &str, value: &str, right: &str) -> String {
+    let value = without_credentials(value);
+    match Config::reference().iter().find(|[setting, ..]| setting == flag) {
+        Some([_, variable, ..]) => format!("{flag} ({variable}) is {value:?}: {right}"),
+        None => format!("{flag} is {value:?}: {right}"),
+    }
+}
+
+/// A URL as it may stand in a log: a wrong one may have the right password in it.
+fn without_credentials(value: &str) -> String {
+    let Some((before, host)) = value.rsplit_once('@') else { return value.to_owned() };
+    let scheme = before.find("://").map_or("", |end| &before[..end + 3]);
+    format!("{scheme}…@{host}")
+}
+
+#[cfg(test)]
+mod tests;
