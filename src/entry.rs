@@ -1,7 +1,7 @@
 //! [`Event`] and [`Entry`]: what a publisher says, and what became of it in a log.
 //!
 //! An event comes from [`http`](crate::http) or from a decision of the [`board`](crate::board);
-//! the [`log`](crate::log) gives it a position; [`frame`](crate::frame) turns it into SSE text.
+//! the [`log`](crate::log) gives it a position; [`wire`](crate::wire) turns it into bytes.
 
 use std::fmt;
 
@@ -110,6 +110,6 @@ pub struct Entry {
     /// Whether its data was published as JSON.
     pub json: bool,
     /// Its SSE text after the `id:` line, blank line included
-    /// (see [`frame::encode_rest`](crate::frame::encode_rest)).
+    /// (see [`sse::event_text`](crate::wire::sse::event_text)).
     pub rest: Bytes,
 }

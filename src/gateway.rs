@@ -2,29 +2,29 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use crate::admission::Admission;
 use crate::board::{Boards, keep_first_board};
 use crate::canary::Canary;
 use crate::config::Config;
-use crate::connection::{Drain, Node};
-use crate::http::listener::Listener;
-use crate::http::serve::{self, Limits};
 use crate::http::{self, App};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::RedisLog;
 use crate::log::{Health, Log, Notification, Probe, Registry, Retention};
-use crate::reactor::Reactors;
+use crate::net::listener::Listener;
+use crate::net::reactor::Reactors;
+use crate::net::{Limits, server};
 use crate::relay::Relay;
 use crate::replay::Replays;
+use crate::said::EndReason;
+use crate::stream::{EndOrder, Endings, Node};
 
 /// File descriptors kept back for Redis, files and accepting.
 const DESCRIPTORS_RESERVED: usize = 64;
@@ -41,8 +41,6 @@ pub struct Gateway {
     node: Arc<Node>,
     registry: Arc<dyn Registry>,
     admission: Arc<Admission>,
-    drain: watch::Sender<Option<Drain>>,
-    reactors: Option<Arc<Reactors>>,
     stop_accepting: watch::Sender<bool>,
     server: JoinHandle<()>,
     /// Relay, canary, reports, the first board, upkeep: ended with the gateway.
@@ -131,7 +129,6 @@ impl Gateway {
         let hub = Hub::new();
         let relay = Relay::new(log.clone(), hub.clone(), config.history_ttl);
         let canary = Canary::new(probe.clone());
-        let (drain, draining) = watch::channel(None);
         let (stop_accepting, stopped) = watch::channel(false);
         let node = Arc::new(Node {
             id: config.node_id.clone(),
@@ -143,7 +140,7 @@ impl Gateway {
             snapshots: boards.clone(),
             hub,
             relay: relay.clone(),
-            drain: draining,
+            endings: Endings::new(None),
         });
         let app = App {
             node: node.clone(),
@@ -159,16 +156,15 @@ impl Gateway {
             write_timeout: config.write_timeout,
             heartbeat: config.heartbeat,
         };
-        let carriers = match config.reactors {
+        let reactors = match config.reactors {
             0 => None,
             count => match Reactors::start(count, &node, config.write_timeout) {
-                Ok(carriers) => Some(carriers),
+                Ok(reactors) => Some(reactors),
                 Err(error) if error.kind() == std::io::ErrorKind::Unsupported => None,
                 Err(error) => return Err(error),
             },
         };
-        let reactors = carriers.as_ref().map(|(reactors, _)| reactors.clone());
-        let serving = serve::serve(listener, node.clone(), router, limits, carriers, stopped);
+        let serving = server::serve(listener, router, limits, reactors, stopped);
         let server = tokio::spawn(serving);
         let background = vec![
             tokio::spawn(relay.run(heard)),
@@ -177,17 +173,8 @@ impl Gateway {
             tokio::spawn(keep_first_board(boards)),
             tokio::spawn(upkeep(node.clone(), metrics)),
         ];
-        let gateway = Gateway {
-            address,
-            node,
-            registry,
-            admission,
-            drain,
-            reactors,
-            stop_accepting,
-            server,
-            background,
-        };
+        let gateway =
+            Gateway { address, node, registry, admission, stop_accepting, server, background };
         Ok(gateway)
     }
 
@@ -211,16 +198,7 @@ impl Gateway {
     pub async fn drain(mut self, window: Duration) -> Drained {
         let streams = self.admission.streams();
         self.stop_accepting.send_replace(true);
-        let drain = Drain {
-            began_at: Instant::now(),
-            window,
-            streams,
-            turns: Arc::new(AtomicUsize::new(0)),
-        };
-        self.drain.send_replace(Some(drain.clone()));
-        if let Some(reactors) = &self.reactors {
-            reactors.drain(&drain);
-        }
+        self.node.endings.end_all(EndOrder::spread(EndReason::Drain, window, streams));
         let over = tokio::time::timeout(window + LAST_BYTES, &mut self.server).await;
         let cut = if over.is_ok() { 0 } else { self.admission.streams() };
         self.server.abort();
@@ -239,7 +217,7 @@ async fn report(node: Arc<Node>, registry: Arc<dyn Registry>, admission: Arc<Adm
     loop {
         every.tick().await;
         let census = node.hub.census(admission.streams());
-        if let Err(error) = registry.report(&node.id, &crate::frame::json(&census)).await {
+        if let Err(error) = registry.report(&node.id, &crate::json::to_text(&census)).await {
             tracing::debug!(%error, "cannot report");
         }
     }

@@ -1,19 +1,14 @@
 //! The API: all routes on one screen. Only this room knows axum.
 //!
 //! A request is read by [`request`], answered by the resource's own file, and whatever goes wrong
-//! becomes a [`problem`]. [`serve`] brings the sockets.
+//! becomes a [`problem`]. [`net`](crate::net) brings the sockets.
 
 mod admin;
 mod boards;
-mod line;
-pub(crate) mod listener;
 mod page;
 pub(crate) mod problem;
 mod request;
-pub(crate) mod serve;
-mod speakers;
 mod streams;
-mod takeover;
 mod tasks;
 mod topics;
 
@@ -33,9 +28,9 @@ use crate::admission::Admission;
 use crate::board::{Boards, Changed, Title};
 use crate::canary::Canary;
 use crate::config::CorsOrigins;
-use crate::connection::Node;
 use crate::log::Registry;
 use crate::position::Position;
+use crate::stream::Node;
 use crate::telemetry::metric;
 use problem::Problem;
 use streams::LAST_EVENT_ID;

@@ -1,13 +1,13 @@
 //! [`Hub`]: the topics of this node that have local connections, with their [tails](tail).
 //!
-//! The [`relay`](crate::relay) feeds it, [connections](crate::connection) join it, are woken by it
+//! The [`relay`](crate::relay) feeds it, [streams](crate::stream) join it, are woken by it
 //! and ask it what comes after their position. It never waits on the network.
 
 pub mod tail;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,27 +18,28 @@ use tokio::time::Instant;
 use crate::frame::Frame;
 use crate::position::{LogHistory, Position};
 use crate::topic::Topic;
-use tail::{After, Fed, Tail};
+use tail::{Next, Pushed, Tail};
 
-/// Bytes that all tails of a node hold at most, roughly: beyond it a tail keeps only its newest
-/// frame, and readers that are behind go to the log.
-pub const TAILS_BYTES_MAX: usize = 256 << 20;
+/// Bytes that all tails of a node hold at most: beyond it a tail that gets a frame keeps none, and
+/// readers that are behind go to the log. Together with the embedded log's entries and the budget
+/// for what was read from the log, a node stays within 256 MiB.
+pub const TAILS_BYTES_MAX: usize = 96 << 20;
 
 /// How long a topic stays followed after its last connection left, so that a page that reloads
 /// does not cost an unsubscribe and a subscribe.
-pub const LINGER: Duration = Duration::from_secs(5);
+pub const TOPIC_LINGER: Duration = Duration::from_secs(5);
 
 /// How many topics one node names in its census; the busiest, if there are more.
 const CENSUS_TOPICS_MAX: usize = 2_000;
 
 /// Somebody who carries many streams and wants to hear of a topic once for all of them.
-pub trait Audience: Send + Sync + 'static {
-    /// The topic that this audience knows by `key` has news. Says whether the audience sleeps and
-    /// has to be [rung](Audience::ring) for; then whoever asked must do so soon. Must not wait.
-    fn news(&self, key: u32) -> bool;
+pub trait TopicObserver: Send + Sync + 'static {
+    /// The topic that this observer knows by `key` has news. Says whether the observer sleeps and
+    /// has to be [rung](TopicObserver::wake) for; then whoever asked must do so soon. Must not wait.
+    fn topic_changed(&self, key: u32) -> bool;
 
     /// Wakes it.
-    fn ring(&self);
+    fn wake(&self);
 }
 
 /// The topics with local connections.
@@ -46,42 +47,46 @@ pub trait Audience: Send + Sync + 'static {
 pub struct Hub {
     topics: Mutex<HashMap<Topic, Arc<HubTopic>>>,
     /// Topics that nobody has opened yet; the relay takes them from here.
-    wanted: Mutex<Vec<Arc<HubTopic>>>,
-    want: Notify,
+    pending_opens: Mutex<Vec<Arc<HubTopic>>>,
+    open_requested: Notify,
     tails_bytes: AtomicUsize,
+    /// Topics whose tails have frames, each once, the first to be emptied first.
+    filled: Mutex<VecDeque<Weak<HubTopic>>>,
 }
 
 /// One topic of the hub.
 pub struct HubTopic {
     name: Topic,
-    state: Mutex<TopicState>,
+    state: Mutex<TopicInner>,
 }
 
-struct TopicState {
+struct TopicInner {
     /// Absent until the log was asked.
     tail: Option<Tail>,
     has_state: bool,
     /// The log could not be asked yet: connections are held open meanwhile.
     waiting: bool,
     /// How often the tail was brought to where the log was.
-    renewals: u64,
-    watchers: Slab<Arc<Notify>>,
-    /// At most one party an audience.
-    parties: Vec<Party>,
+    refreshes: u64,
+    waiters: Slab<Arc<Notify>>,
+    /// At most one entry an observer.
+    observers: Vec<ObserverEntry>,
     /// When the last connection left.
     left_at: Instant,
     /// No longer in the hub: whatever still comes for it is dropped.
-    swept: bool,
+    removed: bool,
+    /// In `Hub::filled`.
+    is_filled: bool,
 }
 
-/// The streams of one audience in one topic.
-struct Party {
-    audience: Arc<dyn Audience>,
+/// The streams of one observer in one topic.
+struct ObserverEntry {
+    observer: Arc<dyn TopicObserver>,
     key: u32,
     streams: usize,
 }
 
-/// A connection's place among the watchers of a topic; leaves when dropped.
+/// A connection's place among the waiters of a topic; leaves when dropped.
 pub struct Joined {
     /// The topic.
     pub topic: Arc<HubTopic>,
@@ -90,7 +95,7 @@ pub struct Joined {
 
 /// How far a topic has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum TopicState {
     /// The log is being asked.
     Opening,
     /// The log cannot be asked now; the relay keeps trying.
@@ -132,35 +137,35 @@ impl Hub {
     /// opened by the relay.
     pub fn join(&self, name: &Topic, signal: Arc<Notify>) -> Joined {
         // The topic's own lock is taken under the hub's, here and in `sweep`: a topic is never
-        // swept away between being found and being joined.
+        // removed away between being found and being joined.
         let mut topics = lock(&self.topics);
         let topic = match topics.get(name) {
             Some(topic) => topic.clone(),
             None => {
                 let topic = Arc::new(HubTopic::new(name.clone()));
                 topics.insert(name.clone(), topic.clone());
-                self.want(topic.clone());
+                self.request_open(topic.clone());
                 topic
             }
         };
-        let key = topic.state().watchers.insert(signal);
+        let key = topic.lock().waiters.insert(signal);
         Joined { topic, key }
     }
 
     /// Asks the relay to open a topic (again).
-    pub fn want(&self, topic: Arc<HubTopic>) {
-        lock(&self.wanted).push(topic);
-        self.want.notify_one();
+    pub fn request_open(&self, topic: Arc<HubTopic>) {
+        lock(&self.pending_opens).push(topic);
+        self.open_requested.notify_one();
     }
 
     /// Waits until topics are wanted and takes them.
-    pub async fn wanted(&self) -> Vec<Arc<HubTopic>> {
+    pub async fn requested_opens(&self) -> Vec<Arc<HubTopic>> {
         loop {
-            let wanted = std::mem::take(&mut *lock(&self.wanted));
+            let wanted = std::mem::take(&mut *lock(&self.pending_opens));
             if !wanted.is_empty() {
                 return wanted;
             }
-            self.want.notified().await;
+            self.open_requested.notified().await;
         }
     }
 
@@ -174,7 +179,7 @@ impl Hub {
     pub fn all(&self) -> Vec<Arc<HubTopic>> {
         let mut topics: Vec<Arc<HubTopic>> = lock(&self.topics).values().cloned().collect();
         topics.sort_by_cached_key(|topic| {
-            (std::cmp::Reverse(topic.state().streams()), topic.name.clone())
+            (std::cmp::Reverse(topic.lock().streams()), topic.name.clone())
         });
         topics
     }
@@ -184,60 +189,64 @@ impl Hub {
         lock(&self.topics).len()
     }
 
-    /// Removes and returns the topics that nobody has watched for [`LINGER`].
+    /// Removes and returns the topics that nobody has watched for [`TOPIC_LINGER`].
     pub fn sweep(&self) -> Vec<Topic> {
         let mut left = Vec::new();
         lock(&self.topics).retain(|name, topic| {
-            let mut state = topic.state();
-            let stay = state.streams() > 0 || state.left_at.elapsed() < LINGER;
+            let mut state = topic.lock();
+            let stay = state.streams() > 0 || state.left_at.elapsed() < TOPIC_LINGER;
             if !stay {
                 left.push(name.clone());
                 let bytes = state.tail.take().map_or(0, |tail| tail.bytes());
                 self.tails_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                state.swept = true;
+                state.removed = true;
             }
             stay
         });
         left
     }
 
-    /// Gives a topic an announced frame and wakes its watchers if it was the next one. `None`
-    /// while the topic is not open.
-    pub fn feed(&self, topic: &HubTopic, frame: Frame) -> Option<Fed> {
-        let mut state = topic.state();
-        let fed = self.account(state.tail.as_mut()?, |tail| tail.feed(frame));
-        if fed == Fed::Appended {
+    /// Gives a topic an announced frame and wakes its waiters if it was the next one. `None` while
+    /// the topic is not open.
+    pub fn push_announced(&self, topic: &Arc<HubTopic>, frame: Frame) -> Option<Pushed> {
+        let mut state = topic.lock();
+        let pushed = self.account(topic, &mut state, |tail| tail.push_announced(frame))?;
+        if pushed == Pushed::Appended {
             wake(state);
+        } else {
+            drop(state);
         }
-        Some(fed)
+        self.make_room();
+        Some(pushed)
     }
 
-    /// Opens a topic, or renews one whose log was made anew, and wakes its watchers.
-    pub fn open(&self, topic: &HubTopic, history: LogHistory, has_state: bool) {
-        let mut state = topic.state();
-        if state.swept {
+    /// Opens a topic, or renews one whose log was made anew, and wakes its waiters.
+    pub fn open(&self, topic: &Arc<HubTopic>, history: LogHistory, has_state: bool) {
+        let mut state = topic.lock();
+        if state.removed {
             return;
         }
         state.has_state = has_state;
         state.waiting = false;
-        state.renewals += 1;
+        state.refreshes += 1;
         match &mut state.tail {
-            Some(tail) => {
-                self.account(tail, |tail| tail.renew(history, Vec::new()));
+            Some(_) => {
+                self.account(topic, &mut state, |tail| tail.refresh(history, Vec::new()));
             }
             None => state.tail = Some(Tail::new(history)),
         }
         wake(state);
     }
 
-    /// Gives a topic what was read from its log and wakes its watchers. Says whether the log had
+    /// Gives a topic what was read from its log and wakes its waiters. Says whether the log had
     /// more.
-    pub fn renew(&self, topic: &HubTopic, history: LogHistory, read: Vec<Frame>) -> bool {
-        let mut state = topic.state();
-        let Some(tail) = &mut state.tail else { return false };
-        let more = self.account(tail, |tail| tail.renew(history, read));
-        state.renewals += 1;
+    pub fn refresh(&self, topic: &Arc<HubTopic>, history: LogHistory, read: Vec<Frame>) -> bool {
+        let mut state = topic.lock();
+        let more = self.account(topic, &mut state, |tail| tail.refresh(history, read));
+        let Some(more) = more else { return false };
+        state.refreshes += 1;
         wake(state);
+        self.make_room();
         more
     }
 
@@ -245,7 +254,7 @@ impl Hub {
     pub fn census(&self, total: usize) -> Census {
         let mut counts: Vec<(usize, bool, String)> = Vec::new();
         for topic in self.all() {
-            let state = topic.state();
+            let state = topic.lock();
             if state.streams() > 0 {
                 counts.push((state.streams(), state.has_state, topic.name.to_string()));
             }
@@ -263,31 +272,52 @@ impl Hub {
         census
     }
 
-    /// Changes a tail and keeps the node's sum of bytes within its bound.
-    fn account<T>(&self, tail: &mut Tail, change: impl FnOnce(&mut Tail) -> T) -> T {
+    /// Changes a tail, if there is one, and counts its bytes.
+    fn account<T>(
+        &self,
+        topic: &Arc<HubTopic>,
+        state: &mut TopicInner,
+        change: impl FnOnce(&mut Tail) -> T,
+    ) -> Option<T> {
+        let tail = state.tail.as_mut()?;
         let before = tail.bytes();
         let result = change(tail);
         let after = tail.bytes();
         self.tails_bytes.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
-        if self.tails_bytes.load(Ordering::Relaxed) > TAILS_BYTES_MAX {
-            tail.shrink();
-            self.tails_bytes.fetch_sub(after - tail.bytes(), Ordering::Relaxed);
+        if after > 0 && !std::mem::replace(&mut state.is_filled, true) {
+            lock(&self.filled).push_back(Arc::downgrade(topic));
         }
-        result
+        Some(result)
+    }
+
+    /// Empties tails, those first that were filled first, until their sum is within its bound. No
+    /// topic may be locked by the caller.
+    fn make_room(&self) {
+        while self.tails_bytes.load(Ordering::Relaxed) > TAILS_BYTES_MAX {
+            let Some(topic) = lock(&self.filled).pop_front() else { return };
+            let Some(topic) = topic.upgrade() else { continue };
+            let mut state = topic.lock();
+            state.is_filled = false;
+            if let Some(tail) = &mut state.tail {
+                self.tails_bytes.fetch_sub(tail.bytes(), Ordering::Relaxed);
+                tail.shrink();
+            }
+        }
     }
 }
 
 impl HubTopic {
     fn new(name: Topic) -> HubTopic {
-        let state = TopicState {
+        let state = TopicInner {
             tail: None,
             has_state: false,
             waiting: false,
-            renewals: 0,
-            watchers: Slab::new(),
-            parties: Vec::new(),
+            refreshes: 0,
+            waiters: Slab::new(),
+            observers: Vec::new(),
             left_at: Instant::now(),
-            swept: false,
+            removed: false,
+            is_filled: false,
         };
         HubTopic { name, state: Mutex::new(state) }
     }
@@ -298,64 +328,69 @@ impl HubTopic {
     }
 
     /// How far it has got.
-    pub fn stage(&self) -> Stage {
-        let state = self.state();
+    pub fn state(&self) -> TopicState {
+        let state = self.lock();
         match &state.tail {
-            Some(_) => Stage::Open { has_state: state.has_state },
-            None if state.waiting => Stage::Waiting,
-            None => Stage::Opening,
+            Some(_) => TopicState::Open { has_state: state.has_state },
+            None if state.waiting => TopicState::Waiting,
+            None => TopicState::Opening,
         }
     }
 
     /// Where its newest known entry is; `None` until it is open.
     pub fn head(&self) -> Option<Position> {
-        self.state().tail.as_ref().map(Tail::head)
+        self.lock().tail.as_ref().map(Tail::head)
     }
 
     /// How often its tail was brought to where the log was then.
-    pub fn renewals(&self) -> u64 {
-        self.state().renewals
+    pub fn refreshes(&self) -> u64 {
+        self.lock().refreshes
     }
 
     /// What comes after a position; `None` until it is open.
-    pub fn after(&self, position: Position) -> Option<After> {
-        self.state().tail.as_ref().map(|tail| tail.after(position))
+    pub fn after(&self, position: Position) -> Option<Next> {
+        self.lock().tail.as_ref().map(|tail| tail.after(position))
+    }
+
+    /// Whether everything that comes after a position is in the tail, or nothing comes.
+    pub fn reaches(&self, position: Position) -> bool {
+        self.lock().tail.as_ref().is_some_and(|tail| tail.reaches(position))
     }
 
     /// Whether nothing comes after a position now.
-    pub fn stands_at(&self, position: Position) -> bool {
-        self.state().tail.as_ref().is_some_and(|tail| tail.head() == position)
+    pub fn is_head(&self, position: Position) -> bool {
+        self.lock().tail.as_ref().is_some_and(|tail| tail.head() == position)
     }
 
-    /// Counts one more stream of `audience`, which hears of news from now on. Returns its key for
+    /// Counts one more stream of `observer`, which hears of news from now on. Returns its key for
     /// this topic: the one it gave before, or else what `new_key` makes.
-    pub fn attach(&self, audience: &Arc<dyn Audience>, new_key: impl FnOnce() -> u32) -> u32 {
-        let mut state = self.state();
-        let known = state.parties.iter_mut().find(|party| Arc::ptr_eq(&party.audience, audience));
-        if let Some(party) = known {
-            party.streams += 1;
-            return party.key;
+    pub fn observe(&self, observer: &Arc<dyn TopicObserver>, new_key: impl FnOnce() -> u32) -> u32 {
+        let mut state = self.lock();
+        let known = state.observers.iter_mut().find(|entry| Arc::ptr_eq(&entry.observer, observer));
+        if let Some(entry) = known {
+            entry.streams += 1;
+            return entry.key;
         }
         let key = new_key();
-        state.parties.push(Party { audience: audience.clone(), key, streams: 1 });
+        state.observers.push(ObserverEntry { observer: observer.clone(), key, streams: 1 });
         key
     }
 
-    /// Counts one stream of `audience` less.
-    pub fn detach(&self, audience: &Arc<dyn Audience>) {
-        let mut state = self.state();
-        let at = state.parties.iter().position(|party| Arc::ptr_eq(&party.audience, audience));
+    /// Counts one stream of `observer` less.
+    pub fn unobserve(&self, observer: &Arc<dyn TopicObserver>) {
+        let mut state = self.lock();
+        let at = state.observers.iter().position(|entry| Arc::ptr_eq(&entry.observer, observer));
         let Some(at) = at else { return };
-        state.parties[at].streams -= 1;
-        if state.parties[at].streams == 0 {
-            state.parties.swap_remove(at);
+        state.observers[at].streams -= 1;
+        if state.observers[at].streams == 0 {
+            state.observers.swap_remove(at);
             state.left_at = Instant::now();
         }
     }
 
     /// Remembers that the log cannot be asked now, and tells those who wait for it.
     pub fn set_waiting(&self) {
-        let mut state = self.state();
+        let mut state = self.lock();
         if !std::mem::replace(&mut state.waiting, true) {
             wake(state);
         }
@@ -363,48 +398,48 @@ impl HubTopic {
 
     /// Remembers that the topic got a state after it was opened.
     pub fn set_has_state(&self) {
-        self.state().has_state = true;
+        self.lock().has_state = true;
     }
 
-    fn state(&self) -> MutexGuard<'_, TopicState> {
+    fn lock(&self) -> MutexGuard<'_, TopicInner> {
         lock(&self.state)
     }
 }
 
 /// Tells everybody who follows a topic that it has news.
-fn wake(state: MutexGuard<'_, TopicState>) {
+fn wake(state: MutexGuard<'_, TopicInner>) {
     let mut asleep = Vec::new();
-    for party in &state.parties {
-        if party.audience.news(party.key) {
-            asleep.push(party.audience.clone());
+    for entry in &state.observers {
+        if entry.observer.topic_changed(entry.key) {
+            asleep.push(entry.observer.clone());
         }
     }
-    for (_, signal) in &state.watchers {
+    for (_, signal) in &state.waiters {
         signal.notify_one();
     }
     // Only now: whoever wakes up asks the topic what the news is, and would have to wait for it.
-    // Other topics' news for the same audience waits for this bell; ten thousand watchers that are
+    // Other topics' news for the same observer waits for this bell; ten thousand waiters that are
     // told first take a millisecond or so.
     drop(state);
-    for audience in asleep {
-        audience.ring();
+    for observer in asleep {
+        observer.wake();
     }
 }
 
-impl TopicState {
+impl TopicInner {
     /// How many streams follow the topic.
     fn streams(&self) -> usize {
-        self.watchers.len() + self.parties.iter().map(|party| party.streams).sum::<usize>()
+        self.waiters.len() + self.observers.iter().map(|entry| entry.streams).sum::<usize>()
     }
 }
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        let mut state = self.topic.state();
-        state.watchers.remove(self.key);
-        if state.watchers.is_empty() {
+        let mut state = self.topic.lock();
+        state.waiters.remove(self.key);
+        if state.waiters.is_empty() {
             // Ten thousand streams that left leave no room behind.
-            state.watchers.shrink_to_fit();
+            state.waiters.shrink_to_fit();
             state.left_at = Instant::now();
         }
     }
@@ -420,20 +455,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    struct Deaf;
+    struct NoopObserver;
 
-    impl Audience for Deaf {
-        fn news(&self, _: u32) -> bool {
+    impl TopicObserver for NoopObserver {
+        fn topic_changed(&self, _: u32) -> bool {
             false
         }
 
-        fn ring(&self) {}
+        fn wake(&self) {}
     }
 
     #[test]
     fn the_topics_that_most_streams_follow_come_first() {
         let hub = Hub::new();
-        let audience: Arc<dyn Audience> = Arc::new(Deaf);
+        let observer: Arc<dyn TopicObserver> = Arc::new(NoopObserver);
         let mut joined = Vec::new();
         for (name, connections, parked) in [("a", 1, 0), ("b", 1, 5), ("c", 3, 0), ("d", 2, 2)] {
             let topic = Topic::new(name).unwrap_or_else(|_| panic!("{name} is a name"));
@@ -441,7 +476,7 @@ mod tests {
                 joined.push(hub.join(&topic, Arc::default()));
             }
             for _ in 0..parked {
-                joined[joined.len() - 1].topic.attach(&audience, || 0);
+                joined[joined.len() - 1].topic.observe(&observer, || 0);
             }
         }
         let order: Vec<String> = hub.all().iter().map(|topic| topic.name().to_string()).collect();
@@ -449,7 +484,7 @@ mod tests {
         assert_eq!(hub.census(12).topics["b"], 6);
         let busiest = hub.all()[0].clone();
         for _ in 0..5 {
-            busiest.detach(&audience);
+            busiest.unobserve(&observer);
         }
         let order: Vec<String> = hub.all().iter().map(|topic| topic.name().to_string()).collect();
         assert_eq!(order, ["d", "c", "a", "b"]);

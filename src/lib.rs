@@ -12,16 +12,17 @@
 //! 3. [`log`] is the promise that state, sequence number, entry and announcement change as one
 //!    step. [`log::redis`] keeps it with Lua scripts, for all nodes; [`log::memory`] with a lock, for
 //!    one.
-//! 4. [`frame`] has turned the event into SSE text by then; the log puts its [`position`] before
-//!    it. Nobody encodes it again.
+//! 4. [`wire`] has written the event as text by then; the log puts its [`position`] to it. In each
+//!    node it becomes a [`frame`] once, and nobody encodes it again.
 //! 5. Every node that has somebody watching hears the announcement through its [`relay`], which
 //!    checks that nothing is missing in between and otherwise reads the log first.
-//! 6. The relay feeds the topic's tail in the [`hub`], which wakes the connections.
-//! 7. Each [`connection`] asks the tail for what comes after its own position. One that is further
-//!    behind asks [`replay`], which reads the log for all who ask for the same.
-//! 8. What the connection says becomes the body of an HTTP response, and so bytes on a socket. A
-//!    plain stream that has caught up leaves the HTTP server: a [`reactor`] carries it, thousands in
-//!    one thread, until there is something else to say than the next entry.
+//! 6. The relay gives it to the topic's tail in the [`hub`], which tells those who follow the topic.
+//! 7. Each [`stream`] asks the tail for what comes after its own position. One that is further
+//!    behind asks [`replay`], which reads the log for all who ask for the same. What it then says is
+//!    a value ([`said`]).
+//! 8. [`wire`] makes bytes of what is said.
+//! 9. [`net`] carries them to a socket: reactors, thousands of streams in one thread, and over HTTP/2
+//!    the HTTP server.
 //!
 //! Around it: [`config`] (every setting, as values; the program's `cli.rs` reads them), [`gateway`]
 //! (start and drain), [`admission`] (how many streams), [`canary`] (whether this node can deliver),
@@ -31,9 +32,10 @@
 //!
 //! # Doors
 //!
-//! [`board`], [`topic`], [`position`], [`entry`] and [`frame`] are pure. Only [`log::redis`] knows
-//! Redis, only [`http`] knows axum. [`hub`] never waits on the network. [`relay`] and
-//! [`connection`] know the log only as [`log::Log`].
+//! [`board`], [`topic`], [`position`], [`entry`], [`frame`], [`said`] and [`wire`] are pure. Only
+//! [`log::redis`] knows Redis, only [`http`] and [`net`] know HTTP. [`hub`] never waits on the
+//! network. [`stream`] knows no bytes, [`wire`] no sockets, [`net`] no events. [`relay`] and
+//! [`stream`] know the log only as [`log::Log`].
 
 pub mod topic;
 
@@ -43,6 +45,10 @@ pub mod entry;
 
 pub mod frame;
 
+pub mod said;
+
+pub mod wire;
+
 pub mod board;
 
 pub mod log;
@@ -51,11 +57,11 @@ pub mod relay;
 
 pub mod hub;
 
-pub mod connection;
+pub mod stream;
 
 pub mod replay;
 
-pub mod reactor;
+pub mod net;
 
 pub mod http;
 
@@ -68,5 +74,7 @@ pub mod canary;
 pub mod config;
 
 pub mod telemetry;
+
+pub mod json;
 
 pub mod health;

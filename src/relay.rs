@@ -14,12 +14,13 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::frame::Frame;
-use crate::hub::tail::Fed;
+use crate::hub::tail::Pushed;
 use crate::hub::{Hub, HubTopic};
 use crate::log::{Log, LogError, Notification};
 use crate::position::{Epoch, Position};
 use crate::telemetry::metric;
 use crate::topic::Topic;
+use crate::wire::sse;
 
 /// How often the heads of all followed topics are compared with the log: the last event of a
 /// burst has no successor to reveal its loss.
@@ -82,13 +83,13 @@ impl Relay {
         tokio::select! {
             biased;
             () = self.listen(heard) => {}
-            () = self.open_wanted() => {}
+            () = self.open_requested() => {}
             () = self.audit() => {}
         }
     }
 
-    /// Looks at a topic's log now: somebody knows more of it than its tail does.
-    pub fn look(self: &Arc<Relay>, topic: &Arc<HubTopic>) {
+    /// Reads a topic's log now: somebody knows more of it than its tail does.
+    pub fn request_repair(self: &Arc<Relay>, topic: &Arc<HubTopic>) {
         self.repair(topic, None);
     }
 
@@ -114,14 +115,14 @@ impl Relay {
             return;
         }
         // Not open and not under repair: it waits for the log, and will read everything then.
-        if self.hub.feed(topic, frame.clone()) == Some(Fed::Gap) {
+        if self.hub.push_announced(topic, frame.clone()) == Some(Pushed::Gap) {
             metric::gap_found();
             self.repair(topic, Some(frame));
         }
     }
 
     /// Opens topics as connections arrive for them, and leaves those that nobody watches.
-    async fn open_wanted(self: &Arc<Relay>) {
+    async fn open_requested(self: &Arc<Relay>) {
         let mut sweep = tokio::time::interval(Duration::from_secs(1));
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -135,7 +136,7 @@ impl Relay {
                         self.log.unsubscribe(&left).await;
                     }
                 }
-                wanted = self.hub.wanted() => self.open_batch(wanted).await,
+                wanted = self.hub.requested_opens() => self.open_batch(wanted).await,
             }
         }
     }
@@ -160,7 +161,7 @@ impl Relay {
                     for topic in wanted {
                         if relay.hub.get(topic.name()).is_some_and(|now| Arc::ptr_eq(&now, &topic))
                         {
-                            relay.hub.want(topic);
+                            relay.hub.request_open(topic);
                         }
                     }
                 });
@@ -263,7 +264,7 @@ impl Relay {
                     for frame in announced {
                         // The log was read after these were announced. One that still does not
                         // fit belongs to a log that is no more.
-                        self.hub.feed(topic, frame);
+                        self.hub.push_announced(topic, frame);
                     }
                     if self.unpark(topic) {
                         return;
@@ -306,7 +307,7 @@ impl Relay {
     }
 
     /// Brings the tail to where the log is now.
-    async fn catch_up(&self, topic: &HubTopic) -> Result<(), LogError> {
+    async fn catch_up(&self, topic: &Arc<HubTopic>) -> Result<(), LogError> {
         loop {
             let _permit = self.reads.acquire().await;
             let page = match topic.head() {
@@ -318,12 +319,12 @@ impl Relay {
                 self.hub.open(topic, opened.history, opened.has_state);
                 return Ok(());
             };
-            let read: Vec<Frame> = page.entries.iter().map(Frame::new).collect();
+            let read: Vec<Frame> = page.entries.iter().map(sse::frame).collect();
             let progress = !read.is_empty();
             metric::repaired(read.len());
             // Without progress there is nothing more to read: the rest was trimmed meanwhile and
             // the next round would see the same.
-            if !self.hub.renew(topic, page.history, read) || !progress {
+            if !self.hub.refresh(topic, page.history, read) || !progress {
                 return Ok(());
             }
         }
@@ -348,7 +349,7 @@ impl Relay {
             return false;
         }
         while let Some(frame) = repair.parked.pop_front() {
-            if self.hub.feed(topic, frame.clone()) == Some(Fed::Gap) {
+            if self.hub.push_announced(topic, frame.clone()) == Some(Pushed::Gap) {
                 repair.parked.push_front(frame);
                 return false;
             }

@@ -4,6 +4,8 @@
 //! aligned pages, and whoever wants a page that is being read waits for that read: a stampede
 //! costs one read per topic and page, not one per client.
 
+pub mod page;
+
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +15,12 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::Instant;
 
 use crate::entry::Entry;
-use crate::frame::Frame;
 use crate::log::{Log, LogError, READ_ENTRIES_MAX, Snapshot, Snapshots};
-use crate::position::{LogHistory, Position, Verdict};
+use crate::position::{LogHistory, Position};
 use crate::telemetry::metric;
 use crate::topic::Topic;
+use crate::wire::sse;
+use page::ReplayPage;
 
 /// How many reads for replays are in flight to the log at most; a page is about a megabyte.
 const READS_MAX: usize = 16;
@@ -39,14 +42,6 @@ pub struct Replays {
     histories: Shared<Topic, Option<LogHistory>>,
     states: Shared<Topic, Option<Snapshot>>,
     reads: Semaphore,
-}
-
-/// A stretch of a log as frames.
-pub struct ReplayPage {
-    /// The log at the moment of reading.
-    pub history: LogHistory,
-    /// Frames in order, without a hole.
-    pub frames: Vec<Frame>,
 }
 
 impl Replays {
@@ -76,15 +71,8 @@ impl Replays {
         let page_entries = READ_ENTRIES_MAX as u64;
         let page = seq / page_entries;
         let follows = |page: &Option<Arc<ReplayPage>>| {
-            // Within one incarnation entries do not change. But after a flush or a lossy failover
-            // the same numbers stand for other entries, or for none: until somebody writes, a
-            // server that went back in time keeps the epoch, and a page from before knows more
-            // than there is.
             page.as_ref().is_some_and(|page| {
-                page.history.epoch == tail_head.epoch
-                    && page.history.head <= tail_head.seq
-                    && page.history.judge(position) == Verdict::Continues
-                    && page.frames.iter().any(|frame| frame.position.seq == seq + 1)
+                page::page_will_do(&page.history, &page.frames, position, tail_head)
             })
         };
         self.pages
@@ -104,7 +92,7 @@ impl Replays {
                     read => read,
                 };
                 Ok(read.map(|page| {
-                    let frames = page.entries.iter().map(Frame::new).collect();
+                    let frames = page.entries.iter().map(sse::frame).collect();
                     Arc::new(ReplayPage { history: page.history, frames })
                 }))
             })

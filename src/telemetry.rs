@@ -57,7 +57,7 @@ pub mod metric {
         describe_histogram, gauge, histogram,
     };
 
-    use crate::frame::ResetReason;
+    use crate::said::ResetReason;
 
     // Taken from the recorder once: looking a metric up costs more than counting.
     static CONNECTIONS: LazyLock<Gauge> = LazyLock::new(|| gauge!("fantail_connections"));
@@ -78,7 +78,7 @@ pub mod metric {
         describe_counter!(
             "fantail_connections_closed_total",
             Count,
-            "Streams ended, by reason: client, drain, stalled, no_such_board"
+            "Streams ended, by reason: client, drain, age, stalled, no_such_board, fault"
         );
         describe_counter!(
             "fantail_connections_refused_total",
@@ -88,7 +88,7 @@ pub mod metric {
         describe_gauge!(
             "fantail_parked_connections",
             Count,
-            "Streams that a reactor carries, because they have caught up with their one topic"
+            "Streams that a reactor carries and that have caught up with their topics"
         );
         describe_gauge!(
             "fantail_slow_connections",
@@ -137,6 +137,22 @@ pub mod metric {
             Count,
             "Failed commands to Redis, by kind: unavailable, unanswered"
         );
+        describe_counter!(
+            "fantail_accept_errors_total",
+            Count,
+            "Attempts to accept a connection that failed, mostly for want of descriptors"
+        );
+        describe_counter!(
+            "fantail_request_heads_total",
+            Count,
+            "First request heads of connections, by outcome: taken (a stream, past the HTTP \
+             server), left (to the HTTP server)"
+        );
+        describe_counter!(
+            "fantail_stream_faults_total",
+            Count,
+            "Panics while streams were served; each ended one stream"
+        );
         describe_gauge!("fantail_ready", Count, "2 ready, 1 degraded, 0 not ready");
         describe_gauge!("fantail_canary_age_seconds", Seconds, "Since the canary was last heard");
         describe_counter!(
@@ -162,6 +178,25 @@ pub mod metric {
         }
         counter!("fantail_gap_entries_repaired_total").increment(0);
         counter!("fantail_replay_reads_total").increment(0);
+        for outcome in ["taken", "left"] {
+            counter!("fantail_request_heads_total", "outcome" => outcome).increment(0);
+        }
+        counter!("fantail_accept_errors_total").increment(0);
+        counter!("fantail_stream_faults_total").increment(0);
+    }
+
+    pub(crate) fn accept_failed() {
+        counter!("fantail_accept_errors_total").increment(1);
+    }
+
+    /// What became of the first request head of a connection: taken past the HTTP server, or left
+    /// to it.
+    pub(crate) fn head_sniffed(outcome: &'static str) {
+        counter!("fantail_request_heads_total", "outcome" => outcome).increment(1);
+    }
+
+    pub(crate) fn stream_fault() {
+        counter!("fantail_stream_faults_total").increment(1);
     }
 
     pub(crate) fn connection_opened() {

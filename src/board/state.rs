@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{BoardError, LISTS_MAX, List, TASKS_MAX, Task, Title};
 use crate::entry::{Data, Event, EventType};
-use crate::frame::json;
+use crate::json::to_text as json;
 use crate::topic::Topic;
 
 /// The state of one board.

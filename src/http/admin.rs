@@ -77,7 +77,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
         /// What went wrong last, while something does.
         reason: Option<String>,
     }
-    let draining = app.node.drain.borrow().is_some();
+    let draining = app.node.endings.all_ended();
     let state = app.canary.state();
     let (code, status) = match (draining, state.level) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),

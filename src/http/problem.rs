@@ -189,7 +189,7 @@ impl IntoResponse for Problem {
             status: u16,
             detail: &'a str,
         }
-        let body = crate::frame::json(&Document {
+        let body = crate::json::to_text(&Document {
             r#type: format!("urn:fantail:problem:{}", self.kind),
             title: self.title,
             status: self.status.as_u16(),

@@ -12,10 +12,12 @@ use super::problem::Problem;
 use super::request::{Body, On, Parameters, TopicPath};
 use super::{App, set_last_event_id, set_replayed};
 use crate::entry::{Data, Entry, Event, EventType};
-use crate::frame::{Reset, ResetReason, decode_rest, json, minify_json};
+use crate::json;
 use crate::log::{Appended, READ_ENTRIES_MAX};
 use crate::position::{Cursor, LogHistory, Position, ResumePoint};
+use crate::said::{Reset, ResetReason};
 use crate::telemetry::metric;
+use crate::wire::sse::read_event_text;
 
 /// Events that one request may publish. Redis does nothing else meanwhile.
 const EVENTS_MAX: usize = 1_000;
@@ -95,7 +97,7 @@ fn data(raw: &RawValue) -> Result<Data, Problem> {
             .map_err(|error| Problem::bad_request(format!("data: {error}")))?;
         return Ok(Data::Text(text));
     }
-    Ok(Data::Json(minify_json(raw)))
+    Ok(Data::Json(json::minify(raw)))
 }
 
 #[derive(Deserialize)]
@@ -209,8 +211,8 @@ fn told(topic: &str, resume_point: &ResumePoint, history: &LogHistory) -> Option
 
 fn shown(entry: &Entry) -> Result<HistoryEntry, Problem> {
     let rest = String::from_utf8_lossy(&entry.rest);
-    let (event_type, data) = decode_rest(&rest);
-    let data = if entry.json { data } else { json(&data) };
+    let (event_type, data) = read_event_text(&rest);
+    let data = if entry.json { data } else { json::to_text(&data) };
     let data = RawValue::from_string(data)
         .map_err(|error| Problem::bad_request(format!("an entry is not JSON: {error}")))?;
     Ok(HistoryEntry {

@@ -1,6 +1,6 @@
 //! [`Tail`]: the newest frames of one topic, and what of them comes after a position.
 //!
-//! The [`relay`](crate::relay) feeds it; [connections](crate::connection) ask it. Pure.
+//! The [`relay`](crate::relay) feeds it; [streams](crate::stream) ask it. Pure.
 
 use std::collections::VecDeque;
 
@@ -14,12 +14,12 @@ pub const TAIL_FRAMES_MAX: usize = 512;
 /// Bytes the frames of a tail hold at most; a single larger frame is still held.
 pub const TAIL_BYTES_MAX: usize = 1 << 20;
 
-/// What one connection is handed at a time, in frames: with [`HANDOUT_BYTES_MAX`], enough to fill
+/// What one stream is given at a time, in frames: with [`BATCH_BYTES_MAX`], enough to fill
 /// a socket, little enough that a reader that stops holds next to nothing.
-pub const HANDOUT_FRAMES_MAX: usize = 64;
+pub const BATCH_FRAMES_MAX: usize = 64;
 
-/// What one connection is handed at a time, in bytes; a single larger frame is still handed out.
-pub const HANDOUT_BYTES_MAX: usize = 64 << 10;
+/// What one stream is given at a time, in bytes; a single larger frame is still given.
+pub const BATCH_BYTES_MAX: usize = 64 << 10;
 
 /// The newest frames of one topic.
 ///
@@ -33,8 +33,8 @@ pub struct Tail {
 }
 
 /// What comes after a position.
-#[derive(Debug)]
-pub enum After {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
     /// Nothing yet.
     Nothing,
     /// These, and perhaps more.
@@ -48,7 +48,7 @@ pub enum After {
 
 /// What became of an announced frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fed {
+pub enum Pushed {
     /// It was the next one.
     Appended,
     /// It was known already.
@@ -74,56 +74,56 @@ impl Tail {
     }
 
     /// What comes after `position`, a handful at a time.
-    pub fn after(&self, position: Position) -> After {
+    pub fn after(&self, position: Position) -> Next {
         let seq = position.seq;
         match self.history.last_seq_of(position.epoch) {
-            None => return After::Unsure,
+            None => return Next::Unsure,
             // An earlier epoch may have reached further than this tail has followed yet.
-            Some(end) if seq > end || seq > self.history.head => return After::Unsure,
-            Some(_) if seq == self.history.head => return After::Nothing,
+            Some(end) if seq > end || seq > self.history.head => return Next::Unsure,
+            Some(_) if seq == self.history.head => return Next::Nothing,
             Some(_) => {}
         }
         let first = self.history.head + 1 - self.frames.len() as u64;
         if seq + 1 < first {
-            return After::Behind;
+            return Next::Behind;
         }
         let mut bytes = 0;
         let frames = self
             .frames
             .iter()
             .skip((seq + 1 - first) as usize)
-            .take(HANDOUT_FRAMES_MAX)
+            .take(BATCH_FRAMES_MAX)
             .take_while(|frame| {
-                let fits = bytes == 0 || bytes + frame.size() <= HANDOUT_BYTES_MAX;
+                let fits = bytes == 0 || bytes + frame.size() <= BATCH_BYTES_MAX;
                 bytes += frame.size();
                 fits
             })
             .cloned()
             .collect();
-        After::Frames(frames)
+        Next::Frames(frames)
     }
 
     /// Takes an announced frame if it is the next one.
-    pub fn feed(&mut self, frame: Frame) -> Fed {
+    pub fn push_announced(&mut self, frame: Frame) -> Pushed {
         let Position { seq, epoch } = frame.position;
         if epoch != self.history.epoch {
             // Known if it is an old announcement that came late.
             let old = self.history.last_seq_of(epoch).is_some_and(|end| seq <= end);
-            return if old { Fed::Known } else { Fed::Gap };
+            return if old { Pushed::Known } else { Pushed::Gap };
         }
         if seq <= self.history.head {
-            return Fed::Known;
+            return Pushed::Known;
         }
         if seq > self.history.head + 1 {
-            return Fed::Gap;
+            return Pushed::Gap;
         }
         self.push(frame);
-        Fed::Appended
+        Pushed::Appended
     }
 
     /// Takes what was read from the log: `history` as it was then, and the entries after this
     /// tail's head, in order. Says whether the log had more.
-    pub fn renew(&mut self, history: LogHistory, read: Vec<Frame>) -> bool {
+    pub fn refresh(&mut self, history: LogHistory, read: Vec<Frame>) -> bool {
         let log_head = history.head;
         let continues = history.judge(self.head()) == Verdict::Continues;
         let head = self.history.head;
@@ -148,11 +148,17 @@ impl Tail {
         self.history.head < log_head
     }
 
-    /// Forgets all frames but the newest: memory is short.
+    /// Forgets all frames: memory is short. Who is behind goes to the log.
     pub fn shrink(&mut self) {
-        while self.frames.len() > 1 {
-            self.pop();
-        }
+        self.frames.clear();
+        self.bytes = 0;
+    }
+
+    /// Whether everything that comes after `position` is here, or nothing comes.
+    pub fn reaches(&self, position: Position) -> bool {
+        let first = self.history.head + 1 - self.frames.len() as u64;
+        let known = self.history.last_seq_of(position.epoch).is_some_and(|end| position.seq <= end);
+        known && position.seq <= self.history.head && position.seq + 1 >= first
     }
 
     fn push(&mut self, frame: Frame) {
@@ -179,8 +185,8 @@ mod tests {
 
     use super::*;
     use crate::entry::{Data, Entry, Event};
-    use crate::frame::encode_rest;
     use crate::position::Epoch;
+    use crate::wire::sse;
 
     /// The obvious model of a log: everything that was ever appended.
     struct Log {
@@ -198,9 +204,9 @@ mod tests {
             let seq = self.entries.len() as u64 + 1;
             let (epoch, _) = self.epochs[self.epochs.len() - 1];
             let text = format!("{seq} {}", "x".repeat(bytes));
-            let rest = encode_rest(&Event { event_type: None, data: Data::Text(text) });
+            let rest = sse::event_text(&Event { event_type: None, data: Data::Text(text) });
             let position = Position { seq, epoch };
-            let frame = Frame::new(&Entry { position, milliseconds: 0, json: false, rest });
+            let frame = sse::frame(&Entry { position, milliseconds: 0, json: false, rest });
             self.entries.push(frame.clone());
             frame
         }
@@ -268,23 +274,23 @@ mod tests {
                     Step::Append { bytes, announced } => {
                         let frame = log.append(bytes);
                         for n in 0..announced {
-                            let fed = tail.feed(frame.clone());
-                            prop_assert!(n == 0 || fed != Fed::Appended, "appended twice");
+                            let fed = tail.push_announced(frame.clone());
+                            prop_assert!(n == 0 || fed != Pushed::Appended, "appended twice");
                         }
                     }
                     Step::Echo(index) if !log.entries.is_empty() => {
                         let frame = index.get(&log.entries).clone();
                         let next = tail.head().seq + 1;
-                        let fed = tail.feed(frame.clone());
+                        let fed = tail.push_announced(frame.clone());
                         prop_assert_eq!(
-                            fed == Fed::Appended,
+                            fed == Pushed::Appended,
                             frame.position.seq == next && frame.position.epoch == tail.head().epoch
                         );
                     }
                     Step::Echo(_) => {}
                     Step::Repair { count } => {
                         let read = log.read(tail.head().seq, count);
-                        let more = tail.renew(log.history(), read);
+                        let more = tail.refresh(log.history(), read);
                         prop_assert_eq!(more, tail.head().seq < log.history().head);
                     }
                     Step::Reign => {
@@ -306,19 +312,19 @@ mod tests {
                 let start = Position { seq: 0, epoch: log.epochs[0].0 };
                 for position in log.entries.iter().map(|f| f.position).chain([start]) {
                     match tail.after(position) {
-                        After::Frames(frames) => {
+                        Next::Frames(frames) => {
                             prop_assert!(!frames.is_empty());
-                            prop_assert!(frames.len() <= HANDOUT_FRAMES_MAX);
+                            prop_assert!(frames.len() <= BATCH_FRAMES_MAX);
                             let bytes: usize = frames.iter().map(Frame::size).sum();
-                            prop_assert!(bytes <= HANDOUT_BYTES_MAX || frames.len() == 1);
+                            prop_assert!(bytes <= BATCH_BYTES_MAX || frames.len() == 1);
                             for (n, frame) in frames.iter().enumerate() {
                                 let expected = &log.entries[position.seq as usize + n];
-                                prop_assert_eq!(frame.whole(), expected.whole());
+                                prop_assert_eq!(frame.block(), expected.block());
                             }
                         }
-                        After::Nothing => prop_assert_eq!(position.seq, tail.head().seq),
-                        After::Behind => prop_assert!(position.seq < tail.head().seq),
-                        After::Unsure => {
+                        Next::Nothing => prop_assert_eq!(position.seq, tail.head().seq),
+                        Next::Behind => prop_assert!(position.seq < tail.head().seq),
+                        Next::Unsure => {
                             // Never about a position that the tail has passed, in an epoch it
                             // knows.
                             let end = tail.history.last_seq_of(position.epoch);

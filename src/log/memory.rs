@@ -25,9 +25,10 @@ use crate::board::{
     NewList,
 };
 use crate::entry::{Data, Entry, Event};
-use crate::frame::{self, Frame, json};
+use crate::json::to_text as json;
 use crate::position::{Epoch, LogHistory, Position};
 use crate::topic::Topic;
+use crate::wire::sse;
 use answers::{Answers, Kept};
 
 /// Memory that entries may take over all topics, in bytes. Beyond it the longest idle topics
@@ -131,9 +132,9 @@ impl MemoryLog {
             position,
             milliseconds: milliseconds(),
             json: matches!(event.data, Data::Json(_)),
-            rest: frame::encode_rest(event),
+            rest: sse::event_text(event),
         };
-        let announced = Frame::new(&entry);
+        let announced = sse::frame(&entry);
         let mut bytes = (entry.rest.len() + OVERHEAD_BYTES) as isize;
         log.entries.push_back(entry);
         while log.entries.len() > self.retention.history_entries_max {

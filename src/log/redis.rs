@@ -29,9 +29,9 @@ use super::{
 };
 use crate::board;
 use crate::entry::{Data, Event};
-use crate::frame::encode_rest;
 use crate::position::{Epoch, LogHistory};
 use crate::topic::Topic;
+use crate::wire::sse;
 use answers::{accepted, entry, history, text, unexpected};
 use commands::{Breaks, Commands};
 use keys::Keys;
@@ -180,7 +180,7 @@ impl Log for RedisLog {
         for event in events {
             call = call
                 .arg(i32::from(matches!(event.data, Data::Json(_))))
-                .arg(&encode_rest(event)[..]);
+                .arg(&sse::event_text(event)[..]);
         }
         accepted(&self.write(call).await?)
     }

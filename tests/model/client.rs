@@ -1,8 +1,9 @@
 //! [`Client`]: what a browser knows, and the follower that serves it (`connection/follower.rs`).
 
 use fantail::frame::Frame;
-use fantail::hub::tail::After;
 use fantail::position::{LogHistory, Position, Verdict};
+use fantail::replay::page::page_will_do;
+use fantail::stream::decide::{self, Judgement, Step};
 
 use crate::broken::Break;
 use crate::harness::oracle::{LogEvent, Oracle};
@@ -113,15 +114,14 @@ impl Client {
         if connection.snapshot_due {
             return GOES;
         }
-        match node.after(place, broken) {
-            None | Some(After::Nothing) => Look::Idle,
-            Some(After::Frames(frames)) => Look::Goes { entries: frames.len(), cached: false },
-            Some(After::Behind) => match cached(node, place, broken) {
+        match decide::after_tail(node.after(place, broken), connection.confirmed) {
+            Step::Wait => Look::Idle,
+            Step::Say(frames) => Look::Goes { entries: frames.len(), cached: false },
+            Step::ReadLog => match cached(node, place, broken) {
                 Some(answer) => Look::Goes { entries: next(answer, place).len(), cached: true },
                 None => GOES,
             },
-            Some(After::Unsure) if connection.confirmed => Look::Idle,
-            Some(After::Unsure) => GOES,
+            Step::AskLog => GOES,
         }
     }
 
@@ -140,6 +140,7 @@ impl Client {
     pub fn step(&mut self, around: Surroundings<'_>) -> Result<(), Wrong> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let Some(place) = connection.place else { return self.hello(around) };
+        let confirmed = connection.confirmed;
         let mut ask = |what, answer| {
             connection.reading = Some(Reading { what, outdated: false, answer });
             Ok(())
@@ -148,9 +149,9 @@ impl Client {
             let answer = Answer::open(around.log, around.oracle, around.broken);
             return ask(Question::Board, answer);
         }
-        match around.node.after(place, around.broken) {
-            Some(After::Frames(frames)) => self.deliver(&frames, around),
-            Some(After::Behind) => match cached(around.node, place, around.broken) {
+        match decide::after_tail(around.node.after(place, around.broken), confirmed) {
+            Step::Say(frames) => self.deliver(&frames, around),
+            Step::ReadLog => match cached(around.node, place, around.broken) {
                 Some(answer) if !around.fresh => {
                     // Whether a reset is told in vain is a matter of now.
                     let page = answer.page.clone();
@@ -159,10 +160,8 @@ impl Client {
                 }
                 _ => ask(Question::Page, Answer::read(around.log, 0)),
             },
-            Some(After::Unsure) => {
-                ask(Question::LogHistory, Answer::read(around.log, u64::MAX - 1))
-            }
-            None | Some(After::Nothing) => Ok(()),
+            Step::AskLog => ask(Question::LogHistory, Answer::read(around.log, u64::MAX - 1)),
+            Step::Wait => Ok(()),
         }
     }
 
@@ -260,7 +259,7 @@ impl Client {
             Question::LogHistory => {}
         }
         let unsure_is_lost = around.broken == Some(Break::UnsureIsLost);
-        if page.history.judge(place) == Verdict::Continues && !unsure_is_lost {
+        if decide::by_log(&page.history, place) == Judgement::Confirmed && !unsure_is_lost {
             // The client is right and this node is late.
             connection.confirmed = !reading.outdated;
             around.node.look(around.broken);
@@ -282,7 +281,7 @@ impl Client {
             return Err(Wrong::ResetInVain);
         }
         connection.confirmed = false;
-        let start = history.at(history.oldest - 1);
+        let start = decide::after_reset(history);
         if self.snapshot {
             // It shows what it has until the snapshot comes.
             connection.snapshot_due = true;
@@ -322,19 +321,19 @@ fn cached(node: &Node, place: Position, broken: Option<Break>) -> Option<&Answer
     let page = answer.page.as_ref()?;
     let tail_head = node.tail()?.head();
     let has_next = page.frames.iter().any(|frame| frame.position.seq == place.seq + 1);
-    let is_of_this_log =
-        page.history.epoch == tail_head.epoch && page.history.judge(place) == Verdict::Continues;
-    let is_not_ahead = page.history.head <= tail_head.seq || broken == Some(Break::PageAheadOfTail);
-    let will_do = is_of_this_log && is_not_ahead || broken == Some(Break::AnyPageWillDo);
-    (has_next && will_do).then_some(answer)
+    let will_do = match broken {
+        Some(Break::AnyPageWillDo) => has_next,
+        Some(Break::PageAheadOfTail) => {
+            let ahead = Position { seq: tail_head.seq.max(page.history.head), ..tail_head };
+            page_will_do(&page.history, &page.frames, place, ahead)
+        }
+        _ => page_will_do(&page.history, &page.frames, place, tail_head),
+    };
+    will_do.then_some(answer)
 }
 
 /// The frames of a page that come after `place`, if the page's history says that it continues.
 fn next(answer: &Answer, place: Position) -> &[Frame] {
     let Some(Page { history, frames }) = &answer.page else { return &[] };
-    if history.judge(place) != Verdict::Continues {
-        return &[];
-    }
-    let at = frames.iter().position(|frame| frame.position.seq == place.seq + 1);
-    at.map_or(&[], |at| &frames[at..])
+    decide::by_page(history, frames, place).unwrap_or(&[])
 }

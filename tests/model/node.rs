@@ -5,7 +5,7 @@
 //! their own, between which anything may happen.
 
 use fantail::frame::Frame;
-use fantail::hub::tail::{After, Fed, Tail};
+use fantail::hub::tail::{Next, Pushed, Tail};
 use fantail::position::{Epoch, LogHistory, Position};
 
 use crate::broken::Break;
@@ -175,17 +175,17 @@ impl Node {
             return false;
         }
         let Some(tail) = &mut topic.tail else { return false };
-        match tail.feed(frame.clone()) {
-            Fed::Appended => broken != Some(Break::FeedDoesNotWake),
-            Fed::Known => false,
-            Fed::Gap if broken == Some(Break::GapIgnored) => {
+        match tail.push_announced(frame.clone()) {
+            Pushed::Appended => broken != Some(Break::FeedDoesNotWake),
+            Pushed::Known => false,
+            Pushed::Gap if broken == Some(Break::GapIgnored) => {
                 let Position { seq, epoch } = frame.position;
                 let head = seq - 1;
                 *tail = Tail::new(LogHistory { epoch, past_epochs: Vec::new(), head, oldest: seq });
-                tail.feed(frame);
+                tail.push_announced(frame);
                 true
             }
-            Fed::Gap => {
+            Pushed::Gap => {
                 self.start_repair(Some(frame));
                 false
             }
@@ -280,7 +280,7 @@ impl Node {
             Stage::Read(Answer { page: Some(page), .. }) => {
                 let tail = topic.tail.as_mut().expect("a read is asked of an open topic");
                 let progress = !page.frames.is_empty();
-                if tail.renew(page.history.clone(), page.frames.clone()) && progress {
+                if tail.refresh(page.history.clone(), page.frames.clone()) && progress {
                     repair.stage = Stage::AskedRead { after: tail.head().seq };
                     return true;
                 }
@@ -289,7 +289,7 @@ impl Node {
                 let history = answer.page.as_ref().expect("it was opened").history.clone();
                 match &mut topic.tail {
                     Some(tail) => {
-                        tail.renew(history, Vec::new());
+                        tail.refresh(history, Vec::new());
                     }
                     None => topic.tail = Some(Tail::new(history)),
                 }
@@ -298,11 +298,11 @@ impl Node {
         }
         let tail = topic.tail.as_mut().expect("open by now");
         for frame in repair.announced.drain(..) {
-            tail.feed(frame);
+            tail.push_announced(frame);
         }
         // Unpark.
         while !repair.again && !repair.parked.is_empty() {
-            repair.again = tail.feed(repair.parked[0].clone()) == Fed::Gap;
+            repair.again = tail.push_announced(repair.parked[0].clone()) == Pushed::Gap;
             if !repair.again {
                 repair.parked.remove(0);
             }
@@ -355,13 +355,13 @@ impl Node {
     // --- What connections ask ---------------------------------------------------------------
 
     /// What the tail says comes after `position`.
-    pub fn after(&self, position: Position, broken: Option<Break>) -> Option<After> {
+    pub fn after(&self, position: Position, broken: Option<Break>) -> Option<Next> {
         let tail = self.tail()?;
         let after = tail.after(position);
-        if matches!(after, After::Behind) && broken == Some(Break::GapIgnored) {
+        if matches!(after, Next::Behind) && broken == Some(Break::GapIgnored) {
             let mut later = (position.seq + 1..tail.head().seq)
                 .map(|seq| tail.after(Position { seq, ..position }));
-            return later.find(|after| matches!(after, After::Frames(_))).or(Some(after));
+            return later.find(|after| matches!(after, Next::Frames(_))).or(Some(after));
         }
         Some(after)
     }

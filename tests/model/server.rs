@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use fantail::frame::Frame;
 use fantail::position::LogHistory;
+use fantail::wire::sse;
 
 use crate::broken::Break;
 use crate::harness::keyspace::Key;
@@ -34,7 +35,7 @@ impl Answer {
     /// What `read.lua` returns of everything after `after`.
     pub fn read(log: &Server, after: u64) -> Answer {
         let page = log.keys.history().map(|history| {
-            let frames = log.keys.entries(after, u64::MAX).map(Frame::new).collect();
+            let frames = log.keys.entries(after, u64::MAX).map(sse::frame).collect();
             Page { history, frames }
         });
         Answer::now(log, page)
@@ -67,7 +68,7 @@ pub fn append(
     // The time of an entry tells which one it is.
     let name = |log_event: LogEvent| u64::from(log_event.0);
     let rest = Bytes::from_static(b"data:\n\n");
-    Frame::new(&log.append(oracle, entries_max, name, false, rest))
+    sse::frame(&log.append(oracle, entries_max, name, false, rest))
 }
 
 /// Which entry a frame is.

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use fantail::entry::{Data, Event};
-use fantail::frame::encode_rest;
 use fantail::log::redis::RedisLog;
 use fantail::log::{Conditions, Log, LogError, Retention};
 use fantail::position::Epoch;
 use fantail::topic::Topic;
+use fantail::wire::sse;
 
 use crate::harness::keyspace::{Key, Keyspace};
 use crate::harness::{Redis, until};
@@ -42,7 +42,7 @@ async fn scripts_and_their_rules_in_rust_lead_to_the_same_logs() {
             0..10 => {
                 open(&mut keys);
                 let event = Event { event_type: None, data: Data::Text(step.to_string()) };
-                keys.append(HISTORY_ENTRIES_MAX, 0, false, encode_rest(&event));
+                keys.append(HISTORY_ENTRIES_MAX, 0, false, sse::event_text(&event));
                 let append = async || {
                     log.append(&topic, std::slice::from_ref(&event), &Conditions::NONE).await
                 };

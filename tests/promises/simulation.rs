@@ -14,21 +14,22 @@
 mod judge;
 mod regressions;
 
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fantail::admission::Admission;
-use fantail::connection::{Connection, Node, Request, Start, Wanted};
 use fantail::entry::{Data, Event};
 use fantail::hub::Hub;
 use fantail::log::{Conditions, LogError};
 use fantail::position::Cursor;
 use fantail::relay::Relay;
 use fantail::replay::Replays;
+use fantail::stream::{Endings, Node, PolledStream, Request, RequestedTopic, Session, StartAt};
 use fantail::topic::Topic;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::harness::client::Interpreter;
@@ -84,21 +85,41 @@ impl Simulation {
         })
     }
 
-    fn connect(&self, node: usize, topics: &[Topic], start: Start) -> Connection {
+    fn connect(&self, node: usize, topics: &[Topic], start: StartAt) -> Polled {
         let admitted = self.admission.admit([127, 0, 0, 1].into());
-        let wanted = |topic: &Topic| Wanted { topic: topic.clone(), board: false };
-        let request = Request {
-            topics: topics.iter().map(wanted).collect(),
-            start,
-            snapshot: false,
-            stalled: Arc::new(AtomicBool::new(false)),
-        };
+        let wanted = |topic: &Topic| RequestedTopic { topic: topic.clone(), board: false };
+        let request =
+            Request { topics: topics.iter().map(wanted).collect(), start, snapshot: false };
         let admitted = admitted.unwrap_or_else(|_| panic!("full"));
-        Connection::new(self.nodes[node].clone(), admitted, request)
+        let node = &self.nodes[node];
+        let terms = node.endings.open_terms();
+        Polled::new(Session::open(node, admitted, terms, &request))
     }
 
     fn tell(&self, what: impl Hash) {
         (self.began_at.elapsed(), what).hash(&mut *self.digest.lock().unwrap());
+    }
+}
+
+/// A stream that is carried by polling it, as blocks of text.
+struct Polled {
+    stream: PolledStream,
+    pending: VecDeque<Bytes>,
+}
+
+impl Polled {
+    fn new(session: Session) -> Polled {
+        Polled { stream: PolledStream::new(session), pending: VecDeque::new() }
+    }
+
+    /// The next part of what it says; nothing when it is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        while self.pending.is_empty() {
+            for said in self.stream.next().await? {
+                self.stream.terms.wire.encode(&said, &mut self.pending);
+            }
+        }
+        self.pending.pop_front()
     }
 }
 
@@ -108,7 +129,6 @@ fn node(log: &Arc<FaultyLog>, number: usize, faults: Faults) -> Arc<Node> {
     let hub = Hub::new();
     let relay = Relay::new(log.clone(), hub.clone(), Duration::from_secs(3600));
     tokio::spawn(relay.clone().run(heard));
-    let (_, drain) = watch::channel(None);
     Arc::new(Node {
         id: number.to_string(),
         heartbeat: Duration::from_secs(15),
@@ -119,7 +139,7 @@ fn node(log: &Arc<FaultyLog>, number: usize, faults: Faults) -> Arc<Node> {
         log,
         hub,
         relay,
-        drain,
+        endings: Endings::new(None),
     })
 }
 
@@ -135,9 +155,9 @@ async fn subscribe(simulation: Arc<Simulation>, name: String, mut random: fastra
     tokio::time::sleep(Duration::from_millis(random.u64(0..2_000))).await;
     loop {
         let start = match last_event_id.as_str() {
-            "" if earliest => Start::Earliest,
-            "" => Start::Now,
-            id => Start::Resume(Cursor::read(id, &topics)),
+            "" if earliest => StartAt::Earliest,
+            "" => StartAt::Now,
+            id => StartAt::Resume(Cursor::read(id, &topics)),
         };
         let mut connection =
             simulation.connect(random.usize(..simulation.nodes.len()), &topics, start);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::{FromRedisValue, Value};
 
 use crate::entry::Entry;
-use crate::frame::json;
+use crate::json::to_text as json;
 use crate::log::{Appended, LogError};
 use crate::position::{LogHistory, Position};
 use crate::topic::Topic;

@@ -18,7 +18,7 @@ use crate::board::{
     self, BOARDS_MAX, BoardError, BoardSummary, Boards, ChangeError, Changed, Command, LISTS_MAX,
     NewList, TASKS_MAX, Title,
 };
-use crate::frame::json;
+use crate::json::to_text as json;
 use crate::log::{Appended, Conditions, LogError, Snapshot, Snapshots};
 use crate::position::{Epoch, Position};
 use crate::topic::Topic;

@@ -19,6 +19,7 @@ use crate::frame::Frame;
 use crate::log::{Health, LogError, Notifier};
 use crate::telemetry::metric;
 use crate::topic::Topic;
+use crate::wire::sse;
 
 /// How often the connection is asked whether it still lives, and how long the answer may take: a
 /// connection through which nothing passes any more is replaced after the sum of the two.
@@ -325,5 +326,5 @@ async fn told(numbers: &mut watch::Receiver<u64>, number: u64) {
 fn frame(payload: &[u8]) -> Option<Frame> {
     let line_end = payload.iter().take(20).position(|&b| b == b'\n')?;
     let milliseconds = std::str::from_utf8(&payload[..line_end]).ok()?.parse().ok()?;
-    Frame::from_announced(milliseconds, &payload[line_end + 1..])
+    sse::frame_of_announced(milliseconds, &payload[line_end + 1..])
 }

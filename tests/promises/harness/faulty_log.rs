@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fantail::entry::{Data, Event};
-use fantail::frame::{Frame, encode_rest};
 use fantail::log::Notification;
 use fantail::position::Position;
 use fantail::topic::Topic;
+use fantail::wire::sse;
 use tokio::sync::{mpsc, watch};
 
 use super::keyspace::Key;
@@ -153,11 +153,11 @@ impl FaultyLog {
         let records = state.topic(topic);
         let Records { log, oracle, .. } = records;
         let json = matches!(event.data, Data::Json(_));
-        let rest = encode_rest(event);
+        let rest = sse::event_text(event);
         let entry = log.append(oracle, self.history_entries_max, |_| 0, json, rest);
         records.data.insert(records.log.tip, event.data.text().to_owned());
         records.note();
-        let frame = Frame::new(&entry);
+        let frame = sse::frame(&entry);
         for ear in state.ears.iter().filter(|ear| ear.subscribed.contains(topic)) {
             let _ = ear.inbox.send(Notification::Entry(topic.clone(), frame.clone()));
         }

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fantail::connection::{Connection, Node, Start};
 use fantail::entry::{Data, Event};
 use fantail::log::Conditions;
 use fantail::position::{Cursor, Position};
 use fantail::relay::AUDIT_EVERY;
+use fantail::stream::{Node, StartAt};
 use fantail::topic::Topic;
 
-use super::Simulation;
+use super::{Polled, Simulation};
 use crate::harness::client::{self, Interpreter};
 use crate::harness::faulty_log::{Faults, FaultyLog};
 
@@ -38,7 +38,7 @@ impl SmallSimulation {
     /// A client that comes back from this position and has got its hello.
     async fn client(&self, from: Position) -> Client {
         let topics = std::slice::from_ref(&self.topic);
-        let start = Start::Resume(Cursor::read(&from.to_string(), topics));
+        let start = StartAt::Resume(Cursor::read(&from.to_string(), topics));
         let connection = self.simulation.connect(0, topics, start);
         let mut client = Client { connection, interpreter: Interpreter::default() };
         assert!(client.event().await.is_connected());
@@ -48,7 +48,7 @@ impl SmallSimulation {
     /// A repair has read the log, and does not know it yet.
     async fn begin_repair(&self) {
         self.simulation.log.hold(true);
-        self.node().relay.look(&self.node().hub.get(&self.topic).unwrap());
+        self.node().relay.request_repair(&self.node().hub.get(&self.topic).unwrap());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 
@@ -64,7 +64,7 @@ impl SmallSimulation {
 }
 
 struct Client {
-    connection: Connection,
+    connection: Polled,
     interpreter: Interpreter,
 }
 

@@ -1,17 +1,17 @@
-//! [`Events`]: what the kernel tells a reactor, and how other threads ring for it.
+//! [`Poller`]: what the kernel tells a reactor, and how other threads wake it.
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::Events;
+pub(super) use linux::Poller;
 #[cfg(not(target_os = "linux"))]
-pub(super) use none::Events;
+pub(super) use none::Poller;
 
-/// What happened to a socket.
+/// What a socket is ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Happened {
+pub(super) enum Readiness {
     /// It takes bytes again.
     Writable,
     /// Its peer closed its side, or it broke.
-    HungUp,
+    Closed,
 }
 
 #[cfg(target_os = "linux")]
@@ -23,40 +23,40 @@ mod linux {
 
     use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
-    use super::Happened;
+    use super::Readiness;
 
     /// Events taken from the kernel at a time.
     const EVENTS_MAX: usize = 256;
 
-    /// The event that is no socket's: somebody rang.
-    const BELL: u64 = u64::MAX;
+    /// The event that is no socket's: somebody woke it.
+    const WAKE_TOKEN: u64 = u64::MAX;
 
     /// An epoll instance and an eventfd.
-    pub(in super::super) struct Events {
+    pub(in super::super) struct Poller {
         epoll: OwnedFd,
-        bell: OwnedFd,
+        waker: OwnedFd,
     }
 
-    impl Events {
-        pub(in super::super) fn new() -> io::Result<Events> {
+    impl Poller {
+        pub(in super::super) fn new() -> io::Result<Poller> {
             let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-            let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+            let waker = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
             let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-            epoll::add(&epoll, &bell, epoll::EventData::new_u64(BELL), flags)?;
-            Ok(Events { epoll, bell })
+            epoll::add(&epoll, &waker, epoll::EventData::new_u64(WAKE_TOKEN), flags)?;
+            Ok(Poller { epoll, waker })
         }
 
         /// Ends the current wait, or the next.
-        pub(in super::super) fn ring(&self) {
+        pub(in super::super) fn wake(&self) {
             // It is edge-triggered and never read: it can only fail by being full, after 2^64.
-            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+            let _ = rustix::io::write(&self.waker, &1_u64.to_ne_bytes());
         }
 
         /// Waits until something happens, at most `longest`, and passes it on.
         pub(in super::super) fn wait(
             &self,
             longest: Option<Duration>,
-            mut happened: impl FnMut(u64, Happened),
+            mut ready: impl FnMut(u64, Readiness),
         ) -> io::Result<()> {
             let mut room = [MaybeUninit::uninit(); EVENTS_MAX];
             let longest = longest.map(|wait| Timespec {
@@ -71,13 +71,13 @@ mod linux {
             let over = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
             for event in events {
                 let (data, flags) = (event.data.u64(), event.flags);
-                if data == BELL {
+                if data == WAKE_TOKEN {
                     continue;
                 }
                 if flags.intersects(over) {
-                    happened(data, Happened::HungUp);
+                    ready(data, Readiness::Closed);
                 } else if flags.contains(epoll::EventFlags::OUT) {
-                    happened(data, Happened::Writable);
+                    ready(data, Readiness::Writable);
                 }
             }
             Ok(())
@@ -90,12 +90,6 @@ mod linux {
             let flags = epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
             Ok(epoll::add(&self.epoll, socket, epoll::EventData::new_u64(data), flags)?)
         }
-
-        /// Watches it no longer.
-        pub(in super::super) fn unwatch(&self, socket: impl AsFd) {
-            // One that was turned away was never watched.
-            let _ = epoll::delete(&self.epoll, socket);
-        }
     }
 }
 
@@ -106,33 +100,29 @@ mod none {
     use std::os::fd::AsFd;
     use std::time::Duration;
 
-    use super::Happened;
+    use super::Readiness;
 
     /// Nothing of this can be made.
-    pub(in super::super) enum Events {}
+    pub(in super::super) enum Poller {}
 
-    impl Events {
-        pub(in super::super) fn new() -> io::Result<Events> {
+    impl Poller {
+        pub(in super::super) fn new() -> io::Result<Poller> {
             Err(io::ErrorKind::Unsupported.into())
         }
 
-        pub(in super::super) fn ring(&self) {
+        pub(in super::super) fn wake(&self) {
             match *self {}
         }
 
         pub(in super::super) fn wait(
             &self,
             _: Option<Duration>,
-            _: impl FnMut(u64, Happened),
+            _: impl FnMut(u64, Readiness),
         ) -> io::Result<()> {
             match *self {}
         }
 
         pub(in super::super) fn watch(&self, _: impl AsFd, _: u64) -> io::Result<()> {
-            match *self {}
-        }
-
-        pub(in super::super) fn unwatch(&self, _: impl AsFd) {
             match *self {}
         }
     }

@@ -1,39 +1,38 @@
-//! Streams leave the HTTP server once they are decided.
+//! Looking at the first request head of a connection before the HTTP server reads it.
 //!
-//! A plain HTTP/1.1 connection is looked at before the HTTP server reads from it. Where its first
-//! bytes are one complete, ordinary `GET` of a stream, the routes decide as always; on yes, the
-//! stream goes on over the bare socket: [speakers](super::speakers) say what there is to say, and once it has
-//! caught up it is parked with a [reactor](crate::reactor). Everything else (other requests, errors,
-//! HTTP/2, heads in pieces, odd input) goes to the HTTP server, which finds all bytes still unread.
-//! So there is one place that reads requests, one that decides, and both ways send the same bytes.
+//! Where the first bytes are one complete, ordinary `GET` of a stream and nothing else, the routes
+//! are asked at once; if they open a stream, its bytes are consumed and the socket goes to a
+//! [reactor](super::reactor). Everything else (other requests, refusals, HTTP/2, heads in pieces, odd
+//! input) goes to the HTTP server, which finds all bytes still unread. What a head means is decided
+//! by the same parser that the HTTP server uses, and only heads that it would take the same way are
+//! taken here: there must be nothing that one of both understands otherwise.
 
 use std::io::ErrorKind;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use axum::response::Response;
 use hyper::Request;
+use rustix::net::RecvFlags;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 use tower::ServiceExt;
 
-use super::line::Line;
-use super::streams::Peer;
-use crate::connection::Connection;
+use super::{OpenedStream, Peer};
+use crate::stream::Session;
+use crate::telemetry::metric;
 
 /// The longest request head that is looked at, in bytes, and the most headers in it. Longer ones go
 /// to the HTTP server.
 const HEAD_BYTES_MAX: usize = 8 << 10;
 const HEADERS_MAX: usize = 64;
 
-/// Where the routes leave a stream that goes on over the bare socket.
-pub(crate) type Slot = Arc<Mutex<Option<Connection>>>;
-
-/// What a look at a new connection led to.
-pub(super) enum Looked {
-    /// A stream began: this is the head of its response.
-    Stream(Box<Connection>, Vec<u8>),
+/// What a new connection begins with.
+pub(super) enum Sniffed {
+    /// A stream was opened: this is the head of its response.
+    Stream(Box<Session>, Vec<u8>),
     /// Nothing has come yet, whatever the runtime said.
     Nothing,
     /// It is for the HTTP server, with the answer to its first request if the routes have given it.
@@ -41,25 +40,26 @@ pub(super) enum Looked {
 }
 
 /// Looks at the first bytes of a connection.
-pub(super) async fn look(line: &Line, router: &Router, peer: &Peer) -> Looked {
-    let (length, mut request) = match peek(line) {
-        Peeked::Nothing => return Looked::Nothing,
-        Peeked::Other => return Looked::Other(None),
+pub(super) async fn sniff(socket: &TcpStream, router: &Router, peer: &Peer) -> Sniffed {
+    let (length, mut request) = match peek(socket) {
+        Peeked::Nothing => return Sniffed::Nothing,
+        Peeked::Other => return Sniffed::Other(None),
         Peeked::Stream(length, request) => (length, *request),
     };
-    let slot = Slot::default();
-    request.extensions_mut().insert(peer.clone().with_slot(slot.clone()));
+    request.extensions_mut().insert(peer.clone());
     let response = match router.clone().oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     };
-    let connection = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match connection {
-        Some(connection) if response.status() == StatusCode::OK && swallow(line, length) => {
-            Looked::Stream(Box::new(connection), head(response.headers()))
-        }
-        _ => Looked::Other(Some(Box::new(response))),
+    // Only a 200 has one. Once the head is consumed there is no way back.
+    let opened = response.extensions().get::<OpenedStream>();
+    if let Some(session) = opened.and_then(OpenedStream::take)
+        && consume_head(socket, length)
+    {
+        metric::head_sniffed("taken");
+        return Sniffed::Stream(Box::new(session), response_head(response.headers()));
     }
+    Sniffed::Other(Some(Box::new(response)))
 }
 
 /// What is at the beginning of a connection.
@@ -72,10 +72,10 @@ enum Peeked {
     Other,
 }
 
-fn peek(line: &Line) -> Peeked {
+fn peek(socket: &TcpStream) -> Peeked {
     // On the stack: nothing is left of it when thousands come at once.
     let mut bytes = [0; HEAD_BYTES_MAX];
-    match line.peek(&mut bytes) {
+    match receive(socket, &mut bytes, RecvFlags::PEEK) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Peeked::Nothing,
         Err(_) => Peeked::Other,
         Ok(come) => match read_head(&bytes[..come]) {
@@ -121,14 +121,19 @@ fn read_head(bytes: &[u8]) -> Option<(usize, Request<Body>)> {
 }
 
 /// Reads what was looked at, so that the connection is past the request.
-fn swallow(line: &Line, length: usize) -> bool {
+fn consume_head(socket: &TcpStream, length: usize) -> bool {
     let mut bytes = [0; HEAD_BYTES_MAX];
     let Some(bytes) = bytes.get_mut(..length) else { return false };
-    matches!(line.try_read(bytes), Ok(read) if read == length)
+    matches!(receive(socket, bytes, RecvFlags::empty()), Ok(read) if read == length)
 }
 
-/// The head of a response, as the HTTP server writes it.
-fn head(headers: &HeaderMap) -> Vec<u8> {
+/// Through the runtime: it has to learn that there is nothing, to wait for more.
+fn receive(socket: &TcpStream, bytes: &mut [u8], flags: RecvFlags) -> std::io::Result<usize> {
+    socket.try_io(Interest::READABLE, || Ok(rustix::net::recv(socket, &mut *bytes, flags)?.0))
+}
+
+/// The head of a response whose body is a stream, as the HTTP server writes it.
+fn response_head(headers: &HeaderMap) -> Vec<u8> {
     let mut head = Vec::with_capacity(512);
     head.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     let mut line = |name: &str, value: &[u8]| {
@@ -136,8 +141,7 @@ fn head(headers: &HeaderMap) -> Vec<u8> {
             head.extend_from_slice(part);
         }
     };
-    // The routes found an empty body in place of the stream.
-    for (name, value) in headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
+    for (name, value) in headers {
         line(name.as_str(), value.as_bytes());
     }
     line("transfer-encoding", b"chunked");
@@ -145,3 +149,6 @@ fn head(headers: &HeaderMap) -> Vec<u8> {
     head.extend_from_slice(b"\r\n");
     head
 }
+
+#[cfg(test)]
+mod tests;

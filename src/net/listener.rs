@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, TcpKeepalive, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-use super::line::Line;
+use super::socket::NOT_SENT_BYTES_MAX;
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 4096;
@@ -51,7 +51,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the process has no descriptors left.
-    pub(super) async fn accept(&self) -> io::Result<(Line, SocketAddr)> {
+    pub(super) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             let (stream, address) = self.socket.accept().await?;
             if !cfg!(target_os = "linux")
@@ -60,7 +60,7 @@ impl Listener {
                 tracing::debug!(%error, "a socket was gone before it was served");
                 continue;
             }
-            return Ok((Line::of_watched(stream), address));
+            return Ok((stream, address));
         }
     }
 
@@ -68,22 +68,22 @@ impl Listener {
     /// end. Always accepting like this, 64 at a time and past the runtime, gained nothing (20,800
     /// connections a second, and 21,300 one by one; medians of seven).
     #[cfg(target_os = "linux")]
-    pub(super) fn accept_waiting(&self) -> Option<(Line, SocketAddr)> {
+    pub(super) fn accept_waiting(&self) -> Option<(TcpStream, SocketAddr)> {
         use rustix::net::SocketFlags;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         // Whatever is wrong for longer, `accept` will find, too.
         let (socket, address) = rustix::net::acceptfrom_with(&self.socket, flags).ok()?;
         let address = SocketAddr::try_from(address?).ok()?;
-        Some((Line::new(socket.into()), address))
+        Some((TcpStream::from_std(socket.into()).ok()?, address))
     }
 
     /// Elsewhere accepted sockets block at first, and `accept` does what there is to do.
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn accept_waiting(&self) -> Option<(Line, SocketAddr)> {
+    pub(super) fn accept_waiting(&self) -> Option<(TcpStream, SocketAddr)> {
         None
     }
 
-    fn prepare(&self, stream: &tokio::net::TcpStream) -> io::Result<()> {
+    fn prepare(&self, stream: &TcpStream) -> io::Result<()> {
         prepare(&socket2::SockRef::from(stream), self.write_timeout)
     }
 }
@@ -93,7 +93,10 @@ fn prepare(socket: &Socket, write_timeout: Duration) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(write_timeout))?;
+    {
+        socket.set_tcp_user_timeout(Some(write_timeout))?;
+        socket.set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX)?;
+    }
     #[cfg(not(target_os = "linux"))]
     let _ = write_timeout;
     Ok(())
@@ -101,7 +104,7 @@ fn prepare(socket: &Socket, write_timeout: Duration) -> io::Result<()> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::net::{Ipv4Addr, TcpStream};
+    use std::net::Ipv4Addr;
 
     use socket2::SockRef;
 
@@ -111,19 +114,19 @@ mod tests {
     async fn accepted_sockets_inherit_what_they_are_held_to() {
         let patience = Duration::from_millis(4_321);
         let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), patience).unwrap();
-        let clients = [(); 2].map(|()| TcpStream::connect(listener.address()).unwrap());
-        let watched = listener.accept().await.unwrap();
-        let bare = listener.accept_waiting().unwrap();
+        let clients = [(); 2].map(|()| std::net::TcpStream::connect(listener.address()).unwrap());
+        let first = listener.accept().await.unwrap();
+        let second = listener.accept_waiting().unwrap();
         assert!(listener.accept_waiting().is_none());
-        for (client, (line, address)) in clients.iter().zip([watched, bare]) {
+        for (client, (accepted, address)) in clients.iter().zip([first, second]) {
             assert_eq!(address, client.local_addr().unwrap());
-            let fd = line.socket().unwrap();
-            let socket = SockRef::from(&fd);
+            let socket = SockRef::from(&accepted);
             assert!(socket.tcp_nodelay().unwrap());
             assert!(socket.keepalive().unwrap());
             assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
             assert_eq!(socket.tcp_user_timeout().unwrap(), Some(patience));
-            let read = line.try_read(&mut [0]);
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOT_SENT_BYTES_MAX);
+            let read = accepted.try_read(&mut [0]);
             assert_eq!(read.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         }
     }

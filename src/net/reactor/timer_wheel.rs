@@ -1,4 +1,4 @@
-//! [`Wheel`]: heartbeats of many streams by a few buckets instead of a timer each.
+//! [`TimerWheel`]: heartbeats of many streams by a few buckets instead of a timer each.
 
 use std::time::{Duration, Instant};
 
@@ -6,24 +6,30 @@ use std::time::{Duration, Instant};
 const TICKS: u64 = 32;
 
 /// Whose turn it is.
-pub(super) type Id = (u32, u32);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Id {
+    /// Its key among the streams of its reactor.
+    pub(super) index: u32,
+    /// Tells it from others that had this key.
+    pub(super) serial: u32,
+}
 
 /// Buckets of streams by the tick at which they have been silent for long enough. A stream that was
 /// written to meanwhile is put off when its bucket comes, so writing costs the wheel nothing.
 ///
 /// Invariant: each stream is in exactly one bucket, at most [`TICKS`] ahead.
-pub(super) struct Wheel {
+pub(super) struct TimerWheel {
     began_at: Instant,
     tick: Duration,
     now: u64,
     buckets: Vec<Vec<Id>>,
 }
 
-impl Wheel {
-    pub(super) fn new(heartbeat: Duration, now: Instant) -> Wheel {
+impl TimerWheel {
+    pub(super) fn new(heartbeat: Duration, now: Instant) -> TimerWheel {
         let tick = (heartbeat / TICKS as u32).max(Duration::from_millis(1));
         let buckets = std::iter::repeat_with(Vec::new).take(TICKS as usize + 1).collect();
-        Wheel { began_at: now, tick, now: 0, buckets }
+        TimerWheel { began_at: now, tick, now: 0, buckets }
     }
 
     /// The tick that passes now.
@@ -37,7 +43,7 @@ impl Wheel {
     }
 
     /// Puts a stream that was last written to at tick `written` where its heartbeat is due.
-    pub(super) fn put(&mut self, id: Id, written: u64) {
+    pub(super) fn schedule(&mut self, id: Id, written: u64) {
         let due = (written + TICKS).clamp(self.now + 1, self.now + TICKS);
         let bucket = due as usize % self.buckets.len();
         self.buckets[bucket].push(id);
@@ -49,7 +55,7 @@ impl Wheel {
     }
 
     /// Goes on to `now`; returns those to look at. Whoever stays must be put back.
-    pub(super) fn turn(&mut self, now: Instant) -> Vec<Id> {
+    pub(super) fn advance(&mut self, now: Instant) -> Vec<Id> {
         let mut due = Vec::new();
         // After a long stop each bucket is visited once.
         let target = (now.saturating_duration_since(self.began_at).as_nanos()

@@ -1,0 +1,35 @@
+//! CARRY: sockets, and how the bytes of streams get onto them.
+//!
+//! [`server`] accepts connections, and [`sniff`] looks at the first request head of each. A plain
+//! HTTP/1.1 request for a stream is answered by the routes as any other; then its socket goes to a
+//! [`reactor`] and stays there. Everything else goes to the HTTP server ([`http`]), which carries a
+//! stream as the [`body`] of a response. So streams leave by two ways: reactors, and bodies.
+//!
+//! Knows what is said only as bytes: [`stream`](crate::stream) decides, [`wire`](crate::wire)
+//! encodes.
+
+mod body;
+mod http;
+pub(crate) mod listener;
+mod peer;
+pub mod reactor;
+pub(crate) mod server;
+mod sniff;
+mod socket;
+mod unread;
+
+use std::time::Duration;
+
+pub(crate) use body::{OpenedStream, respond};
+pub(crate) use peer::Peer;
+
+/// What sockets are held to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Sockets open at the same time; more are closed at once.
+    pub(crate) sockets_max: usize,
+    /// A peer that takes no bytes for this long is given up.
+    pub(crate) write_timeout: Duration,
+    /// Silence after which every stream sends something.
+    pub(crate) heartbeat: Duration,
+}

@@ -1,0 +1,111 @@
+//! One connection with the HTTP server: hyper, HTTP/1.1 and HTTP/2 on one port.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Version;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::Watcher;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tower::ServiceExt;
+
+use super::socket::TimeoutSocket;
+use super::{Limits, Peer};
+
+/// Time to send any request head but the first on a connection, idle time included. Longer than the
+/// 60 s for which nginx keeps upstream connections, so that the proxy closes first and no request
+/// meets a closing socket.
+const NEXT_HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// What one HTTP/1.1 connection buffers, in bytes: the largest request head, and what is written
+/// ahead of a slow socket.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+
+/// Streams on one HTTP/2 connection, and what each buffers ahead of a slow peer, in bytes.
+const HTTP2_STREAMS_MAX: u32 = 250;
+const HTTP2_BUFFER_BYTES_MAX: usize = 64 << 10;
+
+/// How often an HTTP/2 peer must answer a ping, and how fast.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// The HTTP server that all connections share.
+pub(super) struct HttpServer {
+    server: auto::Builder<TokioExecutor>,
+    router: Router,
+    limits: Limits,
+}
+
+impl HttpServer {
+    pub(super) fn new(router: Router, limits: Limits) -> HttpServer {
+        let mut server = auto::Builder::new(TokioExecutor::new());
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(NEXT_HEAD_TIMEOUT)
+            .max_buf_size(BUFFER_BYTES_MAX);
+        server
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .max_send_buf_size(HTTP2_BUFFER_BYTES_MAX)
+            .max_header_list_size(BUFFER_BYTES_MAX as u32)
+            .keep_alive_interval(HTTP2_PING_INTERVAL)
+            .keep_alive_timeout(HTTP2_PING_INTERVAL);
+        HttpServer { server, router, limits }
+    }
+
+    /// Serves a connection to its end. `answer` is given to its first request if it is there already;
+    /// without one the first request has to come until `first_head_by`.
+    pub(super) async fn serve(
+        &self,
+        stream: TcpStream,
+        peer: Peer,
+        answer: Option<Box<Response>>,
+        first_head_by: Instant,
+        watcher: Watcher,
+    ) {
+        let Limits { write_timeout, heartbeat, .. } = self.limits;
+        let socket = TimeoutSocket::new(stream, write_timeout, peer.stalled.clone());
+        // Of the first request, once it has come.
+        let seen: Arc<OnceLock<Version>> = Arc::default();
+        let answer = Mutex::new(answer);
+        let service = {
+            let (router, seen, peer) = (self.router.clone(), seen.clone(), peer.clone());
+            hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+                let _ = seen.set(request.version());
+                let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let (router, peer) = (router.clone(), peer.clone());
+                async move {
+                    if let Some(answer) = answer {
+                        return Ok(*answer);
+                    }
+                    let mut request = request.map(Body::new);
+                    request.extensions_mut().insert(peer);
+                    router.oneshot(request).await
+                }
+            })
+        };
+        let connection = self.server.serve_connection(TokioIo::new(socket), service).into_owned();
+        let mut connection = std::pin::pin!(watcher.watch(connection));
+        if tokio::time::timeout_at(first_head_by, connection.as_mut()).await.is_ok() {
+            return;
+        }
+        match seen.get() {
+            // Nothing that is a request has come by now, whatever was sent.
+            None => {}
+            Some(&Version::HTTP_2) => tokio::select! {
+                _ = connection => {}
+                never = peer.unread.expire(heartbeat + write_timeout) => match never {},
+            },
+            Some(_) => {
+                let _ = connection.await;
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What is due by time for the streams of a reactor: heartbeats, ends, and the end of peers that take
+//! nothing.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::streams::{Limit, LimitReason, Source, StreamSocket, Streams};
+use super::timer_wheel::Id;
+use crate::said::{EndReason, Said};
+use crate::stream::Terms;
+
+impl<S: StreamSocket> Streams<S> {
+    /// When something is to be done even if nothing happens.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        if self.streams.is_empty() {
+            return None;
+        }
+        let limit = self.limits.peek().map(|Reverse(limit)| limit.at);
+        let closing = self.closing.front().map(|(at, _)| *at);
+        [limit, closing, Some(self.wheel.next_at())].into_iter().flatten().min()
+    }
+
+    /// Streams of these terms have to end as the terms say.
+    pub(super) fn terms_ended(&mut self, terms: &Arc<Terms>) {
+        let of_terms = self.streams.iter().filter(|(_, stream)| Arc::ptr_eq(&stream.terms, terms));
+        let ids: Vec<Id> = of_terms
+            .map(|(index, stream)| Id { index: index as u32, serial: stream.serial })
+            .collect();
+        for id in ids {
+            self.take_turn(id, terms);
+        }
+    }
+
+    /// Has a stream end when its terms say, if they do.
+    pub(super) fn take_turn(&mut self, id: Id, terms: &Terms) {
+        if let Some(order) = terms.order() {
+            self.limit(id, order.take_turn().into_std(), order.reason);
+        }
+    }
+
+    /// Closes everything: the node ends.
+    pub(super) fn close_all(&mut self) {
+        let all: Vec<u32> = self.streams.iter().map(|(at, _)| at as u32).collect();
+        for at in all {
+            self.close(at, EndReason::Drain);
+        }
+    }
+
+    /// Has a stream end at a time.
+    pub(super) fn limit(&mut self, id: Id, at: Instant, reason: EndReason) {
+        self.limits.push(Reverse(Limit { at, id, reason: LimitReason(reason) }));
+    }
+
+    /// Does what is due.
+    pub(super) fn run_timers(&mut self, now: Instant) {
+        while self.limits.peek().is_some_and(|Reverse(limit)| limit.at <= now) {
+            if let Some(Reverse(Limit { id, reason: LimitReason(reason), .. })) = self.limits.pop()
+            {
+                self.say_goodbye(id, reason, now);
+            }
+        }
+        while self.closing.front().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, id)) = self.closing.pop_front() {
+                self.peer_closed(id);
+            }
+        }
+        if now >= self.wheel.next_at() {
+            for id in self.wheel.advance(now) {
+                self.send_heartbeat(id, now);
+            }
+            self.close_all_stalled(now);
+        }
+    }
+
+    fn send_heartbeat(&mut self, id: Id, now: Instant) {
+        let tick = self.wheel.tick();
+        let Some(stream) = self.get(id) else { return };
+        let silent = stream.is_blocked || matches!(stream.source, Source::Over);
+        if !silent && self.wheel.is_due(stream.written) {
+            let mut bytes = VecDeque::new();
+            stream.terms.wire.encode_chunked(&Said::Heartbeat, &mut bytes);
+            self.write_out(id.index, bytes, None, now);
+        }
+        if let Some(stream) = self.get(id) {
+            let written = if silent { tick } else { stream.written };
+            self.wheel.schedule(id, written);
+        }
+    }
+
+    /// Looks about once a second at those who take nothing.
+    fn close_all_stalled(&mut self, now: Instant) {
+        let write_timeout = self.settings.write_timeout;
+        let interval = (write_timeout / 8).min(Duration::from_secs(1));
+        if self.blocked.is_empty() || now.duration_since(self.stalls_looked_at) < interval {
+            return;
+        }
+        self.stalls_looked_at = now;
+        let is_stalled =
+            |began_at: Instant| now.saturating_duration_since(began_at) >= write_timeout;
+        let stalled: Vec<u32> = self
+            .blocked
+            .iter()
+            .filter(|(_, blocked)| is_stalled(blocked.window_began_at))
+            .map(|(at, _)| *at)
+            .collect();
+        for at in stalled {
+            self.close_stalled(at);
+        }
+    }
+}

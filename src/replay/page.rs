@@ -1,0 +1,43 @@
+//! [`ReplayPage`]: a stretch of a log, and what of it a stream may be told. Pure.
+
+use crate::frame::Frame;
+use crate::position::{LogHistory, Position, Verdict};
+
+/// A stretch of a log as frames.
+pub struct ReplayPage {
+    /// The log at the moment of reading.
+    pub history: LogHistory,
+    /// Frames in order, without a hole.
+    pub frames: Vec<Frame>,
+}
+
+/// What of a page comes after `position`; nothing unless the page's own view of the log says that
+/// the position continues: the log may have become another one since the tail was asked.
+pub fn frames_after<'a>(
+    history: &LogHistory,
+    frames: &'a [Frame],
+    position: Position,
+) -> Option<&'a [Frame]> {
+    if history.judge(position) != Verdict::Continues {
+        return None;
+    }
+    let next = frames.iter().position(|frame| frame.position.seq == position.seq + 1)?;
+    Some(&frames[next..])
+}
+
+/// Whether a page that was read before the question will do for a stream at `position`: it has the
+/// entry after it, is of the incarnation that the tail follows, and knows no more than the tail.
+///
+/// Within one incarnation entries do not change. But after a flush or a lossy failover the same
+/// numbers stand for other entries, or for none: until somebody writes, a server that went back in
+/// time keeps the epoch, and a page from before knows more than there is.
+pub fn page_will_do(
+    history: &LogHistory,
+    frames: &[Frame],
+    position: Position,
+    tail_head: Position,
+) -> bool {
+    history.epoch == tail_head.epoch
+        && history.head <= tail_head.seq
+        && frames_after(history, frames, position).is_some()
+}

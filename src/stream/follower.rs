@@ -1,0 +1,520 @@
+//! [`Follower`]: the cursor of one stream, and what comes next after it.
+//!
+//! Everything a stream says about its topics is decided here: where each starts, what follows,
+//! when something was lost. Whether the stream is still alive is the business of whoever carries it.
+//! A stream that has caught up needs no follower any more, only its [`Leg`]s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::decide::{self, Judgement, Step};
+use super::{Node, Request, StartAt};
+use crate::frame::Frame;
+use crate::hub::tail::BATCH_BYTES_MAX;
+use crate::hub::{HubTopic, Joined, TopicState};
+use crate::log::LogError;
+use crate::position::{LogHistory, Position, ResumePoint, write_cursor};
+use crate::said::{Reset, ResetReason, Said};
+use crate::telemetry::metric;
+
+/// How long to wait before asking a log again that did not answer.
+const LOG_RETRY: Duration = Duration::from_millis(500);
+
+/// The positions of one stream in its topics.
+pub struct Follower {
+    node: Arc<Node>,
+    subscriptions: Vec<Subscription>,
+    /// Whether resets are answered with a snapshot.
+    pub(crate) snapshot: bool,
+    signal: Arc<Notify>,
+    /// What is decided and not yet taken: at most one batch.
+    said: Vec<Said>,
+    state: FollowerState,
+    opened_at_milliseconds: u64,
+    /// Asking the log failed: ask again then.
+    retry_at: Option<Instant>,
+    /// The first subscription to be asked next, so that a busy topic does not starve the others.
+    turn: usize,
+    slow: bool,
+}
+
+/// A topic, and where a stream that has caught up stands in it.
+pub struct Leg {
+    /// The topic.
+    pub topic: Arc<HubTopic>,
+    /// After which entry it stands.
+    pub position: Position,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FollowerState {
+    /// Waiting for the topics to be open.
+    Opening,
+    /// Following them.
+    Following,
+    /// Nothing more to say: a state does not exist.
+    Ended,
+}
+
+struct Subscription {
+    joined: Joined,
+    must_be_board: bool,
+    start: Option<ResumePoint>,
+    from_earliest: bool,
+    state: SubscriptionState,
+    /// A snapshot is due before anything else.
+    snapshot_due: bool,
+    /// The log confirmed the position although the tail, refreshed so often, did not know it: wait
+    /// until it is refreshed again. Not until it moves: the log may have lost the position
+    /// meanwhile, and stand where the tail does.
+    confirmed_at: Option<u64>,
+    /// It resumed, and nothing was caught up yet.
+    resumed: bool,
+}
+
+/// Where a subscription stands.
+enum SubscriptionState {
+    /// Before the topic is open.
+    Pending,
+    /// After this position.
+    At(Position),
+    /// The client gave an id that is no position.
+    Unreadable(String),
+}
+
+/// What asking one subscription led to.
+enum Outcome {
+    /// Something was said.
+    Said,
+    /// Nothing to say now.
+    Idle,
+    /// The stream must end: the state does not exist.
+    NoSuchBoard,
+}
+
+impl Follower {
+    /// Joins the topics. Says nothing by itself.
+    pub(super) fn new(node: Arc<Node>, request: &Request) -> Follower {
+        let signal = Arc::new(Notify::new());
+        let subscriptions = request.topics.iter().map(|requested| {
+            let start = match &request.start {
+                StartAt::Resume(cursor) => cursor.resume_point(&requested.topic).cloned(),
+                StartAt::Now | StartAt::Earliest => None,
+            };
+            Subscription {
+                joined: node.hub.join(&requested.topic, signal.clone()),
+                must_be_board: requested.board,
+                resumed: start.is_some(),
+                start,
+                from_earliest: matches!(request.start, StartAt::Earliest),
+                state: SubscriptionState::Pending,
+                snapshot_due: false,
+                confirmed_at: None,
+            }
+        });
+        let subscriptions = subscriptions.collect();
+        // The reconnection time goes out at once, before the topics are known to be open.
+        let said = vec![Said::Retry(node.retry)];
+        let mut follower = Follower::of(node, subscriptions, request.snapshot, signal);
+        follower.said = said;
+        follower.state = FollowerState::Opening;
+        follower
+    }
+
+    /// Goes on from where a client was told that it stands.
+    pub(crate) fn resume_from(node: Arc<Node>, legs: &[Leg], snapshot: bool) -> Follower {
+        let signal = Arc::new(Notify::new());
+        let subscriptions = legs.iter().map(|leg| Subscription {
+            joined: node.hub.join(leg.topic.name(), signal.clone()),
+            // It was one when the stream began.
+            must_be_board: false,
+            start: None,
+            from_earliest: false,
+            state: SubscriptionState::At(leg.position),
+            snapshot_due: false,
+            confirmed_at: None,
+            resumed: false,
+        });
+        let subscriptions = subscriptions.collect();
+        Follower::of(node, subscriptions, snapshot, signal)
+    }
+
+    fn of(
+        node: Arc<Node>,
+        subscriptions: Vec<Subscription>,
+        snapshot: bool,
+        signal: Arc<Notify>,
+    ) -> Follower {
+        let opened_at_milliseconds = node.probe.now_milliseconds().unwrap_or(u64::MAX);
+        Follower {
+            node,
+            subscriptions,
+            snapshot,
+            signal,
+            said: Vec::new(),
+            state: FollowerState::Following,
+            opened_at_milliseconds,
+            retry_at: None,
+            turn: 0,
+            slow: false,
+        }
+    }
+
+    /// The node it belongs to.
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Takes what was decided.
+    pub(crate) fn take_said(&mut self) -> Vec<Said> {
+        std::mem::take(&mut self.said)
+    }
+
+    /// Where it stands in its topics, if their tails have all that it says next: then whoever
+    /// carries the stream can ask them itself.
+    pub(crate) fn legs(&self) -> Option<Vec<Leg>> {
+        if self.state != FollowerState::Following || !self.said.is_empty() {
+            return None;
+        }
+        self.subscriptions.iter().map(Subscription::leg).collect()
+    }
+
+    /// Waits until every topic is open or it is clear that the log cannot be asked now. `false`
+    /// if a board does not exist.
+    pub(super) async fn wait_until_open(&self) -> bool {
+        loop {
+            let mut opening = false;
+            for subscription in &self.subscriptions {
+                match subscription.joined.topic.state() {
+                    TopicState::Opening => opening = true,
+                    TopicState::Waiting | TopicState::Open { has_state: true } => {}
+                    TopicState::Open { has_state: false } => {
+                        if matches!(subscription.check_board(&self.node).await, Ok(false)) {
+                            return false;
+                        }
+                    }
+                }
+            }
+            if !opening {
+                return true;
+            }
+            self.signal.notified().await;
+        }
+    }
+
+    /// Waits until there is something to say; `false` if the stream must end because a state does
+    /// not exist. May be dropped at any `await`: until something is said, nothing has changed.
+    pub(super) async fn advance(&mut self) -> bool {
+        if !self.said.is_empty() {
+            return true;
+        }
+        loop {
+            if let Some(retry_at) = self.retry_at {
+                tokio::time::sleep_until(retry_at).await;
+                self.retry_at = None;
+            }
+            let outcome = match self.state {
+                FollowerState::Opening => self.open().await,
+                FollowerState::Following => self.follow().await,
+                FollowerState::Ended => return false,
+            };
+            match outcome {
+                Ok(Outcome::Said) => return true,
+                Ok(Outcome::Idle) => self.signal.notified().await,
+                Ok(Outcome::NoSuchBoard) => self.state = FollowerState::Ended,
+                Err(error) => {
+                    tracing::debug!(%error, "a stream waits for the log");
+                    self.retry_at = Some(Instant::now() + LOG_RETRY);
+                }
+            }
+        }
+    }
+
+    /// Decides where each subscription starts, and says so when all are open.
+    async fn open(&mut self) -> Result<Outcome, LogError> {
+        for at in 0..self.subscriptions.len() {
+            let subscription = &self.subscriptions[at];
+            if !matches!(subscription.state, SubscriptionState::Pending) {
+                continue;
+            }
+            let topic = subscription.joined.topic.clone();
+            let Some(head) = topic.head() else { return Ok(Outcome::Idle) };
+            if !subscription.check_board(&self.node).await? {
+                return Ok(Outcome::NoSuchBoard);
+            }
+            let earliest = subscription.from_earliest;
+            let state = match &subscription.start {
+                Some(ResumePoint::Position(position)) => SubscriptionState::At(*position),
+                Some(ResumePoint::Seq(seq)) => {
+                    SubscriptionState::At(Position { seq: *seq, epoch: head.epoch })
+                }
+                Some(ResumePoint::Unreadable(text)) => SubscriptionState::Unreadable(text.clone()),
+                None if earliest => {
+                    let history = self.node.replays.history(topic.name()).await?;
+                    let oldest = history.map_or(head, |history| decide::after_reset(&history));
+                    SubscriptionState::At(oldest)
+                }
+                None => SubscriptionState::At(head),
+            };
+            let snapshot = self.snapshot && topic.state() == TopicState::Open { has_state: true };
+            let subscription = &mut self.subscriptions[at];
+            subscription.state = state;
+            if snapshot && !subscription.from_earliest {
+                // Position 0 is what the hello of a stream that has not had its snapshot yet
+                // carries, so that a client that drops in between gets one when it comes back.
+                let begin = SubscriptionState::At(Position { seq: 0, epoch: head.epoch });
+                let fresh = subscription.start.is_none();
+                let state = &mut subscription.state;
+                if fresh || matches!(state, SubscriptionState::At(Position { seq: 0, .. })) {
+                    *state = begin;
+                    subscription.snapshot_due = true;
+                }
+            }
+        }
+        self.said.push(Said::Opened { cursor: self.cursor(), node: self.node.id.clone() });
+        self.state = FollowerState::Following;
+        Ok(Outcome::Said)
+    }
+
+    /// Asks every subscription once.
+    async fn follow(&mut self) -> Result<Outcome, LogError> {
+        let count = self.subscriptions.len();
+        let mut failed = None;
+        for n in 0..count {
+            let at = (self.turn + n) % count;
+            match self.follow_one(at).await {
+                Ok(Outcome::Idle) => {}
+                Ok(outcome) => {
+                    self.turn = (at + 1) % count;
+                    return Ok(outcome);
+                }
+                // One topic waits for the log; the others may have something in their tails.
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => {
+                self.set_slow(false);
+                Ok(Outcome::Idle)
+            }
+        }
+    }
+
+    async fn follow_one(&mut self, at: usize) -> Result<Outcome, LogError> {
+        let subscription = &self.subscriptions[at];
+        if subscription.snapshot_due {
+            return self.say_snapshot(at).await;
+        }
+        let topic = subscription.joined.topic.clone();
+        let position = match &subscription.state {
+            SubscriptionState::At(position) => *position,
+            SubscriptionState::Unreadable(text) => {
+                let from = text.clone();
+                let Some(history) = self.node.replays.history(topic.name()).await? else {
+                    return self.log_is_gone(at);
+                };
+                return Ok(self.say_reset(at, ResetReason::Unreadable, from, &history));
+            }
+            SubscriptionState::Pending => return Ok(Outcome::Idle),
+        };
+        // Counted before the log is read: what it says may be older than the next refresh.
+        let refreshes = topic.refreshes();
+        match decide::after_tail(topic.after(position), subscription.is_confirmed()) {
+            Step::Wait => Ok(Outcome::Idle),
+            Step::Say(frames) => {
+                self.say_entries(at, &frames, "tail");
+                Ok(Outcome::Said)
+            }
+            Step::ReadLog => {
+                self.set_slow(true);
+                let tail_head = topic.head().unwrap_or(position);
+                let page = self.node.replays.after(topic.name(), position, tail_head).await?;
+                let Some(page) = page else { return self.log_is_gone(at) };
+                match decide::by_page(&page.history, &page.frames, position) {
+                    Ok(frames) => {
+                        self.say_entries(at, frames, "log");
+                        Ok(Outcome::Said)
+                    }
+                    Err(judgement) => {
+                        Ok(self.judged(at, position, judgement, &page.history, refreshes))
+                    }
+                }
+            }
+            Step::AskLog => {
+                let history = self.node.replays.history(topic.name()).await?;
+                let Some(history) = history else { return self.log_is_gone(at) };
+                let judgement = decide::by_log(&history, position);
+                Ok(self.judged(at, position, judgement, &history, refreshes))
+            }
+        }
+    }
+
+    /// Does what the log's judgement about a position asks for, which the tail could not place
+    /// after so many `refreshes`, counted before the log was read.
+    fn judged(
+        &mut self,
+        at: usize,
+        position: Position,
+        judgement: Judgement,
+        history: &LogHistory,
+        refreshes: u64,
+    ) -> Outcome {
+        match judgement {
+            Judgement::Reset(reason) => self.say_reset(at, reason, position.to_string(), history),
+            Judgement::Confirmed => {
+                // The client is right and this node is late: let the tail catch up.
+                let subscription = &mut self.subscriptions[at];
+                subscription.confirmed_at = Some(refreshes);
+                self.node.relay.request_repair(&subscription.joined.topic);
+                Outcome::Idle
+            }
+        }
+    }
+
+    /// The topic has no log any more: the relay makes it anew, and wakes us.
+    fn log_is_gone(&mut self, at: usize) -> Result<Outcome, LogError> {
+        self.node.relay.request_repair(&self.subscriptions[at].joined.topic);
+        Err(LogError::Unavailable("the topic's log is gone".to_owned()))
+    }
+
+    /// At most one batch of frames.
+    fn say_entries(&mut self, at: usize, frames: &[Frame], source: &'static str) {
+        let single = self.subscriptions.len() == 1;
+        let mut bytes = 0;
+        let mut count = 0;
+        for frame in frames {
+            if bytes > BATCH_BYTES_MAX {
+                break;
+            }
+            self.subscriptions[at].state = SubscriptionState::At(frame.position);
+            let cursor = (!single).then(|| self.cursor());
+            bytes += frame.size() + cursor.as_ref().map_or(0, String::len);
+            self.said.push(Said::Entry { frame: frame.clone(), cursor });
+            count += 1;
+        }
+        metric::delivered(count, bytes);
+        let subscription = &mut self.subscriptions[at];
+        subscription.confirmed_at = None;
+        if std::mem::take(&mut subscription.resumed) {
+            metric::replay(source);
+        }
+        if let Some(newest) = frames[..count].last()
+            && newest.milliseconds >= self.opened_at_milliseconds
+            && let Some(now) = self.node.probe.now_milliseconds()
+        {
+            let lag = now.saturating_sub(newest.milliseconds);
+            metric::delivery_lag(Duration::from_millis(lag));
+        }
+    }
+
+    fn say_reset(
+        &mut self,
+        at: usize,
+        reason: ResetReason,
+        from: String,
+        history: &LogHistory,
+    ) -> Outcome {
+        let subscription = &mut self.subscriptions[at];
+        let topic = &subscription.joined.topic;
+        let snapshot = self.snapshot && topic.state() == (TopicState::Open { has_state: true });
+        let reset = Reset::new(topic.name().as_str(), reason, from, history);
+        tracing::debug!(topic = %reset.topic, ?reason, from = %reset.from, "reset");
+        metric::reset(reason);
+        subscription.resumed = false;
+        subscription.confirmed_at = None;
+        if snapshot {
+            // Without an id: a client that drops before the snapshot is told again.
+            subscription.snapshot_due = true;
+            self.said.push(Said::Reset { reset, cursor: None });
+        } else {
+            subscription.state = SubscriptionState::At(decide::after_reset(history));
+            let cursor = Some(self.cursor());
+            self.said.push(Said::Reset { reset, cursor });
+        }
+        Outcome::Said
+    }
+
+    async fn say_snapshot(&mut self, at: usize) -> Result<Outcome, LogError> {
+        let topic = self.subscriptions[at].joined.topic.name().clone();
+        let Some(snapshot) = self.node.replays.snapshot(&topic).await? else {
+            return Ok(Outcome::NoSuchBoard);
+        };
+        let subscription = &mut self.subscriptions[at];
+        subscription.state = SubscriptionState::At(snapshot.position);
+        subscription.snapshot_due = false;
+        subscription.resumed = false;
+        subscription.confirmed_at = None;
+        metric::delivered(0, snapshot.json.len());
+        self.said.push(Said::Snapshot { cursor: self.cursor(), state: snapshot.json.clone() });
+        Ok(Outcome::Said)
+    }
+
+    /// The id to resume from, once the client was told one.
+    pub(crate) fn last_event_id(&self) -> Option<String> {
+        (self.state == FollowerState::Following).then(|| self.cursor())
+    }
+
+    /// The id of this stream: where it stands in all its topics.
+    fn cursor(&self) -> String {
+        let text = |state: &SubscriptionState| match state {
+            SubscriptionState::At(position) => position.to_string(),
+            SubscriptionState::Unreadable(text) => text.clone(),
+            SubscriptionState::Pending => String::new(),
+        };
+        match self.subscriptions.as_slice() {
+            [only] => text(&only.state),
+            several => {
+                write_cursor(several.iter().map(|one| (one.joined.topic.name(), text(&one.state))))
+            }
+        }
+    }
+
+    fn set_slow(&mut self, slow: bool) {
+        if self.slow != slow {
+            self.slow = slow;
+            metric::slow_connections(if slow { 1.0 } else { -1.0 });
+        }
+    }
+}
+
+impl Subscription {
+    /// Whether the log confirmed the position and the tail was not refreshed since.
+    fn is_confirmed(&self) -> bool {
+        self.confirmed_at == Some(self.joined.topic.refreshes())
+    }
+
+    /// Where it stands, if the topic's tail has all that is said next.
+    fn leg(&self) -> Option<Leg> {
+        match self.state {
+            SubscriptionState::At(position) if !self.snapshot_due => {
+                let topic = &self.joined.topic;
+                topic.reaches(position).then(|| Leg { topic: topic.clone(), position })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the topic may be streamed: a board that was asked for must exist.
+    async fn check_board(&self, node: &Node) -> Result<bool, LogError> {
+        let topic = &self.joined.topic;
+        if !self.must_be_board || topic.state() == (TopicState::Open { has_state: true }) {
+            return Ok(true);
+        }
+        // It may have been made since the topic was opened.
+        let exists = node.snapshots.exist(std::slice::from_ref(topic.name())).await?;
+        if exists {
+            topic.set_has_state();
+        }
+        Ok(exists)
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.set_slow(false);
+    }
+}

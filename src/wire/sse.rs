@@ -1,0 +1,309 @@
+//! Event-stream text: the only place that writes it.
+//!
+//! What a line means is said in the HTML Living Standard, section 9.2.6 "Interpreting an event
+//! stream". The publishing node writes everything of an entry but its id ([`event_text`]), once; the
+//! log keeps that and puts the id to it when it knows the position. Streams of one topic send the
+//! [`Frame`] as it is; streams of several send their own cursor as the id, and the shared fields.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::chunked::{CHUNK_END, chunk_head};
+use crate::entry::{Entry, Event};
+use crate::frame::Frame;
+use crate::json;
+use crate::position::Position;
+use crate::said::{Reset, Said};
+use crate::topic::Topic;
+
+/// A comment in silence, so that proxies and browsers know the stream lives. No blank line
+/// after it: several well-known clients turn a lone blank line into an empty event.
+pub const HEARTBEAT: &str = ": heartbeat\n";
+
+/// The heartbeat as a chunk: a constant, so that none of many thousands costs an allocation.
+pub(super) fn heartbeat_chunk() -> Bytes {
+    Bytes::from_static(b"C\r\n: heartbeat\n\r\n")
+}
+
+/// The parts of the block that says this.
+pub(super) fn block(said: &Said) -> Vec<Bytes> {
+    match said {
+        Said::Retry(retry) => vec![retry_line(*retry).into()],
+        Said::Opened { cursor, node } => vec![connected(cursor, node)],
+        Said::Entry { frame, cursor: None } => vec![frame.block()],
+        Said::Entry { frame, cursor: Some(cursor) } => {
+            vec![id_line(cursor).into(), frame.fields(), Bytes::from_static(b"\n")]
+        }
+        Said::Reset { reset: told, cursor } => vec![reset(cursor.as_deref(), told)],
+        Said::Snapshot { cursor, state } => {
+            let head = format!("{}event: snapshot\ndata: ", id_line(cursor));
+            vec![head.into(), state.clone(), Bytes::from_static(b"\n\n")]
+        }
+        Said::Heartbeat => vec![Bytes::from_static(HEARTBEAT.as_bytes())],
+        Said::Goodbye { retry, cursor, .. } => vec![goodbye(cursor.as_deref(), *retry)],
+    }
+}
+
+/// The frame of an entry that was read from the log.
+pub fn frame(entry: &Entry) -> Frame {
+    layout(entry.position, entry.milliseconds, &entry.rest)
+}
+
+/// Takes an announcement: an entry's SSE text that starts with its `id:` line; `None` if it does
+/// not.
+pub fn frame_of_announced(milliseconds: u64, text: &[u8]) -> Option<Frame> {
+    let line_end = text.iter().take(64).position(|&b| b == b'\n')?;
+    let line = std::str::from_utf8(&text[..line_end]).ok()?;
+    let position = line.strip_prefix("id: ")?.parse().ok()?;
+    Some(layout(position, milliseconds, &text[line_end + 1..]))
+}
+
+/// Puts an entry into the layout of a [`Frame`]. Copied once a node, whether it came from the log
+/// or as an announcement.
+fn layout(position: Position, milliseconds: u64, text: &[u8]) -> Frame {
+    let id = id_line(position);
+    let head = chunk_head(id.len() + text.len());
+    let block = head.len()..head.len() + id.len() + text.len();
+    // All but the blank line that ends the block.
+    let fields = block.start + id.len()..block.end.max(block.start + id.len() + 1) - 1;
+    let mut chunk = Vec::with_capacity(block.end + CHUNK_END.len());
+    for part in [head.as_bytes(), id.as_bytes(), text, CHUNK_END] {
+        chunk.extend_from_slice(part);
+    }
+    Frame::new(position, milliseconds, chunk.into(), block, fields)
+}
+
+/// The `id:` line of a position or cursor.
+fn id_line(id: impl std::fmt::Display) -> String {
+    format!("id: {id}\n")
+}
+
+/// Everything of an event's SSE text but its id: `event:` if it has a type, one `data:` line per
+/// line of data, and the blank line that ends the block.
+///
+/// A carriage return ends a line in SSE as a line feed does, so data comes out with `\n` for
+/// `\r\n` and `\r`.
+pub fn event_text(event: &Event) -> Bytes {
+    let text = event.data.text();
+    let mut written = String::with_capacity(text.len() + 64);
+    if let Some(event_type) = &event.event_type {
+        written.push_str("event: ");
+        written.push_str(event_type.as_str());
+        written.push('\n');
+    }
+    for line in lines(text) {
+        written.push_str("data: ");
+        written.push_str(line);
+        written.push('\n');
+    }
+    written.push('\n');
+    written.into()
+}
+
+/// The lines of a text as SSE sees them: divided by `\r\n`, `\n` or `\r`. A text always has at
+/// least one, possibly empty.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut left = Some(text);
+    std::iter::from_fn(move || {
+        let text = left?;
+        match text.find(['\r', '\n']) {
+            None => {
+                left = None;
+                Some(text)
+            }
+            Some(end) => {
+                let wide = text[end..].starts_with("\r\n");
+                left = Some(&text[end + if wide { 2 } else { 1 }..]);
+                Some(&text[..end])
+            }
+        }
+    })
+}
+
+/// Type and data of an encoded event: the inverse of [`event_text`], for readers of history.
+pub fn read_event_text(text: &str) -> (Option<&str>, String) {
+    let mut event_type = None;
+    let mut data = String::new();
+    for line in text.split('\n') {
+        if let Some(value) = line.strip_prefix("event: ") {
+            event_type = Some(value);
+        } else if let Some(value) = line.strip_prefix("data: ") {
+            data.push_str(value);
+            data.push('\n');
+        }
+    }
+    data.pop();
+    (event_type, data)
+}
+
+/// The reconnection time as a line of its own: takes effect when it is read and dispatches nothing.
+fn retry_line(retry: Duration) -> String {
+    format!("retry: {}\n", retry.as_millis())
+}
+
+/// The first block of a stream, without its `retry:` line: an unnamed event, so that `onmessage`
+/// of any page sees which node it reached, and an id, so that a connection that drops before its
+/// first real event loses nothing (promise 4).
+fn connected(cursor: &str, node: &str) -> Bytes {
+    #[derive(Serialize)]
+    struct Connected<'a> {
+        r#type: &'a str,
+        node: &'a str,
+    }
+    let data = json::to_text(&Connected { r#type: "connected", node });
+    format!("{}data: {data}\n\n", id_line(cursor)).into()
+}
+
+/// The last block of a stream that the node ends: when to come back, and from where. It carries
+/// no data, so it dispatches no event.
+fn goodbye(cursor: Option<&str>, retry: Duration) -> Bytes {
+    let mut block = retry_line(retry);
+    if let Some(cursor) = cursor {
+        block.push_str(&id_line(cursor));
+    }
+    block.push('\n');
+    block.into()
+}
+
+/// A `reset` block. `cursor` is where the stream goes on; without one the block has no id, so
+/// that a client that drops right after it is told again.
+fn reset(cursor: Option<&str>, reset: &Reset) -> Bytes {
+    let id = cursor.map(id_line).unwrap_or_default();
+    format!("{id}event: reset\ndata: {}\n\n", json::to_text(reset)).into()
+}
+
+/// The longest cursor we put into an `id:` line, in bytes. It comes back as a request header, and
+/// widely used proxies refuse header lines of more than 8 KiB.
+pub const CURSOR_BYTES_MAX: usize = 7_000;
+
+/// An upper bound for the length of the cursor over `topics`, in bytes.
+pub fn cursor_bytes(topics: &[Topic]) -> usize {
+    // `,` + name + `:` + 16 digits + `-` + 8 characters.
+    topics.iter().map(|topic| topic.as_str().len() + 27).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entry::{Data, EventType};
+    use crate::said::ResetReason;
+
+    /// An event stream parser written from section 9.2.6 of the standard and nothing else: bytes
+    /// in, `(type, data, last event id)` out. Independent of the encoder on purpose.
+    fn interpret(stream: &[u8]) -> Vec<(String, String, String)> {
+        let text = String::from_utf8_lossy(stream).into_owned();
+        let text = text.replace("\r\n", "\n").replace('\r', "\n");
+        let (mut events, mut data, mut kind, mut id) =
+            (vec![], String::new(), String::new(), String::new());
+        for line in text.split_inclusive('\n') {
+            let Some(line) = line.strip_suffix('\n') else { break };
+            if line.is_empty() {
+                if data.is_empty() {
+                    kind.clear();
+                    continue;
+                }
+                data.pop();
+                let name = if kind.is_empty() { "message".into() } else { kind.clone() };
+                events.push((name, std::mem::take(&mut data), id.clone()));
+                kind.clear();
+                continue;
+            }
+            let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "data" => {
+                    data.push_str(value);
+                    data.push('\n');
+                }
+                "event" => kind = value.to_owned(),
+                "id" if !value.contains('\0') => id = value.to_owned(),
+                _ => {}
+            }
+        }
+        events
+    }
+
+    fn entry(seq: u64, event: &Event) -> Entry {
+        let position = Position { seq, epoch: "k3f9".parse().unwrap() };
+        Entry { position, milliseconds: 0, json: false, rest: event_text(event) }
+    }
+
+    proptest! {
+        #[test]
+        fn a_browser_reads_back_exactly_what_was_published(
+            events in proptest::collection::vec(
+                (proptest::option::of("[^\\p{C}]{1,20}"), "(?s).{0,80}|[\r\n :a]{0,12}"), 1..8
+            )
+        ) {
+            let mut stream = Vec::new();
+            let mut expected = Vec::new();
+            for (n, (kind, data)) in events.iter().enumerate() {
+                let event_type = kind.as_deref().and_then(|kind| EventType::new(kind).ok());
+                let event = Event { event_type: event_type.clone(), data: Data::Text(data.clone()) };
+                let made = frame(&entry(n as u64, &event));
+                stream.extend_from_slice(HEARTBEAT.as_bytes());
+                stream.extend_from_slice(&made.block());
+                expected.push((
+                    event_type.map_or("message".to_owned(), |kind| kind.as_str().to_owned()),
+                    data.replace("\r\n", "\n").replace('\r', "\n"),
+                    format!("{n}-k3f9"),
+                ));
+                let rest = made.fields();
+                let (decoded_type, decoded_data) = read_event_text(std::str::from_utf8(&rest).unwrap());
+                let last = &expected[expected.len() - 1];
+                prop_assert_eq!(decoded_type.unwrap_or("message"), &last.0);
+                prop_assert_eq!(&decoded_data, &last.1);
+            }
+            prop_assert_eq!(interpret(&stream), expected);
+        }
+
+    }
+
+    #[test]
+    fn a_frame_and_its_announcement_are_the_same_bytes() {
+        let event = Event { event_type: None, data: Data::Text("a\nb".into()) };
+        let made = frame(&entry(7, &event));
+        assert_eq!(&made.block()[..], b"id: 7-k3f9\ndata: a\ndata: b\n\n");
+        let announced = frame_of_announced(5, &made.block()).unwrap();
+        assert_eq!(announced.position, made.position);
+        assert_eq!(announced.fields(), made.fields());
+        assert_eq!(&announced.chunk()[..], b"1C\r\nid: 7-k3f9\ndata: a\ndata: b\n\n\r\n");
+        assert_eq!(announced.size(), 0x1c);
+        assert!(frame_of_announced(5, b"data: x\n\n").is_none());
+        assert!(frame_of_announced(5, b"id: 7").is_none());
+    }
+
+    #[test]
+    fn the_other_blocks_are_what_the_design_says() {
+        let connected = connected("42-k3f9", "node \"a\"");
+        assert_eq!(
+            interpret(&connected),
+            [(
+                "message".into(),
+                r#"{"type":"connected","node":"node \"a\""}"#.into(),
+                "42-k3f9".into()
+            )]
+        );
+        let goodbye = goodbye(Some("42-k3f9"), Duration::from_millis(1500));
+        assert_eq!(&goodbye[..], b"retry: 1500\nid: 42-k3f9\n\n");
+        assert!(interpret(&goodbye).is_empty());
+        assert!(interpret(HEARTBEAT.as_bytes()).is_empty());
+        let told = Reset {
+            topic: "board-1".into(),
+            reason: ResetReason::Trimmed,
+            from: "1-k3f9".into(),
+            oldest: Some("3-k3f9".into()),
+            head: "9-k3f9".into(),
+        };
+        assert_eq!(
+            &reset(Some("2-k3f9"), &told)[..],
+            b"id: 2-k3f9\nevent: reset\ndata: {\"topic\":\"board-1\",\"reason\":\"trimmed\",\
+              \"from\":\"1-k3f9\",\"oldest\":\"3-k3f9\",\"head\":\"9-k3f9\"}\n\n"
+        );
+        assert!(reset(None, &told).starts_with(b"event: reset\n"));
+    }
+}
