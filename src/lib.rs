@@ -61,6 +61,8 @@ pub mod stream;
 
 pub mod replay;
 
+pub mod budget;
+
 pub mod net;
 
 pub mod http;

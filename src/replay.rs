@@ -1,8 +1,9 @@
-//! [`Replays`]: reading the log for connections that are behind their topic's tail.
+//! [`Replays`]: reading the log for streams that are behind their topic's tail.
 //!
 //! Two thousand browsers that come back after a deploy ask for much the same entries. Reads go by
 //! aligned pages, and whoever wants a page that is being read waits for that read: a stampede
-//! costs one read per topic and page, not one per client.
+//! costs one read per topic and page, not one per client. What was read stays within the node's
+//! [budget](crate::budget) until the last reader has taken it.
 
 pub mod page;
 
@@ -11,11 +12,13 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::Instant;
 
+use crate::budget::{BUDGET_BYTES_MAX, Budget, Reserved};
 use crate::entry::Entry;
-use crate::log::{Log, LogError, READ_ENTRIES_MAX, Snapshot, Snapshots};
+use crate::log::{Log, LogError, READ_BYTES_MAX, READ_ENTRIES_MAX, Snapshot, Snapshots};
 use crate::position::{LogHistory, Position};
 use crate::telemetry::metric;
 use crate::topic::Topic;
@@ -24,6 +27,12 @@ use page::ReplayPage;
 
 /// How many reads for replays are in flight to the log at most; a page is about a megabyte.
 const READS_MAX: usize = 16;
+
+/// How many states are read at the same time: until one is read nobody knows how large it is.
+const STATE_READS_MAX: usize = 1;
+
+/// What is reserved for a state that was never read, in bytes.
+const STATE_BYTES_GUESSED: usize = 256 << 10;
 
 /// How long a page that nobody asks for stays in memory.
 const PAGE_STAYS: Duration = Duration::from_secs(3);
@@ -34,7 +43,7 @@ const PAGES_MAX: usize = 128;
 /// How many states stay in memory at most: the largest boards take some 24 MB.
 const STATES_MAX: usize = 8;
 
-/// Reads of the log, shared by all connections of a node.
+/// Reads of the log, shared by all streams of a node.
 pub struct Replays {
     log: Arc<dyn Log>,
     snapshots: Arc<dyn Snapshots>,
@@ -42,6 +51,8 @@ pub struct Replays {
     histories: Shared<Topic, Option<LogHistory>>,
     states: Shared<Topic, Option<Snapshot>>,
     reads: Semaphore,
+    state_reads: Semaphore,
+    budget: Budget,
 }
 
 impl Replays {
@@ -54,7 +65,30 @@ impl Replays {
             histories: Shared::new(PAGES_MAX),
             states: Shared::new(STATES_MAX),
             reads: Semaphore::new(READS_MAX),
+            state_reads: Semaphore::new(STATE_READS_MAX),
+            budget: Budget::new(BUDGET_BYTES_MAX),
         }
+    }
+
+    /// Waits until so many bytes may be held for readers. What is kept in case somebody asks for it
+    /// again goes first.
+    pub async fn reserve(&self, bytes: usize) -> Reserved {
+        if let Some(reserved) = self.budget.try_reserve(bytes) {
+            return reserved;
+        }
+        self.pages.forget();
+        self.states.forget();
+        self.budget.reserve(bytes).await
+    }
+
+    /// Keeps bytes for readers for which `reserved` was an estimate.
+    pub async fn hold(&self, reserved: Reserved, bytes: Vec<u8>) -> Bytes {
+        reserved.hold_all(&self.budget, bytes).await
+    }
+
+    /// Bytes that are held for readers now.
+    pub fn bytes_held(&self) -> usize {
+        self.budget.held()
     }
 
     /// A page of entries around `position`: either read after this call began, or some time
@@ -76,8 +110,9 @@ impl Replays {
             })
         };
         self.pages
-            .get((topic.clone(), page), follows, || async {
+            .get((topic.clone(), page), follows, |_| async {
                 let _permit = self.reads.acquire().await;
+                let reserved = self.reserve(READ_BYTES_MAX).await;
                 metric::replay_read();
                 let from = page * page_entries;
                 let read = self.log.read(topic, from, from + page_entries).await?;
@@ -91,10 +126,11 @@ impl Replays {
                     }
                     read => read,
                 };
-                Ok(read.map(|page| {
-                    let frames = page.entries.iter().map(sse::frame).collect();
-                    Arc::new(ReplayPage { history: page.history, frames })
-                }))
+                let Some(page) = read else { return Ok(None) };
+                let (bytes, layouts) = sse::lay_out(&page.entries);
+                let bytes = self.hold(reserved, bytes).await;
+                let frames = layouts.iter().map(|layout| layout.frame(&bytes)).collect();
+                Ok(Some(Arc::new(ReplayPage { history: page.history, frames })))
             })
             .await
     }
@@ -105,7 +141,7 @@ impl Replays {
             .get(
                 topic.clone(),
                 |_| false,
-                || async {
+                |_| async {
                     let _permit = self.reads.acquire().await;
                     metric::replay_read();
                     self.log.history(topic).await
@@ -120,12 +156,29 @@ impl Replays {
             .get(
                 topic.clone(),
                 |_| false,
-                || async {
-                    let _permit = self.reads.acquire().await;
-                    self.snapshots.snapshot(topic).await
+                |last| async move {
+                    let _permit = self.state_reads.acquire().await;
+                    let last = last.flatten();
+                    if let Some(last) = &last
+                        && self.is_still_at(topic, last.position).await?
+                    {
+                        return Ok(Some(last.clone()));
+                    }
+                    let guessed = last.map_or(STATE_BYTES_GUESSED, |last| last.json.len());
+                    let reserved = self.reserve(guessed).await;
+                    let Some(read) = self.snapshots.snapshot(topic).await? else { return Ok(None) };
+                    let json = self.hold(reserved, read.json.into()).await;
+                    Ok(Some(Snapshot { position: read.position, json }))
                 },
             )
             .await
+    }
+
+    /// Whether nothing was written to a topic since it stood at `position`: each change of its state
+    /// is an entry.
+    async fn is_still_at(&self, topic: &Topic, position: Position) -> Result<bool, LogError> {
+        let heads = self.log.heads(std::slice::from_ref(topic)).await?;
+        Ok(heads.first() == Some(&Some((position.epoch, position.seq))))
     }
 
     /// Forgets what nobody asked for lately.
@@ -154,13 +207,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Shared<K, V> {
     }
 
     /// The result of a read of `key` that began after this call, or an earlier one that is
-    /// `good` all the same. Failures are shared too, so that a log that does not answer is not
+    /// `good` all the same. `read` is given the result before. Failures are shared too, so that a log that does not answer is not
     /// asked once per client.
     async fn get<F: Future<Output = Result<V, LogError>>>(
         &self,
         key: K,
         good: impl Fn(&V) -> bool,
-        read: impl FnOnce() -> F,
+        read: impl FnOnce(Option<V>) -> F,
     ) -> Result<V, LogError> {
         let asked_at = Instant::now();
         let slot = self.slot(key, asked_at);
@@ -171,7 +224,8 @@ impl<K: Hash + Eq + Clone, V: Clone> Shared<K, V> {
             return result.clone();
         }
         let began_at = Instant::now();
-        let result = read().await;
+        let before = last.as_ref().and_then(|(_, result)| result.clone().ok());
+        let result = read(before).await;
         *last = Some((began_at, result.clone()));
         result
     }
@@ -192,6 +246,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Shared<K, V> {
         self.slots().retain(|_, slot| {
             slot.asked_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < PAGE_STAYS
         });
+    }
+
+    /// Forgets all results; who waits for one still gets it.
+    fn forget(&self) {
+        self.slots().clear();
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<K, Arc<Slot<V>>>> {
@@ -215,7 +274,7 @@ mod tests {
             asking.push(tokio::spawn(async move {
                 // Half come while the first read runs.
                 tokio::time::sleep(Duration::from_millis(n % 2)).await;
-                let read = || async {
+                let read = |_| async {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     Ok(reads.fetch_add(1, Ordering::Relaxed))
                 };
@@ -231,7 +290,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_result_from_before_the_question_is_no_answer_unless_it_is_good() {
         let shared = Shared::<u32, usize>::new(9);
-        let read = |n| move || async move { Ok(n) };
+        let read = |n| move |_| async move { Ok(n) };
         assert_eq!(shared.get(1, |_| false, read(1)).await.unwrap(), 1);
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(shared.get(1, |_| false, read(2)).await.unwrap(), 2);

@@ -137,6 +137,16 @@ pub mod metric {
             Count,
             "Failed commands to Redis, by kind: unavailable, unanswered"
         );
+        describe_gauge!(
+            "fantail_budget_bytes",
+            Bytes,
+            "Read from the log or made for readers, and not taken by all of them yet"
+        );
+        describe_gauge!(
+            "fantail_budget_waiting",
+            Count,
+            "Reads and answers that wait until others were taken"
+        );
         describe_counter!(
             "fantail_accept_errors_total",
             Count,
@@ -181,8 +191,18 @@ pub mod metric {
         for outcome in ["taken", "left"] {
             counter!("fantail_request_heads_total", "outcome" => outcome).increment(0);
         }
+        gauge!("fantail_budget_waiting").set(0.0);
         counter!("fantail_accept_errors_total").increment(0);
         counter!("fantail_stream_faults_total").increment(0);
+    }
+
+    /// Somebody began or ended to wait for the budget.
+    pub(crate) fn budget_waiting(change: f64) {
+        gauge!("fantail_budget_waiting").increment(change);
+    }
+
+    pub(crate) fn budget_held(bytes: usize) {
+        gauge!("fantail_budget_bytes").set(bytes as f64);
     }
 
     pub(crate) fn accept_failed() {

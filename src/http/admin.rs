@@ -51,6 +51,7 @@ pub(super) async fn connections(State(app): State<App>) -> Json<Connections> {
 
 pub(super) async fn metrics(State(app): State<App>) -> Response {
     metric::topics(app.node.hub.count());
+    metric::budget_held(app.node.replays.bytes_held());
     app.canary.measure();
     let text = app.metrics.as_ref().map(|metrics| metrics.render()).unwrap_or_default();
     let mut response = text.into_response();

@@ -1,8 +1,9 @@
 //! `POST /topics/{topic}/events`, `GET /topics/{topic}/history`.
 
 use axum::Json;
+use axum::body::Body as HttpBody;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -13,7 +14,7 @@ use super::request::{Body, On, Parameters, TopicPath};
 use super::{App, set_last_event_id, set_replayed};
 use crate::entry::{Data, Entry, Event, EventType};
 use crate::json;
-use crate::log::{Appended, READ_ENTRIES_MAX};
+use crate::log::{Appended, READ_BYTES_MAX, READ_ENTRIES_MAX};
 use crate::position::{Cursor, LogHistory, Position, ResumePoint};
 use crate::said::{Reset, ResetReason};
 use crate::telemetry::metric;
@@ -155,6 +156,7 @@ pub(super) async fn history(
         }
         None => 0,
     };
+    let reserved = app.node.replays.reserve(READ_BYTES_MAX).await;
     let page = app.node.log.read(&topic, from, from.saturating_add(limit as u64)).await?;
     let Some(mut page) = page else {
         let empty = History {
@@ -195,7 +197,10 @@ pub(super) async fn history(
         entries: page.entries.iter().map(shown).collect::<Result<_, _>>()?,
         reset,
     };
-    Ok(Json(history).into_response())
+    let json = json::to_text(&history).into_bytes();
+    let json = app.node.replays.hold(reserved, json).await;
+    let content_type = HeaderValue::from_static("application/json");
+    Ok(([(header::CONTENT_TYPE, content_type)], HttpBody::from(json)).into_response())
 }
 
 /// What a stream would say to a client with this resume point.

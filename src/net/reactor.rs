@@ -37,6 +37,7 @@ use tokio::sync::Notify;
 
 use crate::admission::OpenSocket;
 use crate::hub::TopicObserver;
+use crate::hub::tail::BATCH_BYTES_MAX;
 use crate::stream::terms::EndListener;
 use crate::stream::{Answer, Follower, Node, Session, Terms, ask};
 use mailbox::{Mailbox, Message};
@@ -265,7 +266,7 @@ impl Reactor {
             if let Some(reason) = answer.end {
                 break (Adopted::Over(reason), None);
             }
-            if follower.last_event_id().is_some() && follower.legs().is_none() {
+            if opened.iter().map(Bytes::len).sum::<usize>() > BATCH_BYTES_MAX {
                 break (Adopted::Holding(follower), None);
             }
         };

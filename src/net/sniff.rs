@@ -78,10 +78,18 @@ fn peek(socket: &TcpStream) -> Peeked {
     match receive(socket, &mut bytes, RecvFlags::PEEK) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Peeked::Nothing,
         Err(_) => Peeked::Other,
-        Ok(come) => match read_head(&bytes[..come]) {
-            Some((length, request)) if length == come => Peeked::Stream(length, Box::new(request)),
-            _ => Peeked::Other,
-        },
+        Ok(come) => peeked(&bytes[..come]),
+    }
+}
+
+/// What these bytes are, all that has come. Whatever stands behind a head, such as another request,
+/// needs the HTTP server.
+fn peeked(bytes: &[u8]) -> Peeked {
+    match read_head(bytes) {
+        Some((length, request)) if length == bytes.len() => {
+            Peeked::Stream(length, Box::new(request))
+        }
+        _ => Peeked::Other,
     }
 }
 

@@ -492,7 +492,10 @@ impl Subscription {
         match self.state {
             SubscriptionState::At(position) if !self.snapshot_due => {
                 let topic = &self.joined.topic;
-                topic.reaches(position).then(|| Leg { topic: topic.clone(), position })
+                // What it catches up with after it resumed is counted here.
+                let caught_up = !self.resumed || topic.is_head(position);
+                let reached = caught_up && topic.reaches(position);
+                reached.then(|| Leg { topic: topic.clone(), position })
             }
             _ => None,
         }

@@ -19,6 +19,9 @@ use crate::admission::Admitted;
 use crate::said::{EndManner, EndReason, Said};
 use crate::telemetry::metric;
 
+/// When a client whose stream was old enough shall come back, at most.
+const AGE_RETRY_MAX: Duration = Duration::from_secs(1);
+
 /// One client's stream.
 pub struct Session {
     /// Its cursor.
@@ -200,7 +203,9 @@ impl PolledStream {
 }
 
 /// The goodbye of a stream whose client is to come back after `retry`, more or less: what ends
-/// together shall not come back together.
+/// together shall not come back together. Where nothing is wrong with the node it may come back
+/// sooner.
 pub fn goodbye(reason: EndReason, retry: Duration, cursor: Option<String>) -> Said {
+    let retry = if reason == EndReason::Age { retry.min(AGE_RETRY_MAX) } else { retry };
     Said::Goodbye { reason, retry: retry.mul_f64(0.5 + fastrand::f64()), cursor }
 }

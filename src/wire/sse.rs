@@ -5,6 +5,7 @@
 //! log keeps that and puts the id to it when it knows the position. Streams of one topic send the
 //! [`Frame`] as it is; streams of several send their own cursor as the id, and the shared fields.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,9 +47,11 @@ pub(super) fn block(said: &Said) -> Vec<Bytes> {
     }
 }
 
-/// The frame of an entry that was read from the log.
+/// The frame of an entry.
 pub fn frame(entry: &Entry) -> Frame {
-    layout(entry.position, entry.milliseconds, &entry.rest)
+    let mut bytes = Vec::new();
+    let layout = Layout::write(&mut bytes, entry.position, entry.milliseconds, &entry.rest);
+    layout.frame(&bytes.into())
 }
 
 /// Takes an announcement: an entry's SSE text that starts with its `id:` line; `None` if it does
@@ -57,22 +60,55 @@ pub fn frame_of_announced(milliseconds: u64, text: &[u8]) -> Option<Frame> {
     let line_end = text.iter().take(64).position(|&b| b == b'\n')?;
     let line = std::str::from_utf8(&text[..line_end]).ok()?;
     let position = line.strip_prefix("id: ")?.parse().ok()?;
-    Some(layout(position, milliseconds, &text[line_end + 1..]))
+    let mut bytes = Vec::new();
+    let layout = Layout::write(&mut bytes, position, milliseconds, &text[line_end + 1..]);
+    Some(layout.frame(&bytes.into()))
 }
 
-/// Puts an entry into the layout of a [`Frame`]. Copied once a node, whether it came from the log
-/// or as an announcement.
-fn layout(position: Position, milliseconds: u64, text: &[u8]) -> Frame {
-    let id = id_line(position);
-    let head = chunk_head(id.len() + text.len());
-    let block = head.len()..head.len() + id.len() + text.len();
-    // All but the blank line that ends the block.
-    let fields = block.start + id.len()..block.end.max(block.start + id.len() + 1) - 1;
-    let mut chunk = Vec::with_capacity(block.end + CHUNK_END.len());
-    for part in [head.as_bytes(), id.as_bytes(), text, CHUNK_END] {
-        chunk.extend_from_slice(part);
+/// Many entries in one allocation, and where each of them is in it.
+pub fn lay_out(entries: &[Entry]) -> (Vec<u8>, Vec<Layout>) {
+    let size = entries.iter().map(|entry| entry.rest.len() + 64).sum();
+    let mut bytes = Vec::with_capacity(size);
+    let write =
+        |entry: &Entry| Layout::write(&mut bytes, entry.position, entry.milliseconds, &entry.rest);
+    let layouts = entries.iter().map(write).collect();
+    (bytes, layouts)
+}
+
+/// Where an entry and the parts of its [`Frame`] are in some bytes.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    position: Position,
+    milliseconds: u64,
+    chunk: Range<usize>,
+    /// Within the chunk.
+    block: Range<usize>,
+    fields: Range<usize>,
+}
+
+impl Layout {
+    /// Writes an entry's text in the layout of a frame. Copied once a node, whether it came from the
+    /// log or as an announcement.
+    fn write(bytes: &mut Vec<u8>, position: Position, milliseconds: u64, text: &[u8]) -> Layout {
+        let id = id_line(position);
+        let head = chunk_head(id.len() + text.len());
+        let block = head.len()..head.len() + id.len() + text.len();
+        // All but the blank line that ends the block.
+        let fields_at = block.start + id.len();
+        let fields = fields_at..fields_at.max(block.end - 1);
+        let begin = bytes.len();
+        bytes.reserve(block.end + CHUNK_END.len());
+        for part in [head.as_bytes(), id.as_bytes(), text, CHUNK_END] {
+            bytes.extend_from_slice(part);
+        }
+        Layout { position, milliseconds, chunk: begin..bytes.len(), block, fields }
     }
-    Frame::new(position, milliseconds, chunk.into(), block, fields)
+
+    /// The frame that these bytes hold here.
+    pub fn frame(&self, bytes: &Bytes) -> Frame {
+        let chunk = bytes.slice(self.chunk.clone());
+        Frame::new(self.position, self.milliseconds, chunk, self.block.clone(), self.fields.clone())
+    }
 }
 
 /// The `id:` line of a position or cursor.
