@@ -140,7 +140,7 @@ impl Gateway {
             snapshots: boards.clone(),
             hub,
             relay: relay.clone(),
-            endings: Endings::new(None),
+            endings: Endings::new(config.max_stream_age),
         });
         let app = App {
             node: node.clone(),

@@ -23,6 +23,7 @@ mod resume;
 mod script_model_equivalence;
 mod simulation;
 mod slow;
+mod stream_age;
 mod takeover;
 mod tasks;
 mod topics;
