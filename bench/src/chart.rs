@@ -11,8 +11,10 @@ const METRICS: [(&str, &str); 4] = [
     ("memory", "user memory bytes per stream"),
     ("limit", "highest rate, deliveries/s"),
 ];
-const COLOURS: [&str; 8] =
-    ["#8a8f98", "#b9bec7", "#d9480f", "#f2a65a", "#6b9f5b", "#3b7ea1", "#c9a227", "#8e6bbf"];
+const COLOURS: [&str; 10] = [
+    "#8a8f98", "#b9bec7", "#d9480f", "#f2a65a", "#6b9f5b", "#3b7ea1", "#c9a227", "#8e6bbf",
+    "#2a9d8f", "#c06c84",
+];
 const WIDTH: usize = 900;
 const LABEL_WIDTH: usize = 230;
 const BAR_WIDTH: usize = WIDTH - LABEL_WIDTH - 140;

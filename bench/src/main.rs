@@ -12,20 +12,19 @@ use clap::{Parser, Subcommand};
 use crate::measure::fanout::{Shape, fanout};
 use crate::measure::{Measured, Settings};
 use crate::sample::Sample;
-use crate::server::Kind;
+use crate::server::{Kind, NAMES};
 use crate::session::Session;
 
 mod chart;
 mod clock;
-mod crowd;
+mod compare;
 mod histogram;
+mod load;
 mod measure;
 mod process;
-mod publisher;
 mod redis;
 mod report;
 mod sample;
-mod scanner;
 mod server;
 mod session;
 
@@ -39,14 +38,18 @@ struct Arguments {
 
 #[derive(clap::Args)]
 struct Common {
-    /// fantail, fantail-embedded, reference, reference-io-uring, nchan, nchan-redis, pushpin,
-    /// durable-streams, or http://127.0.0.1:PORT of a Fantail that runs; @PATH of a binary behind it and NAME= before it
-    /// compare builds, as in old=fantail@PATH. Several take turns
-    #[arg(long = "server", default_values = ["reference", "fantail", "fantail-embedded"])]
+    #[arg(long = "server", help = server_help(), default_values = ["reference", "fantail", "fantail-embedded"])]
     servers: Vec<Kind>,
     /// The process of the server that runs already
     #[arg(long)]
     pid: Option<u32>,
+    #[command(flatten)]
+    load: Load,
+}
+
+/// How much of everything.
+#[derive(clap::Args)]
+struct Load {
     /// Repetitions
     #[arg(long, default_value_t = 1)]
     runs: usize,
@@ -74,6 +77,20 @@ enum Commands {
         #[arg(long, default_value = "target/bench/results")]
         into: std::path::PathBuf,
     },
+    /// Two builds side by side: what a change did, on both logs
+    Compare {
+        /// The build before and, unless it is the one beside this program, the build after
+        #[arg(long, required = true, num_args = 1)]
+        fantail: Vec<std::path::PathBuf>,
+        #[command(flatten)]
+        load: Load,
+        /// Only these measures, divided by commas
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<session::Measure>,
+        /// The path of the results, to which .json, .md and .svg are added
+        #[arg(long, default_value = "target/bench/compare-results")]
+        into: std::path::PathBuf,
+    },
     /// Writes the table and the chart of sessions that were recorded
     Report {
         /// The records: JSON files of sessions
@@ -99,6 +116,9 @@ enum Commands {
         /// Streams on each topic
         #[arg(long, default_value_t = 1000)]
         subscribers: usize,
+        /// Topics of one stream; a divisor of --topics
+        #[arg(long, default_value_t = 1)]
+        topics_each: u32,
         /// Deliveries a second, all together
         #[arg(long, default_value_t = 50_000.0)]
         rate: f64,
@@ -106,6 +126,14 @@ enum Commands {
         #[arg(long, default_value_t = 10.0)]
         seconds: f64,
     },
+}
+
+fn server_help() -> String {
+    format!(
+        "{NAMES}, or http://127.0.0.1:PORT of a Fantail that runs; NAME= before it, \
+         +SETTING=VALUE and @PATH of a binary behind it compare builds and settings, as in \
+         old=fantail@PATH and fantail+reactors=0. Several take turns"
+    )
 }
 
 fn main() -> ExitCode {
@@ -123,8 +151,14 @@ fn run(command: Commands) -> Result<(), String> {
     let descriptors = process::raise_descriptor_limit();
     match command {
         Commands::All { common, only, into } => {
-            let session = Session { settings: common.settings(descriptors), only, into };
-            session.run(common.present(), common.runs, descriptors)
+            let settings = common.settings(descriptors);
+            let session = Session { settings, only, into, table: report::Record::markdown };
+            session.run(common.present(), common.load.runs, descriptors)
+        }
+        Commands::Compare { fantail, load, only, into } => {
+            let settings = load.settings(descriptors);
+            let session = Session { settings, only, into, table: compare::table };
+            session.run(compare::kinds(&fantail)?, load.runs, descriptors)
         }
         Commands::Report { records, into } => session::report(&records, &into),
         Commands::Measure { measure, common } => {
@@ -136,25 +170,25 @@ fn run(command: Commands) -> Result<(), String> {
             };
             common.take_turns(descriptors, measure).map(drop)
         }
-        Commands::Fanout { common, topics, subscribers, rate, seconds } => {
-            let shape = Shape { topics, subscribers, rate, seconds, warm_up_seconds: 1.0 };
+        Commands::Fanout { common, topics, subscribers, topics_each, rate, seconds } => {
+            let shape = Shape { seconds, topics_each, ..Shape::of(topics, subscribers, rate) };
             common.take_turns(descriptors, |settings, kind| fanout(settings, kind, shape)).map(drop)
         }
     }
 }
 
+impl Load {
+    fn settings(&self, descriptors: usize) -> Settings {
+        let Load { threads, bytes, quick, .. } = *self;
+        // The gateway keeps 128 back for other things, and the publishers need some here.
+        let streams_max = descriptors.saturating_sub(400);
+        Settings { streams_max, threads, bytes, quick, pid: None, run: 1 }
+    }
+}
+
 impl Common {
     fn settings(&self, descriptors: usize) -> Settings {
-        let Common { pid, threads, bytes, quick, .. } = *self;
-        // The gateway keeps 128 back for other things, and the publishers need some here.
-        Settings {
-            streams_max: descriptors.saturating_sub(400),
-            threads,
-            bytes,
-            quick,
-            pid,
-            run: 1,
-        }
+        Settings { pid: self.pid, ..self.load.settings(descriptors) }
     }
 
     /// The servers whose programs are there.
@@ -175,7 +209,7 @@ impl Common {
         measure: impl Fn(&Settings, &Kind) -> Measured,
     ) -> Result<Vec<Sample>, String> {
         let mut all = Vec::new();
-        for run in 1..=self.runs {
+        for run in 1..=self.load.runs {
             let settings = Settings { run, ..self.settings(descriptors) };
             for kind in &self.servers {
                 let measured = measure(&settings, kind);

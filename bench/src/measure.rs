@@ -1,17 +1,29 @@
 //! The measures: each starts a fresh server, drives it, checks that every stream got every event
 //! once and in order, and reports numbers. One that finds anything lost reports none.
 
+use std::time::Duration;
+
+use crate::clock;
+use crate::load::publisher::{Job, Pace, publish};
+use crate::load::subscribers::{Plan, Subscribers};
 use crate::sample::{Sample, Samples};
 use crate::server::{Kind, Server};
 
+pub(crate) mod append;
 pub(crate) mod connect;
 pub(crate) mod fairness;
 pub(crate) mod fanout;
 pub(crate) mod heartbeat;
+pub(crate) mod large_answers;
+pub(crate) mod large_entries;
 pub(crate) mod limit;
 pub(crate) mod memory;
 pub(crate) mod publish;
+pub(crate) mod repair;
 pub(crate) mod replay;
+pub(crate) mod shared_topics;
+pub(crate) mod unread;
+pub(crate) mod watched_topics;
 
 /// What all measures are told.
 #[derive(Debug, Clone)]
@@ -48,6 +60,11 @@ impl Settings {
     pub(crate) fn at_most(&self, streams: usize) -> usize {
         streams.min(self.streams_max)
     }
+
+    /// How long memory may take to come to rest.
+    pub(crate) fn rest(&self) -> Duration {
+        if self.quick { Duration::from_millis(500) } else { Duration::from_secs(2) }
+    }
 }
 
 /// What the names of topics begin with that nobody has used: a server that runs already has topics
@@ -55,6 +72,26 @@ impl Settings {
 pub(crate) fn new_run() -> String {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     format!("bench-{:x}", since.as_micros())
+}
+
+/// Opens some streams, publishes to them and closes them: what serving the first of them loads is
+/// not the streams'.
+///
+/// # Errors
+/// When a stream did not get everything, once and in order.
+pub(crate) fn warm_up(settings: &Settings, server: &Server, run: &str) -> Result<(), String> {
+    const STREAMS: usize = 50;
+    const EVENTS: usize = 10;
+    let run = format!("{run}-first");
+    server.prepare(&run, 1)?;
+    let plans = Plan::spread(1, STREAMS);
+    let (subscribers, _) = Subscribers::opened(server, &run, &plans, settings.threads)?;
+    let (bytes, begins) = (settings.bytes, clock::now());
+    let job = Job { server, run: &run, topics: 1, bytes, connections: 1, begins };
+    let published = publish(&job, Pace::Schedule(vec![(0, 0); EVENTS]))?;
+    subscribers.until_delivered((STREAMS * EVENTS) as u64, fanout::LAST_DELIVERY_TIMEOUT)?;
+    subscribers.close_complete(&published.counts)?;
+    Ok(())
 }
 
 /// What a measure returns.

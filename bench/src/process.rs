@@ -216,9 +216,49 @@ pub(crate) fn socket_buffer_bytes() -> f64 {
     pages.unwrap_or_default() * rustix::param::page_size() as f64
 }
 
+/// Bytes that wait to be sent or to be acknowledged in all sockets of a local port.
+pub(crate) fn unsent_bytes(port: u16) -> f64 {
+    let text = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let port = format!(":{port:04X}");
+    let unsent = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let local = fields.next()?;
+        // Behind the other end and the state: <bytes to send>:<bytes to read>.
+        let (unsent, _) = fields.nth(2)?.split_once(':')?;
+        if local.ends_with(&port) { u64::from_str_radix(unsent, 16).ok() } else { None }
+    };
+    text.lines().filter_map(unsent).sum::<u64>() as f64
+}
+
+/// From now on counts the most memory that a process has had anew. Without effect where the system
+/// does not let it; then the most is that since the start.
+pub(crate) fn reset_peak(pid: u32) {
+    let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
+/// The memory that a process has, and the most that it has had, in bytes.
+///
+/// # Errors
+/// When it is gone.
+pub(crate) fn resident_and_peak(pid: u32) -> Result<[f64; 2], String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))
+        .map_err(|error| format!("memory of process {pid}: {error}"))?;
+    Ok(["VmRSS:", "VmHWM:"].map(|name| kib(&text, name) * 1024.0))
+}
+
 fn kib(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
+}
+
+/// The first line that a program says, or "unknown".
+pub(crate) fn first_line_of(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let line = output.ok().and_then(|output| {
+        let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+        String::from_utf8_lossy(&text).lines().next().map(|line| line.trim().to_owned())
+    });
+    line.unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// Raises the limit of open files to what the system allows, for this process and those it starts.

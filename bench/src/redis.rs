@@ -61,6 +61,17 @@ impl Redis {
         }
     }
 
+    /// How many commands it has processed, from clients and from scripts.
+    ///
+    /// # Errors
+    /// When Redis does not say.
+    pub(crate) fn commands(&self) -> Result<f64, String> {
+        let statistics = self.ask(&["INFO", "commandstats"])?;
+        let calls = statistics.lines().filter_map(|line| line.split_once(":calls="));
+        let calls = calls.filter_map(|(_, rest)| rest.split(',').next()?.parse::<f64>().ok());
+        Ok(calls.sum())
+    }
+
     /// How often a command was called, by itself or by a script.
     ///
     /// # Errors

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use crate::process;
 use crate::sample::Sample;
 use crate::server::Kind;
 
@@ -44,14 +44,14 @@ impl Record {
             read("/proc/loadavg").split(' ').take(3).map(str::to_owned).collect();
         fact("load before the session", load.join(" "));
         fact("open files a process", descriptors.to_string());
-        fact("commit", says("git", &["describe", "--always", "--dirty"]));
+        fact("commit", process::first_line_of("git", &["describe", "--always", "--dirty"]));
         for server in servers {
             if let Some((program, version)) = server.version() {
                 fact(&program, version);
             }
         }
         if servers.iter().any(Kind::has_redis) {
-            fact("Redis", says("redis-server", &["--version"]));
+            fact("Redis", process::first_line_of("redis-server", &["--version"]));
         }
         for (name, value) in std::env::vars().filter(|(name, _)| name.starts_with("FANTAIL_")) {
             fact(&name, value);
@@ -130,7 +130,13 @@ impl Record {
             if runs == 1 { "" } else { "s" },
             self.servers.first().map_or("the first", String::as_str)
         );
-        let _ = writeln!(text, "- date: {}", self.date);
+        text += &self.facts_and_failures();
+        text
+    }
+
+    /// Where and when it was measured, and what went wrong, as Markdown lists.
+    pub(crate) fn facts_and_failures(&self) -> String {
+        let mut text = format!("- date: {}\n", self.date);
         for (name, value) in &self.facts {
             let _ = writeln!(text, "- {name}: {value}");
         }
@@ -184,16 +190,6 @@ pub(crate) fn number(value: f64) -> String {
     }
     let point = if rest.is_empty() { "" } else { "." };
     format!("{sign}{spaced}{point}{rest}")
-}
-
-/// The first line that a program says.
-pub(crate) fn says(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let line = output.ok().and_then(|output| {
-        let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
-        String::from_utf8_lossy(&text).lines().next().map(|line| line.trim().to_owned())
-    });
-    line.unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn read(path: &str) -> String {

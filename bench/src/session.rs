@@ -7,8 +7,10 @@ use clap::ValueEnum;
 
 use crate::chart;
 use crate::measure::fanout::{Shape, fanout};
+use crate::measure::large_answers::{self, Readers};
 use crate::measure::{
-    Measured, Settings, connect, fairness, heartbeat, limit, memory, publish, replay,
+    Measured, Settings, connect, fairness, heartbeat, large_entries, limit, memory, publish,
+    repair, replay, shared_topics, unread, watched_topics,
 };
 use crate::report::Record;
 use crate::server::Kind;
@@ -18,6 +20,8 @@ use crate::server::Kind;
 pub(crate) enum Measure {
     /// Memory of idle streams
     Memory,
+    /// Memory of idle streams of several topics
+    SharedTopics,
     /// How fast many clients are taken
     Connect,
     /// Processor time and latency at fixed rates
@@ -33,6 +37,16 @@ pub(crate) enum Measure {
     Heartbeat,
     /// A small topic beside a large one
     Fairness,
+    /// Memory of many who ask for a large board, and read it or do not
+    LargeAnswers,
+    /// Memory of streams that are never read
+    Unread,
+    /// Memory of topics with a large entry each
+    LargeEntries,
+    /// 250,000 idle topics, and what one with events suffers from them
+    WatchedTopics,
+    /// How long it takes to find what Redis did not announce
+    Repair,
 }
 
 /// Part of a measure: what one server does before it is the next one's turn.
@@ -40,8 +54,14 @@ pub(crate) enum Measure {
 pub(crate) enum Part {
     /// With all streams on one topic?
     Memory(bool),
+    /// Topics of a stream.
+    SharedTopics(u32),
     /// One shape.
     Fanout(Shape),
+    /// Who asks for the board.
+    LargeAnswers(Readers),
+    /// Receive buffers of those who do not read, in bytes.
+    Unread(Option<usize>),
     /// All of the measure.
     Whole(Measure),
 }
@@ -49,20 +69,29 @@ pub(crate) enum Part {
 impl Measure {
     /// The parts, in order.
     pub(crate) fn parts(self, settings: &Settings) -> Vec<Part> {
-        let seconds = if settings.quick { 2.0 } else { 4.0 };
-        let shape = |topics, subscribers, rate| {
-            let subscribers = settings.at_most(subscribers);
-            let warm_up_seconds = if settings.quick { 0.5 } else { 1.0 };
-            Part::Fanout(Shape { topics, subscribers, rate, seconds, warm_up_seconds })
+        let shape = |topics, subscribers, topics_each, rate| {
+            let shape = Shape::of(topics, settings.at_most(subscribers), rate);
+            let shape = Shape { topics_each, ..shape };
+            Part::Fanout(match settings.quick {
+                true => Shape { seconds: 2.0, warm_up_seconds: 0.5, ..shape },
+                false => shape,
+            })
         };
         match self {
             Measure::Memory => vec![Part::Memory(true), Part::Memory(false)],
+            Measure::SharedTopics => shared_topics::TOPICS.map(Part::SharedTopics).to_vec(),
             Measure::Fanout => vec![
-                shape(1, 1_000, 50_000.0),
-                shape(10, 100, 50_000.0),
-                shape(1_000, 1, 5_000.0),
-                shape(1, 10_000, 50_000.0),
+                shape(1, 1_000, 1, 50_000.0),
+                shape(10, 100, 1, 50_000.0),
+                shape(1_000, 1, 1, 5_000.0),
+                shape(1, 10_000, 1, 50_000.0),
+                // What a second topic on a stream costs: shared by all of them, and of its own.
+                shape(1, 500, 1, 5_000.0),
+                shape(2, 500, 2, 5_000.0),
+                shape(1_000, 1, 2, 5_000.0),
             ],
+            Measure::LargeAnswers => large_answers::READERS.map(Part::LargeAnswers).to_vec(),
+            Measure::Unread => unread::RECEIVE_BUFFERS.map(Part::Unread).to_vec(),
             whole => vec![Part::Whole(whole)],
         }
     }
@@ -72,8 +101,16 @@ impl Part {
     /// Whether a server can do it at all.
     pub(crate) fn fits(&self, kind: &Kind) -> bool {
         match self {
-            Part::Whole(Measure::Replay) => kind.resumes(),
-            Part::Whole(Measure::Heartbeat | Measure::Limit | Measure::Fairness) => kind.is_ours(),
+            Part::Fanout(shape) if shape.topics_each > 1 => kind.carries_several_topics(),
+            Part::SharedTopics(_) => kind.carries_several_topics(),
+            Part::LargeAnswers(_) => kind.is_fantail(),
+            Part::Unread(_) => kind.waits_for_readers(),
+            Part::Whole(Measure::Replay) => kind.restarts(),
+            Part::Whole(Measure::LargeEntries) => kind.is_fantail(),
+            Part::Whole(Measure::Repair) => kind.is_fantail() && kind.has_redis(),
+            Part::Whole(
+                Measure::Heartbeat | Measure::Limit | Measure::Fairness | Measure::WatchedTopics,
+            ) => kind.is_ours(),
             _ => true,
         }
     }
@@ -85,14 +122,27 @@ impl Part {
     pub(crate) fn run(&self, settings: &Settings, kind: &Kind) -> Measured {
         match *self {
             Part::Memory(one_topic) => memory::memory(settings, kind, one_topic),
+            Part::SharedTopics(topics) => shared_topics::shared_topics(settings, kind, topics),
             Part::Fanout(shape) => fanout(settings, kind, shape),
-            Part::Whole(Measure::Connect) => connect::connect(settings, kind),
-            Part::Whole(Measure::Limit) => limit::limit(settings, kind),
-            Part::Whole(Measure::Publish) => publish::publishing(settings, kind),
-            Part::Whole(Measure::Replay) => replay::replay(settings, kind),
-            Part::Whole(Measure::Heartbeat) => heartbeat::heartbeat(settings, kind),
-            Part::Whole(Measure::Fairness) => fairness::fairness(settings, kind),
-            Part::Whole(Measure::Memory | Measure::Fanout) => Ok(Vec::new()),
+            Part::LargeAnswers(readers) => large_answers::large_answers(settings, kind, readers),
+            Part::Unread(receive_buffer) => unread::unread(settings, kind, receive_buffer),
+            Part::Whole(measure) => match measure {
+                Measure::Connect => connect::connect(settings, kind),
+                Measure::Limit => limit::limit(settings, kind),
+                Measure::Publish => publish::publishing(settings, kind),
+                Measure::Replay => replay::replay(settings, kind),
+                Measure::Heartbeat => heartbeat::heartbeat(settings, kind),
+                Measure::Fairness => fairness::fairness(settings, kind),
+                Measure::LargeEntries => large_entries::large_entries(settings, kind),
+                Measure::WatchedTopics => watched_topics::watched_topics(settings, kind),
+                Measure::Repair => repair::repair(settings, kind),
+                // Those that have parts of their own.
+                Measure::Memory
+                | Measure::SharedTopics
+                | Measure::Fanout
+                | Measure::LargeAnswers
+                | Measure::Unread => Ok(Vec::new()),
+            },
         }
     }
 }
@@ -105,6 +155,8 @@ pub(crate) struct Session {
     pub only: Vec<Measure>,
     /// The files' path, without what comes behind the dot.
     pub into: PathBuf,
+    /// Makes the table.
+    pub table: fn(&Record) -> String,
 }
 
 impl Session {
@@ -124,7 +176,7 @@ impl Session {
         let quick = self.settings.quick;
         let chosen = all.iter().filter(|one| match self.only.as_slice() {
             // What takes longest is left out of a quick session, unless it was named.
-            [] => !(quick && matches!(one, Measure::Limit | Measure::Heartbeat)),
+            [] => !(quick && matches!(one, Measure::Limit | Measure::Heartbeat | Measure::Repair)),
             only => only.contains(one),
         });
         for part in chosen.flat_map(|measure| measure.parts(&self.settings)) {
@@ -143,7 +195,7 @@ impl Session {
             }
             self.write(&record)?;
         }
-        print!("{}", record.markdown());
+        print!("{}", (self.table)(&record));
         match record.failures.len() {
             0 => Ok(()),
             failures => Err(format!("{failures} runs failed, see above")),
@@ -156,7 +208,7 @@ impl Session {
         }
         let json = serde_json::to_string_pretty(record).map_err(|error| error.to_string())?;
         write(&self.into.with_extension("json"), &json)?;
-        write(&self.into.with_extension("md"), &record.markdown())?;
+        write(&self.into.with_extension("md"), &(self.table)(record))?;
         write(&self.into.with_extension("svg"), &chart::svg(record))
     }
 }

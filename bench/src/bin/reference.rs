@@ -3,7 +3,8 @@
 //! One thread, one epoll. A stream of `GET /topics/{topic}/events` gets the same head, the same
 //! opening block, and every event as one chunk with the same `id:` and `data:` lines; a
 //! `POST /topics/{topic}/events` with `{"data":"…"}` sends it at once to all streams of the topic,
-//! with exactly one `send` for each and nothing else. There is no history, no resume, no second
+//! with exactly one `send` for each and nothing else. A stream of `GET /events?topics={topic},…` gets
+//! the events of all of them, and as their `id:` where it stands in each. There is no history, no resume, no second
 //! node, no protection from slow readers (one whose socket is full is cut), no escaping, no limit,
 //! and whatever is not expected ends the connection. What is left is what the kernel takes.
 //!
@@ -42,8 +43,8 @@ const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; c
 
 struct Connection {
     socket: OwnedFd,
-    /// The index of its topic, once it is a stream.
-    topic: Option<u32>,
+    /// The index of its group, once it is a stream.
+    group: Option<u32>,
     /// What came of a request that is not complete.
     request: Vec<u8>,
     last_sent: Instant,
@@ -52,6 +53,15 @@ struct Connection {
 #[derive(Default)]
 struct Topic {
     seq: u64,
+    /// Whose streams carry it.
+    groups: Vec<u32>,
+}
+
+/// All streams that carry the same topics.
+struct Group {
+    topics: Vec<u32>,
+    /// The topics' names; none of a single one.
+    names: Vec<String>,
     streams: Vec<u32>,
 }
 
@@ -61,6 +71,9 @@ struct Server {
     free: Vec<u32>,
     names: HashMap<String, u32>,
     topics: Vec<Topic>,
+    /// By what was asked for: one name, or several with commas between them.
+    groups_by_names: HashMap<String, u32>,
+    groups: Vec<Group>,
     /// When which stream is due for a heartbeat if nothing else is sent to it, the earliest first.
     heartbeats: BinaryHeap<Reverse<(Instant, u32)>>,
     text: String,
@@ -127,7 +140,7 @@ impl Server {
             let data = epoll::EventData::new_u64(u64::from(index));
             epoll::add(epoll, &socket, data, epoll::EventFlags::IN)?;
             let request = Vec::new();
-            let connection = Connection { socket, topic: None, request, last_sent: Instant::now() };
+            let connection = Connection { socket, group: None, request, last_sent: Instant::now() };
             self.connections[index as usize] = Some(connection);
         }
     }
@@ -159,6 +172,10 @@ impl Server {
     fn answer(&mut self, index: u32, request: &[u8]) -> Option<bool> {
         let request = std::str::from_utf8(request).ok()?;
         let Some((head, body)) = request.split_once("\r\n\r\n") else { return Some(false) };
+        if let Some(rest) = head.strip_prefix("GET /events?topics=") {
+            self.open(index, rest.split(' ').next()?);
+            return Some(true);
+        }
         let (method, rest) = head.split_once(" /topics/")?;
         let (name, _) = rest.split_once("/events")?;
         if method == "GET" {
@@ -186,15 +203,45 @@ impl Server {
         topic
     }
 
-    fn open(&mut self, index: u32, name: &str) {
-        let topic = self.topic(name);
-        let Topic { seq, streams } = &mut self.topics[topic as usize];
-        streams.push(index);
+    fn group(&mut self, names: &str) -> u32 {
+        if let Some(&group) = self.groups_by_names.get(names) {
+            return group;
+        }
+        let index = self.groups.len() as u32;
+        let topics: Vec<u32> = names.split(',').map(|name| self.topic(name)).collect();
+        for &topic in &topics {
+            self.topics[topic as usize].groups.push(index);
+        }
+        let single = topics.len() == 1;
+        let names_kept = names.split(',').filter(|_| !single).map(str::to_owned).collect();
+        self.groups.push(Group { topics, names: names_kept, streams: Vec::new() });
+        self.groups_by_names.insert(names.to_owned(), index);
+        index
+    }
+
+    /// Where the streams of a group stand now.
+    fn id(&self, group: &Group) -> String {
+        let seq = |topic: &u32| self.topics[*topic as usize].seq;
+        if let [topic] = group.topics.as_slice() {
+            return format!("{}-abcdef", seq(topic));
+        }
+        let mut id = String::new();
+        for (topic, name) in group.topics.iter().zip(&group.names) {
+            let comma = if id.is_empty() { "" } else { "," };
+            let _ = write!(id, "{comma}{name}:{}-abcdef", seq(topic));
+        }
+        id
+    }
+
+    fn open(&mut self, index: u32, names: &str) {
+        let group = self.group(names);
+        self.groups[group as usize].streams.push(index);
+        let id = self.id(&self.groups[group as usize]);
         let block = format!(
-            "retry: 3000\nid: {seq}-abcdef\ndata: {{\"type\":\"connected\",\"node\":\"bench\"}}\n\n"
+            "retry: 3000\nid: {id}\ndata: {{\"type\":\"connected\",\"node\":\"bench\"}}\n\n"
         );
         let Some(connection) = &mut self.connections[index as usize] else { return };
-        connection.topic = Some(topic);
+        connection.group = Some(group);
         // Streams say nothing more; what they asked with need not be kept.
         connection.request = Vec::new();
         self.heartbeats.push(Reverse((Instant::now() + HEARTBEAT, index)));
@@ -203,31 +250,24 @@ impl Server {
     }
 
     fn publish(&mut self, index: u32, name: &str, data: &str) {
-        let topic = self.topic(name);
-        let Topic { seq, streams } = &mut self.topics[topic as usize];
-        *seq += 1;
-        let seq = *seq;
-        let streams = std::mem::take(streams);
+        let topic = self.topic(name) as usize;
+        self.topics[topic].seq += 1;
+        let seq = self.topics[topic].seq;
         let mut text = std::mem::take(&mut self.text);
-        text.clear();
-        let block_bytes = "id: -abcdef\ndata: \n\n".len() + digits(seq) + data.len();
-        let _ = write!(text, "{block_bytes:x}\r\nid: {seq}-abcdef\ndata: {data}\n\n\r\n");
-        match self.ring.take() {
-            None => {
-                for &stream in &streams {
-                    self.send(stream, text.as_bytes());
-                }
-            }
-            Some(mut ring) => {
-                for some in streams.chunks(SENDS_MAX) {
-                    self.send_together(&mut ring, some, text.as_bytes());
-                }
-                self.ring = Some(ring);
-            }
+        let groups = std::mem::take(&mut self.topics[topic].groups);
+        for &group in &groups {
+            let id = self.id(&self.groups[group as usize]);
+            let block_bytes = "id: \ndata: \n\n".len() + id.len() + data.len();
+            text.clear();
+            let _ = write!(text, "{block_bytes:x}\r\nid: {id}\ndata: {data}\n\n\r\n");
+            let streams = std::mem::take(&mut self.groups[group as usize].streams);
+            self.send_to_all(&streams, text.as_bytes());
+            // Closing takes from this list; none was closed unless a reader was too slow.
+            let open = |stream: &u32| self.connections[*stream as usize].is_some();
+            let streams = streams.into_iter().filter(open).collect();
+            self.groups[group as usize].streams = streams;
         }
-        // Closing takes from this list; none was closed unless a reader was too slow.
-        let closed = |stream: &u32| self.connections[*stream as usize].is_some();
-        self.topics[topic as usize].streams = streams.into_iter().filter(closed).collect();
+        self.topics[topic].groups = groups;
         text.clear();
         let body = format!("{{\"id\":\"{seq}-abcdef\"}}");
         let _ = write!(
@@ -238,6 +278,16 @@ impl Server {
         );
         self.send(index, text.as_bytes());
         self.text = text;
+    }
+
+    fn send_to_all(&mut self, streams: &[u32], bytes: &[u8]) {
+        let Some(mut ring) = self.ring.take() else {
+            return streams.iter().for_each(|&stream| self.send(stream, bytes));
+        };
+        for some in streams.chunks(SENDS_MAX) {
+            self.send_together(&mut ring, some, bytes);
+        }
+        self.ring = Some(ring);
     }
 
     fn send(&mut self, index: u32, bytes: &[u8]) {
@@ -290,8 +340,8 @@ impl Server {
 
     fn close(&mut self, index: u32) {
         let Some(connection) = self.connections[index as usize].take() else { return };
-        if let Some(topic) = connection.topic {
-            self.topics[topic as usize].streams.retain(|&stream| stream != index);
+        if let Some(group) = connection.group {
+            self.groups[group as usize].streams.retain(|&stream| stream != index);
         }
         self.free.push(index);
     }
@@ -305,7 +355,7 @@ impl Server {
             }
             self.heartbeats.pop();
             let Some(connection) = &self.connections[index as usize] else { continue };
-            if connection.topic.is_none() {
+            if connection.group.is_none() {
                 continue;
             }
             // An index that has come to another stream has two entries; the second one to be due
@@ -319,9 +369,4 @@ impl Server {
         }
         HEARTBEAT
     }
-}
-
-/// How many decimal digits a number from 1 on has.
-fn digits(number: u64) -> usize {
-    number.ilog10() as usize + 1
 }

@@ -1,7 +1,7 @@
 //! How fast many clients are taken: after a deploy they all come at once.
 
 use super::{Measured, Settings};
-use crate::crowd::{Crowd, Plan};
+use crate::load::subscribers::{Plan, Subscribers};
 use crate::server::Kind;
 
 /// Streams.
@@ -17,9 +17,10 @@ pub(crate) fn connect(settings: &Settings, kind: &Kind) -> Measured {
     server.prepare(&run, 1)?;
     let count = settings.at_most(STREAMS);
     let before = server.cpu_seconds()?[0];
-    let (crowd, took) = Crowd::opened(&server, &run, &Plan::spread(1, count), settings.threads)?;
+    let (subscribers, took) =
+        Subscribers::opened(&server, &run, &Plan::spread(1, count), settings.threads)?;
     let cpu = server.cpu_seconds()?[0] - before;
-    let account = crowd.close_complete(&[0])?;
+    let account = subscribers.close_complete(&[0])?;
     let case = format!("{count} streams, 1 topic");
     samples.add(&case, "connections/s", count as f64 / took.as_secs_f64());
     samples.add(&case, "all open after ms", took.as_secs_f64() * 1e3);

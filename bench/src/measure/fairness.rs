@@ -1,10 +1,10 @@
 //! What a small topic suffers from a large one: its events must not wait behind ten thousand.
 
-use super::fanout::LAST_DELIVERY_WITHIN;
+use super::fanout::LAST_DELIVERY_TIMEOUT;
 use super::{Measured, Settings, new_run};
 use crate::clock;
-use crate::crowd::{Account, Crowd, Plan};
-use crate::publisher::{Job, Pace, publish};
+use crate::load::publisher::{Job, Pace, publish};
+use crate::load::subscribers::{Account, Plan, Subscribers};
 use crate::server::{Kind, Server};
 
 /// Streams of the large topic.
@@ -47,10 +47,10 @@ pub(crate) fn fairness(settings: &Settings, kind: &Kind) -> Measured {
 fn drive(settings: &Settings, server: &Server, large: usize) -> Result<[Account; 2], String> {
     let run = new_run();
     server.prepare(&run, 2)?;
-    let plans = |topic, count| vec![Plan { topic, first: 1, last_event_id: None }; count];
+    let plans = |topic: u32, count| vec![Plan::of(topic..topic + 1); count];
     // The small topic's reader has a thread of its own, or it would measure the other's.
-    let (small, _) = Crowd::opened(server, &run, &plans(1, SMALL), 1)?;
-    let (big, _) = Crowd::opened(server, &run, &plans(0, large), settings.threads)?;
+    let (small, _) = Subscribers::opened(server, &run, &plans(1, SMALL), 1)?;
+    let (big, _) = Subscribers::opened(server, &run, &plans(0, large), settings.threads)?;
     let events = if settings.quick { 5 } else { 25 };
     let mut schedule = Vec::new();
     for n in 0..events {
@@ -63,9 +63,9 @@ fn drive(settings: &Settings, server: &Server, large: usize) -> Result<[Account;
     let bytes = settings.bytes;
     let job = Job { server, run: &run, topics: 2, bytes, connections: 2, begins };
     let published = publish(&job, Pace::Schedule(schedule))?;
-    small.until_delivered(events * SMALL as u64, LAST_DELIVERY_WITHIN)?;
+    small.until_delivered(events * SMALL as u64, LAST_DELIVERY_TIMEOUT)?;
     if large > 0 {
-        big.until_delivered(events * large as u64, LAST_DELIVERY_WITHIN)?;
+        big.until_delivered(events * large as u64, LAST_DELIVERY_TIMEOUT)?;
     }
     let big = big.close_complete(&published.counts)?;
     Ok([small.close_complete(&published.counts)?, big])

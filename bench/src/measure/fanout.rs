@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use super::{Measured, Settings, new_run};
 use crate::clock;
-use crate::crowd::{Account, Crowd, Plan};
-use crate::publisher::{Job, Pace, publish};
+use crate::histogram::Histogram;
+use crate::load::publisher::{Job, Pace, publish};
+use crate::load::subscribers::{Account, Plan, Subscribers};
 use crate::server::{Kind, Server};
 
 /// Publishers' connections at most; a topic is published over one of them.
 pub(crate) const PUBLISHERS: usize = 64;
 /// How long after the last publish the last delivery may come.
-pub(crate) const LAST_DELIVERY_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const LAST_DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// So many streams on each of so many topics.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +21,8 @@ pub(crate) struct Shape {
     pub topics: u32,
     /// Streams on each.
     pub subscribers: usize,
+    /// Topics of one stream.
+    pub topics_each: u32,
     /// Deliveries a second, all together.
     pub rate: f64,
     /// For how long, without the warm-up.
@@ -28,17 +31,34 @@ pub(crate) struct Shape {
     pub warm_up_seconds: f64,
 }
 
+impl Shape {
+    /// Streams of one topic each, for four seconds after one that does not count.
+    pub(crate) fn of(topics: u32, subscribers: usize, rate: f64) -> Shape {
+        Shape { topics, subscribers, topics_each: 1, rate, seconds: 4.0, warm_up_seconds: 1.0 }
+    }
+
+    fn streams(&self) -> usize {
+        self.topics as usize * self.subscribers / self.topics_each as usize
+    }
+}
+
 impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Shape { topics, subscribers, rate, .. } = self;
-        write!(f, "{topics} × {subscribers}, {rate:.0}/s")
+        let Shape { topics, subscribers, topics_each, rate, .. } = self;
+        write!(f, "{topics} × {subscribers}, ")?;
+        if *topics_each > 1 {
+            write!(f, "{topics_each} topics a stream, ")?;
+        }
+        write!(f, "{rate:.0}/s")
     }
 }
 
 /// What a shape cost; processor time without the warm-up.
-pub(crate) struct Fanned {
+pub(crate) struct Cost {
     /// What the streams got.
     pub account: Account,
+    /// From when a publish was due to when it was sent, if it did not have to wait for an answer.
+    pub lateness: Histogram,
     /// Deliveries that the processor time is for.
     pub delivered: u64,
     /// How often streams had something to read for them.
@@ -53,19 +73,19 @@ pub(crate) struct Fanned {
 ///
 /// # Errors
 /// When a stream did not get everything, once and in order.
-pub(crate) fn drive(settings: &Settings, server: &Server, shape: Shape) -> Result<Fanned, String> {
+pub(crate) fn drive(settings: &Settings, server: &Server, shape: Shape) -> Result<Cost, String> {
     let run = new_run();
     server.prepare(&run, shape.topics)?;
-    let streams = shape.topics as usize * shape.subscribers;
+    let streams = shape.streams();
     if streams > settings.streams_max {
         return Err(format!("{streams} streams are more than the limit of open files allows"));
     }
-    let plans = Plan::spread(shape.topics, streams);
-    let (crowd, _) = Crowd::opened(server, &run, &plans, settings.threads)?;
+    let plans = Plan::spread_groups(shape.topics, shape.topics_each, streams);
+    let (subscribers, _) = Subscribers::opened(server, &run, &plans, settings.threads)?;
 
     let begins = clock::now() + 100_000;
     let counts_from = begins + (shape.warm_up_seconds * 1e6) as u64;
-    crowd.count_from(counts_from);
+    subscribers.count_from(counts_from);
     let seconds = shape.seconds + shape.warm_up_seconds;
     let pace = Pace::rate(shape.rate / shape.subscribers as f64, seconds, shape.topics);
     let job = Job {
@@ -76,7 +96,8 @@ pub(crate) fn drive(settings: &Settings, server: &Server, shape: Shape) -> Resul
         connections: PUBLISHERS,
         begins,
     };
-    let usage = || Ok((server.cpu_seconds()?, crowd.delivered(), crowd.reads(), own_cpu()));
+    let usage =
+        || Ok((server.cpu_seconds()?, subscribers.delivered(), subscribers.reads(), own_cpu()));
     let (published, warm) = std::thread::scope(|scope| {
         let publisher = scope.spawn(|| publish(&job, pace));
         std::thread::sleep(Duration::from_micros(counts_from.saturating_sub(clock::now())));
@@ -87,15 +108,16 @@ pub(crate) fn drive(settings: &Settings, server: &Server, shape: Shape) -> Resul
     // A stream that failed says more than the publisher that fails for it.
     let (published, warm) = match (published, warm) {
         (Ok(published), Ok(warm)) => (published, warm),
-        (Err(why), _) | (_, Err(why)) => return Err(crowd.close().err().unwrap_or(why)),
+        (Err(why), _) | (_, Err(why)) => return Err(subscribers.close().err().unwrap_or(why)),
     };
     let wanted = published.total() * shape.subscribers as u64;
-    let complete = crowd.until_delivered(wanted, LAST_DELIVERY_WITHIN);
+    let complete = subscribers.until_delivered(wanted, LAST_DELIVERY_TIMEOUT);
     let end = usage()?;
-    let account = crowd.close_complete(&published.counts)?;
+    let account = subscribers.close_complete(&published.counts)?;
     complete?;
-    Ok(Fanned {
+    Ok(Cost {
         account,
+        lateness: published.lateness,
         delivered: end.1 - warm.1,
         reads: end.2 - warm.2,
         cpu: [end.0[0] - warm.0[0], end.0[1] - warm.0[1]],
@@ -111,23 +133,24 @@ pub(crate) fn drive(settings: &Settings, server: &Server, shape: Shape) -> Resul
 pub(crate) fn fanout(settings: &Settings, kind: &Kind, shape: Shape) -> Measured {
     let mut samples = settings.samples("fanout", kind);
     let (server, _) = settings.start(kind)?;
-    let fanned = drive(settings, &server, shape)?;
+    let cost = drive(settings, &server, shape)?;
     let case = shape.to_string();
-    let million = fanned.delivered as f64 / 1e6;
-    samples.add(&case, "CPU s per million deliveries", fanned.cpu[0] / million);
+    let million = cost.delivered as f64 / 1e6;
+    samples.add(&case, "CPU s per million deliveries", cost.cpu[0] / million);
     if server.redis.is_some() {
-        samples.add(&case, "Redis CPU s per million deliveries", fanned.cpu[1] / million);
+        samples.add(&case, "Redis CPU s per million deliveries", cost.cpu[1] / million);
     }
-    samples.add(&case, "generator CPU s per million deliveries", fanned.own_cpu / million);
+    samples.add(&case, "generator CPU s per million deliveries", cost.own_cpu / million);
+    samples.add(&case, "generator late p99 ms", cost.lateness.milliseconds(0.99));
     // Below 1 if a server, or the generator's reading, took several events together.
-    samples.add(&case, "reads per delivery", fanned.reads as f64 / fanned.delivered as f64);
+    samples.add(&case, "reads per delivery", cost.reads as f64 / cost.delivered as f64);
     for (metric, share) in [
         ("latency p50 ms", 0.5),
         ("latency p99 ms", 0.99),
         ("latency p99.9 ms", 0.999),
         ("latency max ms", 1.0),
     ] {
-        samples.add(&case, metric, fanned.account.latencies.milliseconds(share));
+        samples.add(&case, metric, cost.account.latencies.milliseconds(share));
     }
     Ok(samples.all)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Measured, Settings};
-use crate::crowd::{Crowd, Plan};
+use crate::load::subscribers::{Plan, Subscribers};
 use crate::server::Kind;
 
 /// Streams, or as many as the limit of open files allows.
@@ -21,12 +21,13 @@ pub(crate) fn heartbeat(settings: &Settings, kind: &Kind) -> Measured {
     server.prepare(&run, 1)?;
     let count = settings.at_most(STREAMS);
     let seconds = if settings.quick { HEARTBEAT_SECONDS } else { 2 * HEARTBEAT_SECONDS };
-    let (crowd, _) = Crowd::opened(&server, &run, &Plan::spread(1, count), settings.threads)?;
+    let (subscribers, _) =
+        Subscribers::opened(&server, &run, &Plan::spread(1, count), settings.threads)?;
     std::thread::sleep(Duration::from_secs(1));
-    let (before, reads_before) = (server.cpu_seconds()?, crowd.reads());
+    let (before, reads_before) = (server.cpu_seconds()?, subscribers.reads());
     std::thread::sleep(Duration::from_secs(seconds));
-    let (after, reads) = (server.cpu_seconds()?, crowd.reads() - reads_before);
-    crowd.close_complete(&[0])?;
+    let (after, reads) = (server.cpu_seconds()?, subscribers.reads() - reads_before);
+    subscribers.close_complete(&[0])?;
     // The interval is not cut to the microsecond by any of them.
     let wanted = count as u64 * (seconds / HEARTBEAT_SECONDS);
     if reads < wanted * 9 / 10 {

@@ -24,10 +24,10 @@ pub(crate) fn limit(settings: &Settings, kind: &Kind) -> Measured {
     let mut last_failure = String::new();
     let mut once = |rate: f64| {
         let subscribers = settings.at_most(1000);
-        let shape = Shape { topics: 1, subscribers, rate, seconds, warm_up_seconds: 0.5 };
+        let shape = Shape { seconds, warm_up_seconds: 0.5, ..Shape::of(1, subscribers, rate) };
         let reason = match drive(settings, &server, shape) {
-            Ok(fanned) => {
-                let latency = fanned.account.latencies.milliseconds(0.99);
+            Ok(cost) => {
+                let latency = cost.account.latencies.milliseconds(0.99);
                 if latency <= LATENCY_MAX {
                     return true;
                 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{Measured, Settings};
 use crate::clock;
-use crate::crowd::{Crowd, Plan};
-use crate::publisher::{Job, Pace, publish};
+use crate::load::publisher::{Job, Pace, publish};
+use crate::load::subscribers::{Plan, Subscribers};
 use crate::server::Kind;
 
 /// Clients.
@@ -16,7 +16,7 @@ const EVENTS: u32 = 1_000;
 /// Events that a client missed; with different positions, on average.
 const MISSED: u32 = 100;
 /// How long it may take until all have everything.
-const COMPLETE_WITHIN: Duration = Duration::from_secs(120);
+const COMPLETE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The time from the first `connect` until every client has what it missed, and what Redis was
 /// asked for it. A gateway with Redis has just started and has nothing in memory.
@@ -40,7 +40,7 @@ pub(crate) fn replay(settings: &Settings, kind: &Kind) -> Measured {
             let missed = if different { 1 + n as u32 % (2 * MISSED - 1) } else { MISSED };
             let position = EVENTS - missed;
             let id = Arc::from(format!("{position}-{epoch}"));
-            Plan { topic: 0, first: position + 1, last_event_id: Some(id) }
+            Plan { first: position + 1, last_event_id: Some(id), ..Plan::of(0..1) }
         };
         let plans: Vec<Plan> = (0..clients).map(plan).collect();
         let wanted = plans.iter().map(|plan| u64::from(EVENTS + 1 - plan.first)).sum();
@@ -49,11 +49,11 @@ pub(crate) fn replay(settings: &Settings, kind: &Kind) -> Measured {
         }
         let before = server.cpu_seconds()?[0];
         let began = clock::now();
-        let crowd = Crowd::open(&server, &run, &plans, settings.threads);
-        let complete = crowd.until_delivered(wanted, COMPLETE_WITHIN);
+        let subscribers = Subscribers::open(&server, &run, &plans, settings.threads);
+        let complete = subscribers.until_delivered(wanted, COMPLETE_TIMEOUT);
         let took = clock::now() - began;
         let cpu = server.cpu_seconds()?[0] - before;
-        crowd.close_complete(&published.counts)?;
+        subscribers.close_complete(&published.counts)?;
         complete?;
         let positions = if different { "different positions" } else { "the same position" };
         let case = format!("{clients} clients, {positions}");

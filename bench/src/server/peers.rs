@@ -1,5 +1,5 @@
-//! Servers by others: nginx with Nchan, Pushpin, and a Durable Streams server, as their packages
-//! have them.
+//! Servers by others: nginx with Nchan, Pushpin, a Durable Streams server and Centrifugo, as their
+//! packages have them.
 //!
 //! What is set differently from their defaults is what the load needs (as many connections,
 //! requests on a connection and messages a second as it brings) and a history of as many events as
@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Dialect, Kind, Server, loopback};
+use super::{Dialect, Server, loopback};
 use crate::clock;
 use crate::process::{self, Process};
 use crate::redis::Redis;
@@ -26,7 +26,7 @@ pub(super) const PUSHPIN: &str = "/usr/bin/pushpin";
 pub(super) const NGINX: &str = "/usr/sbin/nginx";
 
 /// What some need after they began to answer.
-const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+const SETTLING_TIME: Duration = Duration::from_secs(2);
 
 /// A directory that is removed when it is dropped.
 pub(crate) struct Directory(PathBuf);
@@ -52,12 +52,6 @@ impl Drop for Directory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-/// The Durable Streams server: installed, or where `make bench-peers` puts it.
-pub(super) fn durable_streams_binary() -> PathBuf {
-    let ours = Path::new("target/bench/peers/bin/durable-streams-server");
-    if ours.exists() { ours.to_owned() } else { PathBuf::from("durable-streams-server") }
 }
 
 /// Starts nginx with these directives for its server.
@@ -98,7 +92,7 @@ pub(super) fn nchan(redis: Option<Redis>) -> Result<Server, String> {
     until_taken("POST", port, "/pub/ready")?;
     if redis.is_some() {
         // That was one of its workers; none tells when the others have theirs.
-        std::thread::sleep(SETTLES_WITHIN);
+        std::thread::sleep(SETTLING_TIME);
     }
     Ok(Server {
         streams: loopback(port),
@@ -150,7 +144,7 @@ pub(super) fn pushpin() -> Result<Server, String> {
     process::until_listening("pushpin", publishing)?;
     // Its parts find each other only after they listen, and some streams are cut until they have.
     until_taken("GET", streams, "/stream/ready")?;
-    std::thread::sleep(SETTLES_WITHIN);
+    std::thread::sleep(SETTLING_TIME);
     Ok(Server {
         streams: loopback(streams),
         publishing: loopback(publishing),
@@ -162,12 +156,12 @@ pub(super) fn pushpin() -> Result<Server, String> {
     })
 }
 
-pub(super) fn durable_streams(kind: &Kind) -> Result<Server, String> {
+pub(super) fn durable_streams(binary: &Path) -> Result<Server, String> {
     let directory = Directory::new()?;
     let port = process::free_port();
-    let binary = durable_streams_binary();
-    let binary = fs::canonicalize(&binary).unwrap_or(binary);
-    let mut command = Command::new(kind.binary.as_ref().unwrap_or(&binary));
+    // It is started elsewhere.
+    let binary = fs::canonicalize(binary).unwrap_or_else(|_| binary.to_owned());
+    let mut command = Command::new(binary);
     command.current_dir(&directory.0).env("DS_STORAGE__MODE", "memory");
     command.env("DS_SERVER__BIND_ADDRESS", format!("127.0.0.1:{port}"));
     // By default it ends every stream after a minute, and the load does not come back.
@@ -183,6 +177,40 @@ pub(super) fn durable_streams(kind: &Kind) -> Result<Server, String> {
         dialect: Dialect::DurableStreams,
         root: Some(process.pid()),
         redis: None,
+        _processes: vec![process],
+        _directory: Some(directory),
+    })
+}
+
+/// One unidirectional SSE stream a client; who may subscribe to what is not asked. Its history has
+/// as many events as the others'.
+pub(super) fn centrifugo(binary: &Path, redis: Option<Redis>) -> Result<Server, String> {
+    let directory = Directory::new()?;
+    let port = process::free_port();
+    let engine = match &redis {
+        Some(redis) => format!(
+            "{{\"type\":\"redis\",\"redis\":{{\"address\":[\"redis://127.0.0.1:{}\"]}}}}",
+            redis.port
+        ),
+        None => "{\"type\":\"memory\"}".to_owned(),
+    };
+    let text = format!(
+        "{{\"http_server\":{{\"address\":\"127.0.0.1\",\"port\":\"{port}\"}},\
+         \"log\":{{\"level\":\"error\"}},\"engine\":{engine},\
+         \"client\":{{\"insecure\":true,\"connection_limit\":0}},\
+         \"channel\":{{\"without_namespace\":{{\"allow_subscribe_for_client\":true,\
+         \"history_size\":1000,\"history_ttl\":\"86400s\"}}}},\
+         \"http_api\":{{\"insecure\":true}},\"uni_sse\":{{\"enabled\":true}}}}"
+    );
+    let file = directory.write("config.json", &text)?;
+    let process = Process::start(Command::new(binary).arg("--config").arg(file))?;
+    process::until_listening("centrifugo", port)?;
+    Ok(Server {
+        streams: loopback(port),
+        publishing: loopback(port),
+        dialect: Dialect::Centrifugo,
+        root: Some(process.pid()),
+        redis,
         _processes: vec![process],
         _directory: Some(directory),
     })

@@ -1,11 +1,14 @@
-//! [`Crowd`]: many streams, read by a few threads that each wait on one epoll.
+//! [`Subscribers`]: many streams, read by a few threads that each wait on one epoll.
 //!
 //! What it costs matters, because it shares the machine with what it measures: a stream is one
 //! socket and some hundred bytes, a delivery is one `recv` into a buffer that all streams of the
-//! thread share. Every stream's account is kept: what it missed, got twice or got out of order.
+//! thread share. What comes is read at once: a server that lets small writes wait for
+//! acknowledgements (Nagle's algorithm) would seem cheap to a load that reads late. Every stream's
+//! account is kept: what it missed, got twice or got out of order.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,34 +19,52 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
 
+use super::scanner::{Scanned, Scanner};
 use crate::clock;
 use crate::histogram::Histogram;
-use crate::scanner::{Heard, Scanner};
-use crate::server::Server;
+use crate::server::{Dialect, Server};
 
-/// Streams of one crowd from one source address: the kernel has some 28,000 ports for it, and there
-/// can be three crowds at a time.
+/// Streams of one group from one source address: the kernel has some 28,000 ports for it, and there
+/// can be three groups at a time.
 const STREAMS_PER_ADDRESS: usize = 8_000;
 /// How long opening all of them may take.
-const OPENS_WITHIN: Duration = Duration::from_secs(60);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(300);
 /// What one `recv` takes at most, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// One stream to open.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// Index of the topic.
-    pub topic: u32,
-    /// The number of the first event it should get.
+    /// Indices of its topics.
+    pub topics: Range<u32>,
+    /// The series of events it should get.
+    pub series: Range<u32>,
+    /// The number of the first event it should get of each series.
     pub first: u32,
     /// Where to resume, if it does.
     pub last_event_id: Option<Arc<str>>,
+    /// Bytes of the socket's receive buffer, if it is not left to the kernel.
+    pub receive_buffer: Option<usize>,
 }
 
 impl Plan {
-    /// `count` streams, spread over `topics` topics that nobody has published to.
+    /// A stream of these topics, to each of which one connection publishes from now on.
+    pub(crate) fn of(topics: Range<u32>) -> Plan {
+        let series = topics.clone();
+        Plan { topics, series, first: 1, last_event_id: None, receive_buffer: None }
+    }
+
+    /// `count` streams, spread over `topics` topics.
     pub(crate) fn spread(topics: u32, count: usize) -> Vec<Plan> {
-        let plan = |n| Plan { topic: n as u32 % topics, first: 1, last_event_id: None };
+        Plan::spread_groups(topics, 1, count)
+    }
+
+    /// `count` streams of `each` topics, spread over `topics` topics.
+    pub(crate) fn spread_groups(topics: u32, each: u32, count: usize) -> Vec<Plan> {
+        let plan = |n| {
+            let first = n as u32 % (topics / each) * each;
+            Plan::of(first..first + each)
+        };
         (0..count).map(plan).collect()
     }
 }
@@ -57,20 +78,22 @@ struct Progress {
     /// Times at which a stream had something to read.
     reads: AtomicU64,
     failed: AtomicBool,
+    /// Nothing is read any more.
+    silent: AtomicBool,
     stop: AtomicBool,
     /// Events that were due earlier are not counted among the latencies: the warm-up.
     counts_from: AtomicU64,
 }
 
 /// Streams that are open, and the threads that read them.
-pub(crate) struct Crowd {
+pub(crate) struct Subscribers {
     progress: Arc<Progress>,
     threads: Vec<JoinHandle<Result<Account, String>>>,
     streams: usize,
     began: u64,
 }
 
-/// What all streams of a crowd got.
+/// What all streams of a group got.
 #[derive(Default)]
 pub(crate) struct Account {
     /// From when a publish was due to when a stream had it.
@@ -82,14 +105,14 @@ pub(crate) struct Account {
     /// Events that were passed over.
     pub lost: u64,
     /// Events that came again, or after a later one.
-    pub twins: u64,
-    /// The streams: topic, and number of the next event.
+    pub duplicates: u64,
+    /// The streams: series, and number of the next event.
     ends: Vec<(u32, u32)>,
 }
 
-impl Crowd {
+impl Subscribers {
     /// Opens all planned streams, as fast as the server takes them.
-    pub(crate) fn open(server: &Server, run: &str, plans: &[Plan], threads: usize) -> Crowd {
+    pub(crate) fn open(server: &Server, run: &str, plans: &[Plan], threads: usize) -> Subscribers {
         let progress = Arc::<Progress>::default();
         let began = clock::now();
         let threads = (0..threads).map(|thread| {
@@ -97,11 +120,11 @@ impl Crowd {
             let share = plans.iter().enumerate().skip(thread).step_by(threads);
             let mut reader = Reader {
                 address: server.streams,
-                greets: server.dialect.greets(),
                 plans: share.map(|(n, plan)| (n, plan.clone())).collect(),
                 dialect: server.dialect,
                 run: run.to_owned(),
                 streams: Vec::new(),
+                next: Vec::new(),
                 opening: 0,
                 account: Account::default(),
                 progress: progress.clone(),
@@ -115,35 +138,34 @@ impl Crowd {
             })
         });
         let threads = threads.collect();
-        Crowd { progress, threads, streams: plans.len(), began }
+        Subscribers { progress, threads, streams: plans.len(), began }
     }
 
     /// Opens all planned streams and waits until they are open. Returns how long it took from the
     /// first `connect` to the last greeting, too.
     ///
     /// # Errors
-    /// When a stream failed, or not all are open after a minute.
+    /// When a stream failed, or not all are open after five minutes.
     pub(crate) fn opened(
         server: &Server,
         run: &str,
         plans: &[Plan],
         threads: usize,
-    ) -> Result<(Crowd, Duration), String> {
-        let crowd = Crowd::open(server, run, plans, threads);
-        let opened = || crowd.progress.opened.load(Ordering::Relaxed);
-        let what = format!("{} streams to open", crowd.streams);
-        let awaited =
-            clock::until(&what, OPENS_WITHIN, || opened() == crowd.streams || crowd.failed());
-        if let Err(why) = awaited {
+    ) -> Result<(Subscribers, Duration), String> {
+        let subscribers = Subscribers::open(server, run, plans, threads);
+        let opened = || subscribers.progress.opened.load(Ordering::Relaxed);
+        let what = format!("{} streams to open", subscribers.streams);
+        let done = || opened() == subscribers.streams || subscribers.failed();
+        if let Err(why) = clock::until(&what, OPEN_TIMEOUT, done) {
             let why = format!("{why} ({} are)", opened());
-            return Err(crowd.close().err().unwrap_or(why));
+            return Err(subscribers.close().err().unwrap_or(why));
         }
-        if crowd.failed() {
-            crowd.close()?;
+        if subscribers.failed() {
+            subscribers.close()?;
             return Err("a stream failed".to_owned());
         }
-        let took = crowd.progress.last_opened.load(Ordering::Relaxed) - crowd.began;
-        Ok((crowd, Duration::from_micros(took)))
+        let took = subscribers.progress.last_opened.load(Ordering::Relaxed) - subscribers.began;
+        Ok((subscribers, Duration::from_micros(took)))
     }
 
     /// How many streams there are.
@@ -154,6 +176,11 @@ impl Crowd {
     /// Counts latencies of events that are due from now on.
     pub(crate) fn count_from(&self, microseconds: u64) {
         self.progress.counts_from.store(microseconds, Ordering::Relaxed);
+    }
+
+    /// Reads nothing any more, and leaves the streams open.
+    pub(crate) fn fall_silent(&self) {
+        self.progress.silent.store(true, Ordering::Relaxed);
     }
 
     /// Events that streams got up to now.
@@ -194,28 +221,29 @@ impl Crowd {
             whole.openings.add(&account.openings);
             whole.delivered += account.delivered;
             whole.lost += account.lost;
-            whole.twins += account.twins;
+            whole.duplicates += account.duplicates;
             whole.ends.extend(account.ends);
         }
         Ok(whole)
     }
 
     /// Closes all streams, and returns what they got if every stream got every event once and in
-    /// order. `published`: how many events each topic has.
+    /// order. `published`: how many events each series has.
     ///
     /// # Errors
     /// What was wrong.
     pub(crate) fn close_complete(self, published: &[u32]) -> Result<Account, String> {
+        let streams = self.streams;
         let account = self.close()?;
-        let behind = |&&(topic, next): &&(u32, u32)| next != published[topic as usize] + 1;
+        let behind = |&&(series, next): &&(u32, u32)| next != published[series as usize] + 1;
         let incomplete = account.ends.iter().filter(behind).count();
-        if incomplete + (account.lost + account.twins) as usize > 0 {
+        if incomplete + (account.lost + account.duplicates) as usize > 0 {
             return Err(format!(
-                "of {} streams, {incomplete} did not get the last event; {} events were passed \
-                 over, {} came again or out of order",
+                "of {streams} streams with {} series, {incomplete} series lack the last event; {} \
+                 events were passed over, {} came again or out of order",
                 account.ends.len(),
                 account.lost,
-                account.twins
+                account.duplicates
             ));
         }
         Ok(account)
@@ -225,19 +253,21 @@ impl Crowd {
 struct Stream {
     socket: OwnedFd,
     scanner: Scanner,
-    topic: u32,
-    next: u32,
+    series: Range<u32>,
+    /// Where the numbers of its series begin in [`Reader::next`].
+    next_at: usize,
     began: u64,
 }
 
 /// One thread's streams.
 struct Reader {
     address: SocketAddrV4,
-    dialect: crate::server::Dialect,
-    greets: bool,
+    dialect: Dialect,
     run: String,
     plans: Vec<(usize, Plan)>,
     streams: Vec<Stream>,
+    /// For each series of each stream the number of the next event.
+    next: Vec<u32>,
     opening: usize,
     account: Account,
     progress: Arc<Progress>,
@@ -251,14 +281,15 @@ impl Reader {
         let mut events = vec![nothing; 1024];
         let mut buffer = vec![0; BUFFER_BYTES];
         let tick = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-        let mut opened = self.plans.len();
-        let plans = std::mem::take(&mut self.plans);
-        let mut plans = plans.iter();
+        let mut plans = std::mem::take(&mut self.plans).into_iter().peekable();
         while !self.progress.stop.load(Ordering::Relaxed) {
-            while opened > 0 && self.opening < self.dialect.opening_max() {
+            if self.progress.silent.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(20));
+                continue;
+            }
+            while self.opening < self.dialect.opening_max() {
                 let Some((n, plan)) = plans.next() else { break };
-                self.open(&epoll, *n, plan).map_err(|error| format!("a stream: {error}"))?;
-                opened -= 1;
+                self.open(&epoll, n, plan).map_err(|error| format!("a stream: {error}"))?;
             }
             let count = match epoll::wait(&epoll, &mut events[..], Some(&tick)) {
                 Ok(count) => count,
@@ -268,7 +299,7 @@ impl Reader {
             let before = self.account.delivered;
             for event in &events[..count] {
                 let data = event.data;
-                self.take(data.u64() as usize, &mut buffer)?;
+                self.read(data.u64() as usize, &mut buffer)?;
             }
             self.progress.reads.fetch_add(count as u64, Ordering::Relaxed);
             let more = self.account.delivered - before;
@@ -276,34 +307,34 @@ impl Reader {
                 self.progress.delivered.fetch_add(more, Ordering::Relaxed);
             }
         }
-        let ends = self.streams.drain(..).map(|stream| (stream.topic, stream.next));
-        self.account.ends = ends.collect();
+        for stream in &self.streams {
+            let next = self.next[stream.next_at..].iter().copied();
+            self.account.ends.extend(stream.series.clone().zip(next));
+        }
+        self.streams.clear();
         Ok(())
     }
 
     /// On loopback `connect` and the request take no waiting: both sides are this kernel.
-    fn open(&mut self, epoll: &OwnedFd, n: usize, plan: &Plan) -> io::Result<()> {
+    fn open(&mut self, epoll: &OwnedFd, n: usize, plan: Plan) -> io::Result<()> {
         let began = clock::now();
-        let socket = connect(self.address, n / STREAMS_PER_ADDRESS)?;
+        let socket = connect(self.address, n / STREAMS_PER_ADDRESS, plan.receive_buffer)?;
         let id = plan.last_event_id.as_deref();
-        let request = self.dialect.stream_request(&self.run, plan.topic, id);
+        let request = self.dialect.stream_request(&self.run, plan.topics, id);
         rustix::net::send(&socket, request.as_bytes(), SendFlags::NOSIGNAL)?;
         let index = epoll::EventData::new_u64(self.streams.len() as u64);
         epoll::add(epoll, &socket, index, epoll::EventFlags::IN)?;
-        self.streams.push(Stream {
-            socket,
-            scanner: Scanner::new(self.greets),
-            topic: plan.topic,
-            next: plan.first,
-            began,
-        });
+        let scanner = Scanner::new(self.dialect.greets());
+        let next_at = self.next.len();
+        self.next.extend(plan.series.clone().map(|_| plan.first));
+        self.streams.push(Stream { socket, scanner, series: plan.series, next_at, began });
         self.opening += 1;
         Ok(())
     }
 
     /// Reads what one stream has.
-    fn take(&mut self, index: usize, buffer: &mut [u8]) -> Result<(), String> {
-        let Reader { streams, account, progress, opening, .. } = self;
+    fn read(&mut self, index: usize, buffer: &mut [u8]) -> Result<(), String> {
+        let Reader { streams, next, account, progress, opening, .. } = self;
         let stream = &mut streams[index];
         let length = match rustix::net::recv(&stream.socket, &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Err("the server closed a stream".to_owned()),
@@ -313,18 +344,23 @@ impl Reader {
         };
         let now = clock::now();
         let counts_from = progress.counts_from.load(Ordering::Relaxed);
-        let next = &mut stream.next;
-        stream.scanner.read(&buffer[..length], |heard| match heard {
-            Heard::Opened => {
+        let mut strange = None;
+        stream.scanner.read(&buffer[..length], |scanned| match scanned {
+            Scanned::Opened => {
                 account.openings.record(now - stream.began);
                 *opening -= 1;
                 progress.last_opened.fetch_max(now, Ordering::Relaxed);
                 progress.opened.fetch_add(1, Ordering::Relaxed);
             }
-            Heard::Event { number, due } => {
+            Scanned::Event { series, number, due } => {
+                if !stream.series.contains(&series) {
+                    strange = Some(series);
+                    return;
+                }
                 account.delivered += 1;
+                let next = &mut next[stream.next_at + (series - stream.series.start) as usize];
                 if number < *next {
-                    account.twins += 1;
+                    account.duplicates += 1;
                     return;
                 }
                 account.lost += u64::from(number - *next);
@@ -333,21 +369,31 @@ impl Reader {
                     account.latencies.record(now.saturating_sub(due));
                 }
             }
-        })
+        })?;
+        strange.map_or(Ok(()), |series| Err(format!("a stream got what is for others: {series}")))
     }
 }
 
 /// A connection that leaves nothing behind when it is dropped: the kernel keeps a closed
-/// connection's port for a minute, and run follows upon run.
+/// connection's port for a minute, and run follows upon run. `source`: which of the loopback
+/// addresses it comes from; `receive_buffer`: its bytes, if they are not left to the kernel.
 ///
 /// # Errors
 /// As the system says.
-pub(crate) fn connect(address: SocketAddrV4, source: usize) -> io::Result<OwnedFd> {
+pub(crate) fn connect(
+    address: SocketAddrV4,
+    source: usize,
+    receive_buffer: Option<usize>,
+) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
     let kind = SocketType::STREAM;
     let socket = rustix::net::socket_with(AddressFamily::INET, kind, flags, Some(ipproto::TCP))?;
     sockopt::set_tcp_nodelay(&socket, true)?;
     sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+    if let Some(bytes) = receive_buffer {
+        // Before connecting: the window is settled with the first packet.
+        sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
+    }
     if source > 0 {
         let source = Ipv4Addr::new(127, 0, 0, 1 + source as u8);
         rustix::net::bind(&socket, &SocketAddrV4::new(source, 0))?;
@@ -357,42 +403,4 @@ pub(crate) fn connect(address: SocketAddrV4, source: usize) -> io::Result<OwnedF
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::net::TcpListener;
-
-    use super::*;
-    use crate::server::Kind;
-
-    /// What a crowd of one stream makes of events with these numbers, of three that were published.
-    fn verdict(numbers: &[u32]) -> Result<u64, String> {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut text = "HTTP/1.1 200 OK\r\n\r\nid: 0-a\ndata: {}\n\n".to_owned();
-        for number in numbers {
-            text += &format!("id: {number}-a\ndata: ~{number}.5~\n\n");
-        }
-        let server = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let _ = stream.read(&mut [0; 1024]).unwrap();
-            stream.write_all(text.as_bytes()).unwrap();
-            // Until the crowd has gone.
-            let _ = stream.read(&mut [0; 1]);
-        });
-        let kind: Kind = format!("http://{address}").parse().unwrap();
-        let (crowd, _) =
-            Crowd::opened(&kind.start(None).unwrap(), "run", &Plan::spread(1, 1), 1).unwrap();
-        crowd.until_delivered(numbers.len() as u64, Duration::from_secs(20)).unwrap();
-        let account = crowd.close_complete(&[3]);
-        server.join().unwrap();
-        account.map(|account| account.delivered)
-    }
-
-    #[test]
-    fn what_is_lost_comes_twice_or_out_of_order_does_not_count_as_measured() {
-        assert_eq!(verdict(&[1, 2, 3]), Ok(3));
-        for wrong in [&[1, 3][..], &[1, 2], &[1, 2, 2, 3], &[1, 2, 3, 1], &[2, 1, 3], &[]] {
-            assert!(verdict(wrong).is_err(), "{wrong:?}");
-        }
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -14,19 +15,21 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
+use super::http::header;
+use super::subscribers::connect;
 use crate::clock;
-use crate::crowd::connect;
 use crate::histogram::Histogram;
 use crate::server::Server;
 
 /// How long the last answers may take.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// When to publish what.
 pub(crate) enum Pace {
-    /// (microseconds from the beginning, topic), in order of time.
+    /// (microseconds from the beginning, topic), in order of time. Each topic is a series.
     Schedule(Vec<(u64, u32)>),
-    /// As soon as the connection has its answer, for so long; connection n publishes to topic n.
+    /// As soon as the connection has its answer, for so long; connection n publishes to topic n,
+    /// or to the only one. Each connection is a series.
     Closed(Duration),
 }
 
@@ -42,10 +45,13 @@ impl Pace {
 /// What was published.
 #[derive(Default)]
 pub(crate) struct Published {
-    /// Events of each topic.
+    /// Events of each series.
     pub counts: Vec<u32>,
     /// From when a publish was due to its answer.
     pub answers: Histogram,
+    /// From when a publish was due to when it was sent, for those that had no answer to await: how
+    /// late the load is by itself.
+    pub lateness: Histogram,
     /// From the first moment to the last answer.
     pub took: Duration,
     /// The id that the last answer named, if it named one.
@@ -76,21 +82,22 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// A connection of the line with this index.
+    /// A connection, known to epoll by its index.
     fn connect(&self, epoll: &OwnedFd, index: usize) -> Result<OwnedFd, String> {
-        let socket = connect(self.server.publishing, 0).map_err(|e| format!("publisher: {e}"))?;
+        let socket = connect(self.server.publishing, 0, None);
+        let socket = socket.map_err(|error| format!("publisher: {error}"))?;
         let data = epoll::EventData::new_u64(index as u64);
         epoll::add(epoll, &socket, data, epoll::EventFlags::IN).map_err(|e| e.to_string())?;
         Ok(socket)
     }
 }
 
-struct Line {
+struct Connection {
     socket: OwnedFd,
-    /// (due, topic)
+    /// (due, series)
     waiting: VecDeque<(u64, u32)>,
-    /// When what is being answered was due.
-    asked: Option<u64>,
+    /// When the publish was due that is being answered.
+    unanswered: Option<u64>,
     answer: Vec<u8>,
 }
 
@@ -99,64 +106,69 @@ struct Line {
 /// # Errors
 /// When a publish is refused, or an answer does not come.
 pub(crate) fn publish(job: &Job<'_>, pace: Pace) -> Result<Published, String> {
-    let count = match pace {
-        Pace::Schedule(_) => job.connections.min(job.topics as usize),
-        Pace::Closed(_) => job.connections,
+    // By default the kernel may wake this thread 50 µs after an event is due. Not critical.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+    let (connections, series) = match pace {
+        Pace::Schedule(_) => (job.connections.min(job.topics as usize), job.topics as usize),
+        Pace::Closed(_) => (job.connections, job.connections),
     };
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| e.to_string())?;
-    let mut lines = Vec::new();
-    for n in 0..count {
+    let connection = |n| {
         let socket = job.connect(&epoll, n)?;
-        lines.push(Line { socket, waiting: VecDeque::new(), asked: None, answer: Vec::new() });
-    }
-    let mut run = Run {
+        let (waiting, answer) = (VecDeque::new(), Vec::new());
+        Ok::<_, String>(Connection { socket, waiting, unanswered: None, answer })
+    };
+    let mut publisher = Publisher {
         job,
-        lines,
-        asked: 0,
-        published: Published { counts: vec![0; job.topics as usize], ..Published::default() },
+        connections: (0..connections).map(connection).collect::<Result<_, _>>()?,
+        unanswered: 0,
+        published: Published { counts: vec![0; series], ..Published::default() },
         data: String::new(),
         request: Vec::new(),
     };
-    run.whole(&epoll, pace)?;
-    Ok(run.published)
+    publisher.run(&epoll, pace)?;
+    Ok(publisher.published)
 }
 
-struct Run<'a> {
+struct Publisher<'a> {
     job: &'a Job<'a>,
-    lines: Vec<Line>,
+    connections: Vec<Connection>,
     /// Answers that are awaited.
-    asked: usize,
+    unanswered: usize,
     published: Published,
     data: String,
     request: Vec<u8>,
 }
 
-impl Run<'_> {
-    fn whole(&mut self, epoll: &OwnedFd, pace: Pace) -> Result<(), String> {
+impl Publisher<'_> {
+    fn run(&mut self, epoll: &OwnedFd, pace: Pace) -> Result<(), String> {
         let (schedule, closed) = match pace {
             Pace::Schedule(schedule) => (schedule, None),
             Pace::Closed(duration) => {
                 let ends = self.job.begins + duration.as_micros() as u64;
-                let first = (0..self.lines.len() as u32).map(|n| (0, n % self.job.topics));
+                let first = (0..self.connections.len() as u32).map(|n| (0, n));
                 (first.collect(), Some(ends))
             }
         };
         let nothing =
             epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         let mut events = vec![nothing; 256];
-        let mut schedule = schedule.into_iter().enumerate().peekable();
+        let mut schedule = schedule.into_iter().peekable();
         let mut waiting_since = clock::now();
         loop {
             let now = clock::now();
-            while let Some((n, (at, topic))) =
-                schedule.next_if(|next| self.job.begins + next.1.0 <= now)
-            {
-                let line = if closed.is_some() { n } else { topic as usize % self.lines.len() };
-                self.lines[line].waiting.push_back((self.job.begins + at, topic));
-                self.send_next(line)?;
+            while let Some((at, series)) = schedule.next_if(|(at, _)| self.job.begins + at <= now) {
+                let index = series as usize % self.connections.len();
+                let due = self.job.begins + at;
+                let connection = &mut self.connections[index];
+                connection.waiting.push_back((due, series));
+                if connection.unanswered.is_none() {
+                    self.published.lateness.record(clock::now().saturating_sub(due));
+                }
+                self.send_next(index)?;
             }
-            let next = schedule.peek().map(|(_, (at, _))| self.job.begins + at);
-            if next.is_none() && self.asked == 0 {
+            let next = schedule.peek().map(|(at, _)| self.job.begins + at);
+            if next.is_none() && self.unanswered == 0 {
                 break;
             }
             let now = clock::now();
@@ -167,21 +179,20 @@ impl Run<'_> {
                 Err(Errno::INTR) => 0,
                 Err(error) => return Err(format!("epoll: {error}")),
             };
-            if count > 0 || self.asked == 0 {
+            if count > 0 || self.unanswered == 0 {
                 waiting_since = now;
-            } else if now - waiting_since > ANSWERS_WITHIN.as_micros() as u64 {
-                return Err(format!("{} publishes were not answered", self.asked));
+            } else if now - waiting_since > ANSWER_TIMEOUT.as_micros() as u64 {
+                return Err(format!("{} publishes were not answered", self.unanswered));
             }
             for event in &events[..count] {
                 let data = event.data;
-                let line = data.u64() as usize;
-                if self.answered(epoll, line)? {
+                let index = data.u64() as usize;
+                if self.read_answer(epoll, index)? {
                     let now = clock::now();
                     if closed.is_some_and(|ends| now < ends) {
-                        let topic = line as u32 % self.job.topics;
-                        self.lines[line].waiting.push_back((now, topic));
+                        self.connections[index].waiting.push_back((now, index as u32));
                     }
-                    self.send_next(line)?;
+                    self.send_next(index)?;
                 }
             }
         }
@@ -189,53 +200,54 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn send_next(&mut self, line: usize) -> Result<(), String> {
-        let Run { job, lines, published, data, request, asked } = self;
-        let line = &mut lines[line];
-        if line.asked.is_some() {
+    /// Sends what waits on a connection, unless an answer is awaited there.
+    fn send_next(&mut self, index: usize) -> Result<(), String> {
+        let Publisher { job, connections, published, data, request, unanswered } = self;
+        let connection = &mut connections[index];
+        if connection.unanswered.is_some() {
             return Ok(());
         }
-        let Some((due, topic)) = line.waiting.pop_front() else { return Ok(()) };
-        let number = &mut published.counts[topic as usize];
+        let Some((due, series)) = connection.waiting.pop_front() else { return Ok(()) };
+        let number = &mut published.counts[series as usize];
         *number += 1;
         data.clear();
-        let _ = write!(data, "~{number}.{due}~");
+        let _ = write!(data, "~{series}.{number}.{due}~");
         // Comes out as text without anything to escape.
         data.extend(std::iter::repeat_n('x', job.bytes.saturating_sub(data.len())));
         request.clear();
-        job.server.dialect.publish_request(job.run, topic, data, request);
-        let sent = rustix::net::send(&line.socket, request, SendFlags::NOSIGNAL);
+        job.server.dialect.publish_request(job.run, series % job.topics, data, request);
+        let sent = rustix::net::send(&connection.socket, request, SendFlags::NOSIGNAL);
         if sent != Ok(request.len()) {
             return Err(format!("publisher: cannot send: {sent:?}"));
         }
-        line.asked = Some(due);
-        *asked += 1;
+        connection.unanswered = Some(due);
+        *unanswered += 1;
         Ok(())
     }
 
     /// Reads what there is of an answer; says whether it is complete.
-    fn answered(&mut self, epoll: &OwnedFd, index: usize) -> Result<bool, String> {
-        let line = &mut self.lines[index];
+    fn read_answer(&mut self, epoll: &OwnedFd, index: usize) -> Result<bool, String> {
+        let connection = &mut self.connections[index];
         let mut buffer = [0; 4096];
-        match rustix::net::recv(&line.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+        match rustix::net::recv(&connection.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Err("the server closed a publisher's connection".to_owned()),
-            Ok((length, _)) => line.answer.extend_from_slice(&buffer[..length]),
+            Ok((length, _)) => connection.answer.extend_from_slice(&buffer[..length]),
             Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
             Err(error) => return Err(format!("publisher: {error}")),
         }
-        let Some((body, goes_on)) = complete(&line.answer)? else { return Ok(false) };
+        let Some((body, goes_on)) = complete(&connection.answer)? else { return Ok(false) };
         if let Some((_, id)) = body.split_once("{\"id\":\"") {
             self.published.last_id.clear();
             self.published.last_id.push_str(id.split('"').next().unwrap_or_default());
         }
-        line.answer.clear();
+        connection.answer.clear();
         if !goes_on {
             // Some take one request a connection.
-            line.socket = self.job.connect(epoll, index)?;
+            connection.socket = self.job.connect(epoll, index)?;
         }
-        if let Some(due) = line.asked.take() {
+        if let Some(due) = connection.unanswered.take() {
             self.published.answers.record(clock::now().saturating_sub(due));
-            self.asked -= 1;
+            self.unanswered -= 1;
         }
         Ok(true)
     }
@@ -246,18 +258,15 @@ fn complete(answer: &[u8]) -> Result<Option<(&str, bool)>, String> {
     let text = std::str::from_utf8(answer).map_err(|_| "an answer that is no text".to_owned())?;
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return Ok(None) };
     let status = head.get(9..12).unwrap_or_default();
-    if !status.starts_with('2') {
+    // Centrifugo answers errors with 200, too.
+    if !status.starts_with('2') || body.contains("\"error\":") {
         return Err(format!("a publish was answered: {text}"));
     }
-    let header = |name: &str| {
-        let mut lines = head.split("\r\n").filter_map(|line| line.split_once(':'));
-        lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
-    };
-    let whole = if let Some(length) = header("content-length") {
+    let whole = if let Some(length) = header(head, "content-length") {
         body.len() >= length.parse().map_err(|_| format!("an answer's length is {length}"))?
     } else {
-        header("transfer-encoding").is_none() || body.ends_with("0\r\n\r\n")
+        header(head, "transfer-encoding").is_none() || body.ends_with("0\r\n\r\n")
     };
-    let goes_on = !header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    Ok(whole.then_some((body, goes_on)))
+    let close = header(head, "connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
+    Ok(whole.then_some((body, !close)))
 }
