@@ -1,7 +1,7 @@
 # What one types. Everything here is a thin name for a command that can be run by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo load bench bench-peers bench-results deps test mutations soak sanitize
+.PHONY: help run demo load bench bench-peers bench-reactors bench-compare bench-results deps test mutations soak sanitize
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +19,9 @@ load: ## The demo, thousands of streams, and what the gateways deliver to them (
 
 # How often everything is measured; QUICK=1 for two minutes; ONLY=memory,cpu for some measures.
 RUNS ?= $(if $(QUICK),1,5)
-BENCH = target/release/fantail-bench all --runs $(RUNS) $(if $(QUICK),--quick) \
-	$(if $(ONLY),--only $(ONLY))
+BENCH_WHAT = --runs $(RUNS) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+BENCH = target/release/fantail-bench all $(BENCH_WHAT)
+BENCH_COMPARE = target/release/fantail-bench compare $(BENCH_WHAT)
 PEERS = target/bench/peers
 
 .PHONY: bench-build
@@ -31,15 +32,25 @@ bench-build:
 bench: bench-build ## What everything costs, beside the smallest server that says the same (QUICK=1, RUNS=5, ONLY=memory,cpu)
 	$(BENCH) --into target/bench/results
 
-bench-peers: bench-build ## The same beside nginx with Nchan, Pushpin and a Durable Streams server
+bench-peers: bench-build ## The same beside Nchan, Pushpin, Centrifugo and a Durable Streams server
 	bench/peers.sh $(PEERS)
 	$(BENCH) $(if $(ONLY),,--only memory,connect,fanout) --into target/bench/peers-results \
 		--server reference --server reference-io-uring --server fantail --server fantail-embedded \
-		--server nchan --server nchan-redis --server pushpin --server durable-streams
+		--server nchan --server nchan-redis --server pushpin --server durable-streams \
+		--server centrifugo --server centrifugo-redis
+
+# What a number of reactors earns, and which is the best default.
+bench-reactors: bench-build ## The same with 0, 1 and 2 reactors; 0 leaves all streams to the HTTP server
+	$(BENCH) $(if $(ONLY),,--only memory,shared-topics,connect,fanout,fairness) \
+		--into target/bench/reactors-results --server reference \
+		$(foreach log,fantail fantail-embedded,$(foreach n,0 1 2,--server $(log)+reactors=$(n)))
+
+bench-compare: bench-build ## This build beside another, as BEFORE=/path/to/fantail (QUICK=1, RUNS=5, ONLY=memory,cpu)
+	$(BENCH_COMPARE) --fantail $(BEFORE)
 
 bench-results: ## Write bench/RESULTS.md and bench/results.svg from what was measured last
 	target/release/fantail-bench report --into bench \
-		$(wildcard target/bench/results.json target/bench/peers-results.json)
+		$(wildcard $(addprefix target/bench/,$(addsuffix .json,results peers-results reactors-results)))
 
 # --- Tests -----------------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 #
 #   bench/peers.sh <directory>
 #
-# Debian's packages with apt as root, the Durable Streams server with cargo into the directory.
-# Whatever cannot be had is named, and left out of the comparison.
+# Debian's packages with apt as root, the Durable Streams server with cargo and Centrifugo with go
+# into the directory. Whatever cannot be had is named, and left out of the comparison.
 set -uo pipefail
 
 directory=${1:?where to put programs}
@@ -35,5 +35,19 @@ if ! command -v durable-streams-server >/dev/null &&
     say "building durable-streams-server (once; takes some minutes)"
     cargo install durable-streams-server --version 0.3.0 --locked --quiet --root "$directory" ||
         say "cannot build durable-streams-server"
+fi
+
+centrifugo=github.com/centrifugal/centrifugo/v6
+centrifugo_version=6.9.1
+if ! command -v centrifugo >/dev/null && [[ ! -x $directory/bin/centrifugo ]]; then
+    if command -v go >/dev/null; then
+        say "building centrifugo (once; takes some minutes)"
+        # Without the flag it would not know its version.
+        GOBIN=$(realpath -m "$directory/bin") go install \
+            -ldflags "-X $centrifugo/internal/build.Version=$centrifugo_version" \
+            "$centrifugo@v$centrifugo_version" || say "cannot build centrifugo"
+    else
+        say "to compare with Centrifugo: install go"
+    fi
 fi
 exit 0
