@@ -115,20 +115,43 @@ fn the_table_of_metrics_is_what_the_gateway_measures() {
     for source in sources() {
         for kind in ["gauge", "counter", "histogram"] {
             for rest in source.split(&format!("describe_{kind}!(")).skip(1) {
-                let name = rest.split('"').nth(1).unwrap();
-                measured.insert(name.to_owned(), kind.to_owned());
+                let mut literals = rest.split('"').skip(1).step_by(2);
+                let name = literals.next().unwrap().to_owned();
+                let values = label_values(literals.next().unwrap());
+                measured.insert(name, (kind.to_owned(), values));
             }
         }
     }
     let table = Page::read("docs/operations.md").table("Metrics");
-    let documented: BTreeMap<String, String> =
-        table.iter().map(|row| (unquoted(&row[0]), row[1].clone())).collect();
+    let documented = table.iter().map(|row| {
+        // The first word of code is the label, the others are its values.
+        let code = row[2].split('`').skip(1).step_by(2).skip(1).map(str::to_owned);
+        (unquoted(&row[0]), (row[1].clone(), code.collect::<BTreeSet<String>>()))
+    });
+    let mut documented: BTreeMap<_, _> = documented.collect();
+    for (name, (_, values)) in &mut documented {
+        // Values of some labels are too many to name, or are named by their source alone.
+        if measured.get(name).is_some_and(|(_, measured)| measured.is_empty()) {
+            values.clear();
+        }
+    }
     assert_eq!(documented, measured);
     for page in pages() {
         for name in words(&text(&page.path), "fantail_") {
             assert!(measured.contains_key(&name), "{}: nobody measures {name}", page.path);
         }
     }
+}
+
+/// The values of a metric's label, as its description lists them: "…, by reason: a, b (why)".
+fn label_values(description: &str) -> BTreeSet<String> {
+    let Some((_, list)) = description.split_once(" by ").and_then(|(_, by)| by.split_once(": "))
+    else {
+        return BTreeSet::new();
+    };
+    let without_remarks = list.split(['(', ')']).step_by(2).collect::<String>();
+    let values = without_remarks.split(',').map(|value| value.trim().to_owned());
+    values.filter(|value| !value.is_empty()).collect()
 }
 
 #[test]
