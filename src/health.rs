@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// How long each of connecting, asking and reading may take: together less than the timeout of a
 /// usual health check, so that the reason is told by us and not by the container engine.
-const PATIENCE: Duration = Duration::from_millis(900);
+const HEALTH_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// What is read of the answer at most; its first line is all that counts.
 const ANSWER_BYTES_MAX: usize = 4096;
@@ -52,9 +52,9 @@ impl HealthUrl {
         let address = self.authority.to_socket_addrs()?.next().ok_or_else(|| {
             std::io::Error::new(std::io::ErrorKind::NotFound, "the host has no address")
         })?;
-        let mut socket = TcpStream::connect_timeout(&address, PATIENCE)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        let mut socket = TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?;
+        socket.set_read_timeout(Some(HEALTH_TIMEOUT))?;
+        socket.set_write_timeout(Some(HEALTH_TIMEOUT))?;
         let HealthUrl { authority, path } = self;
         write!(socket, "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n")?;
         let mut answer = Vec::new();
@@ -62,7 +62,7 @@ impl HealthUrl {
         let asked_at = Instant::now();
         while !answer.contains(&b'\n') && answer.len() < ANSWER_BYTES_MAX {
             // Each read is bounded already; this bounds an answer that comes byte by byte.
-            if asked_at.elapsed() > PATIENCE {
+            if asked_at.elapsed() > HEALTH_TIMEOUT {
                 return Err(std::io::ErrorKind::TimedOut.into());
             }
             match socket.read(&mut part)? {
@@ -158,7 +158,7 @@ mod tests {
         // The kernel accepts, and then there is silence.
         let began_at = std::time::Instant::now();
         assert!(url.ask().unwrap_err().contains("does not answer"));
-        assert!(began_at.elapsed() < 4 * PATIENCE);
+        assert!(began_at.elapsed() < 4 * HEALTH_TIMEOUT);
         drop(listener);
         assert!(url.ask().unwrap_err().contains("does not answer"));
     }

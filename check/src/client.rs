@@ -21,7 +21,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
 /// How long a connection may take until it stands.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest answer that is read, in bytes: a page of history with large events.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -39,7 +39,7 @@ pub(super) struct Client {
     requests: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
     streams: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
     headers: HeaderMap,
-    answer_within: Duration,
+    answer_timeout: Duration,
 }
 
 impl Client {
@@ -49,7 +49,7 @@ impl Client {
     /// One line: a header that is none, or no trusted certificates can be found.
     pub(super) fn new(
         headers: &[(String, String)],
-        answer_within: Duration,
+        answer_timeout: Duration,
         insecure: bool,
     ) -> Result<Client, String> {
         let mut map = HeaderMap::new();
@@ -61,18 +61,18 @@ impl Client {
         }
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_WITHIN));
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.enforce_http(false);
         let provider = rustls::crypto::ring::default_provider();
         let builder = hyper_rustls::HttpsConnectorBuilder::new();
         let builder = if insecure {
-            let trusting = rustls::ClientConfig::builder_with_provider(provider.clone().into())
+            let tls = rustls::ClientConfig::builder_with_provider(provider.clone().into())
                 .with_safe_default_protocol_versions()
                 .map_err(|error| format!("cannot speak TLS: {error}"))?
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Trusting(provider)))
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
                 .with_no_client_auth();
-            builder.with_tls_config(trusting)
+            builder.with_tls_config(tls)
         } else {
             builder
                 .with_provider_and_native_roots(provider)
@@ -88,7 +88,7 @@ impl Client {
             requests: requests.build(connector.clone()),
             streams: streams.build(connector),
             headers: map,
-            answer_within,
+            answer_timeout,
         })
     }
 
@@ -105,17 +105,18 @@ impl Client {
     ) -> Result<Answer, String> {
         let answer = async {
             let request = self.request(method, url, headers, body)?;
-            let response = self.requests.request(request).await.map_err(|error| told(&error))?;
+            let response =
+                self.requests.request(request).await.map_err(|error| with_causes(&error))?;
             let status = response.status().as_u16();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
                 Some(_) => format!("an answer of more than {ANSWER_BYTES_MAX} bytes"),
-                None => told(&*error),
+                None => with_causes(&*error),
             })?;
             Ok(Answer { status, body: body.to_bytes() })
         };
-        let within = tokio::time::timeout(self.answer_within, answer).await;
-        within.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.answer_within)))
+        let within = tokio::time::timeout(self.answer_timeout, answer).await;
+        within.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.answer_timeout)))
     }
 
     /// Asks for a stream as an `EventSource` does; the answer's head.
@@ -132,10 +133,10 @@ impl Client {
             headers.push(("last-event-id", last_event_id));
         }
         let request = self.request(Method::GET, url, &headers, String::new())?;
-        let response = tokio::time::timeout(self.answer_within, self.streams.request(request));
+        let response = tokio::time::timeout(self.answer_timeout, self.streams.request(request));
         match response.await {
-            Ok(response) => response.map_err(|error| told(&error)),
-            Err(_) => Err(format!("no answer within {:?}", self.answer_within)),
+            Ok(response) => response.map_err(|error| with_causes(&error)),
+            Err(_) => Err(format!("no answer within {:?}", self.answer_timeout)),
         }
     }
 
@@ -159,7 +160,7 @@ impl Client {
 }
 
 /// An error with its causes, on one line.
-fn told(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -171,9 +172,9 @@ fn told(error: &dyn std::error::Error) -> String {
 
 /// Believes every certificate, whoever signed it; that its owner holds the key is still checked.
 #[derive(Debug)]
-struct Trusting(CryptoProvider);
+struct AnyCertificate(CryptoProvider);
 
-impl ServerCertVerifier for Trusting {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

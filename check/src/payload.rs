@@ -1,9 +1,9 @@
-//! What a check publishes: data that says which event it is, and that can be told from memory.
+//! What a check publishes: data that says which event it is.
 //!
-//! The text is made anew from the token when an event comes back, so that a single changed byte is
-//! seen without keeping what was sent.
+//! The data is made anew from the number in it when an event comes back, so that a single changed
+//! byte is seen without keeping what was sent.
 
-use super::ledger::Token;
+use super::publish_log::EventId;
 
 /// The type of every event of a check.
 pub(super) const EVENT_TYPE: &str = "check";
@@ -19,11 +19,11 @@ pub(super) struct Payload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recognised {
     /// An event of this check, as it was sent.
-    Event(Token),
+    Event(EventId),
     /// An event of this check whose data was changed.
-    Altered(Token),
+    Altered(EventId),
     /// No event of this check.
-    Stranger,
+    Unknown,
 }
 
 impl Payload {
@@ -33,8 +33,8 @@ impl Payload {
     }
 
     /// The data of an event, as JSON on one line without white space.
-    pub(super) fn data(&self, publisher: usize, token: Token) -> String {
-        let mut data = format!(r#"{}{publisher},"number":{}"#, self.start, token.0);
+    pub(super) fn data(&self, publisher: usize, event: EventId) -> String {
+        let mut data = format!(r#"{}{publisher},"number":{}"#, self.start, event.0);
         let around = data.len() + r#","padding":""}"#.len();
         if around < self.bytes {
             data.push_str(r#","padding":""#);
@@ -52,16 +52,16 @@ impl Payload {
             let (publisher, rest) = rest.split_once(',')?;
             let rest = rest.strip_prefix(r#""number":"#)?;
             let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-            Some((publisher.parse().ok()?, Token(rest[..digits].parse().ok()?)))
+            Some((publisher.parse().ok()?, EventId(rest[..digits].parse().ok()?)))
         };
         match read() {
-            None => Recognised::Stranger,
-            Some((publisher, token))
-                if kind == EVENT_TYPE && data == self.data(publisher, token) =>
+            None => Recognised::Unknown,
+            Some((publisher, event))
+                if kind == EVENT_TYPE && data == self.data(publisher, event) =>
             {
-                Recognised::Event(token)
+                Recognised::Event(event)
             }
-            Some((_, token)) => Recognised::Altered(token),
+            Some((_, event)) => Recognised::Altered(event),
         }
     }
 }
@@ -74,15 +74,15 @@ mod tests {
     fn what_was_sent_is_recognised_and_a_changed_byte_is_seen() {
         for bytes in [0, 60, 100, 1000] {
             let payload = Payload::new("abcdef", bytes);
-            let data = payload.data(3, Token(17));
+            let data = payload.data(3, EventId(17));
             assert!(serde_json::from_str::<serde_json::Value>(&data).is_ok(), "{data}");
             assert_eq!(data.len(), bytes.max(42), "{data}");
-            assert_eq!(payload.recognise("check", &data), Recognised::Event(Token(17)));
-            assert_eq!(payload.recognise("message", &data), Recognised::Altered(Token(17)));
+            assert_eq!(payload.recognise("check", &data), Recognised::Event(EventId(17)));
+            assert_eq!(payload.recognise("message", &data), Recognised::Altered(EventId(17)));
             let longer = format!("{data}\n");
-            assert_eq!(payload.recognise("check", &longer), Recognised::Altered(Token(17)));
+            assert_eq!(payload.recognise("check", &longer), Recognised::Altered(EventId(17)));
             let other = Payload::new("ghijkl", bytes);
-            assert_eq!(other.recognise("check", &data), Recognised::Stranger);
+            assert_eq!(other.recognise("check", &data), Recognised::Unknown);
         }
     }
 }

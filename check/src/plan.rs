@@ -55,7 +55,7 @@ pub struct Plan {
     pub subscribers: usize,
     /// Events per second, from all publishers together.
     pub rate: f64,
-    /// How long to publish: [`Running::until_planned_end`](super::Running::until_planned_end) waits
+    /// How long to publish: [`Check::until_planned_end`](super::Check::until_planned_end) waits
     /// for it, and subscribers that join late do so within it.
     pub duration: Duration,
     /// How long a subscriber stays on average before it leaves in order to come back elsewhere;
@@ -65,7 +65,7 @@ pub struct Plan {
     pub headers: Vec<(String, String)>,
     /// Whether to believe every TLS certificate, such as the self-signed one of a demo.
     pub insecure: bool,
-    /// Size of an event's data in bytes, at least what its token needs (some 60).
+    /// Size of an event's data in bytes, at least what says which event it is (some 60).
     pub payload_bytes: usize,
     /// How long to wait for the last deliveries after the last event.
     pub settle: Duration,
@@ -75,13 +75,14 @@ pub struct Plan {
     /// A stream on which no byte came for so long is given up: more than two heartbeats.
     pub silence_max: Duration,
     /// How long a request may take until its answer, and a stream until its head.
-    pub answer_within: Duration,
-    /// Whether an event that was sent again with the same `Idempotency-Key` must not be doubled.
+    pub answer_timeout: Duration,
+    /// Whether an event that was sent again with the same `Idempotency-Key` must not be in the log
+    /// twice.
     pub idempotent: bool,
     /// Whether the log may lose what it acknowledged as long as it says so.
     pub loss_expected: bool,
     /// Of the subscribers, whether some join late and some ask for everything that is retained.
-    pub late: bool,
+    pub late_joiners: bool,
 }
 
 impl Default for Plan {
@@ -101,10 +102,10 @@ impl Default for Plan {
             settle: Duration::from_secs(20),
             retry_max: Duration::from_secs(1),
             silence_max: Duration::from_secs(40),
-            answer_within: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(10),
             idempotent: true,
             loss_expected: false,
-            late: true,
+            late_joiners: true,
         }
     }
 }
@@ -134,39 +135,42 @@ impl Plan {
         if self.publish_urls.is_empty() { &self.urls } else { &self.publish_urls }
     }
 
-    /// One line that says what is wrong, if anything is.
-    pub(super) fn wrong(&self) -> Option<String> {
-        let within = |name: &str, value: usize, most: usize| {
-            let wrong = !(1..=most).contains(&value);
-            wrong.then(|| format!("{name} must be 1 to {most}, not {value}"))
-        };
+    /// Whether it can be done.
+    ///
+    /// # Errors
+    /// One line that says what is wrong.
+    pub(super) fn validate(&self) -> Result<(), String> {
         if self.urls.is_empty() {
-            return Some("name at least one URL to check".to_owned());
+            return Err("name at least one URL to check".to_owned());
         }
         if !(self.rate > 0.0 && self.rate <= 1e6) {
-            return Some(format!(
-                "the rate must be more than 0 and at most 1000000, not {}",
-                self.rate
-            ));
+            let rate = self.rate;
+            return Err(format!("the rate must be more than 0 and at most 1000000, not {rate}"));
         }
-        let early = self.roles().iter().filter(|role| role.join == Join::First).count().max(1);
-        within("topics", self.topics, 1_000)
-            .or_else(|| within("publishers", self.publishers, 10_000))
-            .or_else(|| within("subscribers", self.subscribers, 100_000))
-            .or_else(|| within("the payload in bytes", self.payload_bytes, 1 << 20))
-            .or_else(|| {
-                // A stream carries at most 100 topics, and every topic needs a witness.
-                let wrong = self.topics.div_ceil(early) > 90;
-                wrong.then(|| format!("{} topics need more subscribers", self.topics))
-            })
+        for (name, value, max) in [
+            ("topics", self.topics, 1_000),
+            ("publishers", self.publishers, 10_000),
+            ("subscribers", self.subscribers, 100_000),
+            ("the payload in bytes", self.payload_bytes, 1 << 20),
+        ] {
+            if !(1..=max).contains(&value) {
+                return Err(format!("{name} must be 1 to {max}, not {value}"));
+            }
+        }
+        // A stream carries at most 100 topics, and every topic needs a witness from the start.
+        let witnesses = self.roles().iter().filter(|role| role.join == Join::First).count();
+        if self.topics.div_ceil(witnesses.max(1)) > 90 {
+            return Err(format!("{} topics need more subscribers", self.topics));
+        }
+        Ok(())
     }
 
     /// What each subscriber does. Those that join first watch all topics between them, so that
     /// every event has a witness; every third follows some more topics over the same stream.
     pub(super) fn roles(&self) -> Vec<Role> {
         let joins = (0..self.subscribers).map(|n| match n % 5 {
-            3 if self.late => Join::Earliest((n * 37 % 80) as u32 + 5),
-            4 if self.late => Join::Now((n * 53 % 80) as u32 + 5),
+            3 if self.late_joiners => Join::Earliest((n * 37 % 80) as u32 + 5),
+            4 if self.late_joiners => Join::Now((n * 53 % 80) as u32 + 5),
             _ => Join::First,
         });
         let joins: Vec<Join> = joins.collect();
@@ -217,14 +221,14 @@ mod tests {
     proptest! {
         #[test]
         fn every_topic_has_a_witness_from_the_start(
-            subscribers in 1..200_usize, topics in 1..80_usize, late in any::<bool>()
+            subscribers in 1..200_usize, topics in 1..80_usize, late_joiners in any::<bool>()
         ) {
             let plan = Plan {
                 urls: vec!["http://a".parse().unwrap()],
-                subscribers, topics, late,
+                subscribers, topics, late_joiners,
                 ..Plan::default()
             };
-            prop_assert_eq!(plan.wrong(), None);
+            prop_assert_eq!(plan.validate(), Ok(()));
             let roles = plan.roles();
             prop_assert_eq!(roles.len(), subscribers);
             for topic in 0..topics {

@@ -18,7 +18,7 @@ pub struct Epoch {
     text: [u8; 8],
 }
 
-/// The place after the entry with this number, in this incarnation of a log. 0 is before the first.
+/// After the entry with this number, in this incarnation of a log; 0 is before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     /// Number of the last entry that lies behind.

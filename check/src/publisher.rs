@@ -8,24 +8,28 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::ledger::Token;
 use super::payload::EVENT_TYPE;
-use super::{Kind, Phase, Scene};
+use super::publish_log::EventId;
+use super::{CheckContext, Kind, Phase};
 use crate::position::Position;
 
 /// The first wait before an event is sent again; it doubles from time to time.
-const AGAIN_AFTER: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The longest.
-const AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// A publisher that is late by more than this gives up what it missed, so that it does not flood a
 /// gateway that comes back.
-const LATE_MAX: Duration = Duration::from_secs(1);
+const BACKLOG_MAX: Duration = Duration::from_secs(1);
 
 /// Publishes until the phase says otherwise.
-pub(super) async fn run(scene: Arc<Scene>, publisher: usize, mut phase: watch::Receiver<Phase>) {
-    let period = Duration::from_secs_f64(scene.plan.publishers as f64 / scene.plan.rate);
+pub(super) async fn run(
+    context: Arc<CheckContext>,
+    publisher: usize,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let period = Duration::from_secs_f64(context.plan.publishers as f64 / context.plan.rate);
     let mut next = Instant::now() + period.mul_f64(fastrand::f64());
     loop {
         tokio::select! {
@@ -33,39 +37,39 @@ pub(super) async fn run(scene: Arc<Scene>, publisher: usize, mut phase: watch::R
             _ = phase.wait_for(|phase| *phase != Phase::Publishing) => return,
             () = tokio::time::sleep_until(next) => {}
         }
-        let topic = fastrand::usize(..scene.topics.len());
-        let token = scene.judge().send(topic, publisher, scene.now());
+        let topic = fastrand::usize(..context.topics.len());
+        let event = context.checker().event_sent(topic, publisher, context.now());
         tokio::select! {
             biased;
             _ = phase.wait_for(|phase| *phase == Phase::Closing) => return,
-            () = publish(&scene, topic, publisher, token) => {}
+            () = publish(&context, topic, publisher, event) => {}
         }
-        next = (next + period).max(Instant::now() - LATE_MAX);
+        next = (next + period).max(Instant::now() - BACKLOG_MAX);
     }
 }
 
 /// Sends one event until it is answered.
-async fn publish(scene: &Scene, topic: usize, publisher: usize, token: Token) {
-    let data = scene.payload.data(publisher, token);
+async fn publish(context: &CheckContext, topic: usize, publisher: usize, event: EventId) {
+    let data = context.payload.data(publisher, event);
     let body = format!(r#"{{"event":"{EVENT_TYPE}","data":{data}}}"#);
-    let key = format!("{}-{}", scene.run, token.0);
+    let key = format!("{}-{}", context.run, event.0);
     let headers = [("content-type", "application/json"), ("idempotency-key", key.as_str())];
-    let urls = scene.plan.publish_to();
+    let urls = context.plan.publish_to();
     let mut at = fastrand::usize(..urls.len());
-    let mut wait = AGAIN_AFTER;
+    let mut wait = RETRY_DELAY;
     loop {
         let base = urls[at % urls.len()].as_str();
-        let url = format!("{base}/topics/{}/events", scene.topics[topic]);
-        let answer = scene.client.ask(Method::POST, &url, &headers, body.clone()).await;
-        let now = scene.now();
+        let url = format!("{base}/topics/{}/events", context.topics[topic]);
+        let answer = context.client.ask(Method::POST, &url, &headers, body.clone()).await;
+        let now = context.now();
         match answer {
             Ok(answer) if answer.status == 201 => {
-                let place = read_place(&answer.body);
-                let mut judge = scene.judge();
-                match place {
-                    Some(place) => judge.acknowledge(token, place, base, now),
-                    None => judge.complain_of_answer(
-                        Kind::Garbled,
+                let position = read_position(&answer.body);
+                let mut checker = context.checker();
+                match position {
+                    Some(position) => checker.event_acknowledged(event, position, base, now),
+                    None => checker.report_answer(
+                        Kind::Malformed,
                         topic,
                         base,
                         r#"{"id":"a position"}"#,
@@ -76,26 +80,26 @@ async fn publish(scene: &Scene, topic: usize, publisher: usize, token: Token) {
                 return;
             }
             // These say "not now"; every other 4xx says "never".
-            Ok(answer) if is_refusal(answer.status) => {
+            Ok(answer) if is_final(answer.status) => {
                 let body = String::from_utf8_lossy(&answer.body);
-                scene.judge().refuse(token, base, answer.status, &body, now);
+                context.checker().event_refused(event, base, answer.status, &body, now);
                 return;
             }
             Ok(_) | Err(_) => {}
         }
         tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
-        wait = (wait * 2).min(AGAIN_AFTER_MAX);
+        wait = (wait * 2).min(RETRY_DELAY_MAX);
         at += 1;
-        scene.judge().send_again(token, scene.now());
+        context.checker().event_resent(event, context.now());
     }
 }
 
 /// Whether a status means that the same request will never be taken.
-pub(super) fn is_refusal(status: u16) -> bool {
+pub(super) fn is_final(status: u16) -> bool {
     (400..500).contains(&status) && ![408, 425, 429].contains(&status)
 }
 
-fn read_place(body: &[u8]) -> Option<Position> {
+fn read_position(body: &[u8]) -> Option<Position> {
     #[derive(Deserialize)]
     struct Published<'a> {
         id: &'a str,

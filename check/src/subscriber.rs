@@ -11,24 +11,25 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::events::{Heard, Interpreter};
-use super::judge::{Judge, Question, Reset};
+use super::checker::{Checker, Question, Reset};
+use super::event_stream::{EventParser, StreamEvent};
 use super::payload::Recognised;
 use super::plan::{Join, Role};
-use super::publisher::is_refusal;
-use super::view::Reason;
-use super::{Kind, Phase, Scene};
+use super::publish_log::EventId;
+use super::publisher::is_final;
+use super::view::ResetReason;
+use super::{CheckContext, Kind, Phase};
 use crate::position::{Position, read_id};
 
 /// How long at most a subscriber is away that left in order to come back.
-const AWAY: Duration = Duration::from_millis(50);
+const AWAY_MAX: Duration = Duration::from_millis(50);
 
 /// How long it waits at most before it asks another gateway when one cannot serve it.
-const ELSEWHERE_AFTER: Duration = Duration::from_millis(200);
+const FAILOVER_DELAY_MAX: Duration = Duration::from_millis(200);
 
-/// A subscriber and what it remembers between its streams.
+/// A subscriber, and what it remembers between its streams.
 struct Subscriber {
-    scene: Arc<Scene>,
+    context: Arc<CheckContext>,
     number: usize,
     role: Role,
     last_event_id: String,
@@ -37,15 +38,15 @@ struct Subscriber {
     /// Index of the URL it was at last.
     at: usize,
     /// When the current stream was asked for.
-    asked_at: Duration,
+    requested_at: Duration,
     /// Whether the current stream has had its opening event.
-    greeted: bool,
+    opened: bool,
 }
 
 /// Why a stream was left.
-enum End {
+enum StreamEnd {
     /// By the subscriber, to come back elsewhere.
-    Roamed,
+    Left,
     /// It never was one: nobody answered, or somebody who cannot serve now.
     Refused(String),
     /// By the other side, or because it was silent for too long.
@@ -54,61 +55,61 @@ enum End {
 
 /// Follows its topics until the phase says otherwise.
 pub(super) async fn run(
-    scene: Arc<Scene>,
+    context: Arc<CheckContext>,
     number: usize,
     role: Role,
     mut phase: watch::Receiver<Phase>,
 ) {
     if let Join::Now(percent) | Join::Earliest(percent) = role.join {
-        let late = scene.plan.duration.mul_f64(f64::from(percent) / 100.0);
+        let late = context.plan.duration.mul_f64(f64::from(percent) / 100.0);
         tokio::select! {
             biased;
             // Who has not come by now does not come any more.
             _ = phase.wait_for(|phase| *phase > Phase::Publishing) => return,
-            () = async { scene.until_publishing(late).await } => {}
+            () = async { context.until_publishing(late).await } => {}
         }
     }
     let mut subscriber = Subscriber {
-        at: fastrand::usize(..scene.plan.urls.len()),
-        scene,
+        at: fastrand::usize(..context.plan.urls.len()),
+        context,
         number,
         role,
         last_event_id: String::new(),
         retry: Duration::MAX,
-        asked_at: Duration::ZERO,
-        greeted: false,
+        requested_at: Duration::ZERO,
+        opened: false,
     };
     let closing = async { phase.clone().wait_for(|phase| *phase == Phase::Closing).await.is_ok() };
     tokio::select! {
         biased;
         _ = closing => {}
-        () = subscriber.roam(phase.clone()) => {}
+        () = subscriber.follow(phase.clone()) => {}
     }
 }
 
 impl Subscriber {
     /// Opens one stream after the other, for ever.
-    async fn roam(&mut self, phase: watch::Receiver<Phase>) {
+    async fn follow(&mut self, phase: watch::Receiver<Phase>) {
         loop {
-            let count = self.scene.plan.urls.len();
+            let count = self.context.plan.urls.len();
             if count > 1 {
                 self.at = (self.at + fastrand::usize(1..count)) % count;
             }
-            let end = self.visit(phase.clone()).await;
-            let now = self.scene.now();
+            let end = self.follow_once(phase.clone()).await;
+            let now = self.context.now();
             let wait = match end {
-                End::Roamed => {
-                    self.scene.judge().roamed(self.number, now);
-                    AWAY
+                StreamEnd::Left => {
+                    self.context.checker().stream_left(self.number, now);
+                    AWAY_MAX
                 }
-                End::Refused(why) => {
-                    self.scene.judge().dropped(self.number, &why, false, now);
+                StreamEnd::Refused(why) => {
+                    self.context.checker().stream_dropped(self.number, &why, false, now);
                     // Another node will do: this is what load balancers do for browsers.
-                    ELSEWHERE_AFTER.min(self.scene.plan.retry_max)
+                    FAILOVER_DELAY_MAX.min(self.context.plan.retry_max)
                 }
-                End::Dropped { why, silent } => {
-                    self.scene.judge().dropped(self.number, &why, silent, now);
-                    self.retry.min(self.scene.plan.retry_max)
+                StreamEnd::Dropped { why, silent } => {
+                    self.context.checker().stream_dropped(self.number, &why, silent, now);
+                    self.retry.min(self.context.plan.retry_max)
                 }
             };
             tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
@@ -116,34 +117,34 @@ impl Subscriber {
     }
 
     /// One stream, from request to end.
-    async fn visit(&mut self, mut phase: watch::Receiver<Phase>) -> End {
-        let base = self.scene.plan.urls[self.at].to_string();
+    async fn follow_once(&mut self, mut phase: watch::Receiver<Phase>) -> StreamEnd {
+        let base = self.context.plan.urls[self.at].to_string();
         let url = format!("{base}{}", self.path());
-        self.asked_at = self.scene.now();
-        self.scene.judge().asks(self.number, &base, self.asked_at);
-        let response = match self.scene.client.stream(&url, &self.last_event_id).await {
+        self.requested_at = self.context.now();
+        self.context.checker().stream_requested(self.number, &base, self.requested_at);
+        let response = match self.context.client.stream(&url, &self.last_event_id).await {
             Ok(response) => response,
-            Err(why) => return End::Refused(format!("{base}: {why}")),
+            Err(why) => return StreamEnd::Refused(format!("{base}: {why}")),
         };
         let status = response.status().as_u16();
         let content_type = response.headers().get(hyper::header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let is_stream = content_type.split(';').next().map(str::trim) == Some("text/event-stream");
-        if is_refusal(status) || status == 204 || (status == 200 && !is_stream) {
+        if is_final(status) || status == 204 || (status == 200 && !is_stream) {
             let came = format!("{base} answered {status} {content_type}");
             let expected =
                 "200 text/event-stream, or an error that passes: a browser never asks again";
-            let now = self.scene.now();
-            let mut judge = self.scene.judge();
-            judge.complain(Kind::FatalAnswer, self.number, None, expected, came.clone(), now);
-            return End::Refused(came);
+            let now = self.context.now();
+            let mut checker = self.context.checker();
+            checker.report_other(Kind::FatalAnswer, self.number, None, expected, came.clone(), now);
+            return StreamEnd::Refused(came);
         }
         if status != 200 {
-            return End::Refused(format!("{base} answered {status}"));
+            return StreamEnd::Refused(format!("{base} answered {status}"));
         }
-        self.scene.judge().opened(response.version() == Version::HTTP_2);
-        self.greeted = false;
-        let leave = self.scene.plan.roam.filter(|_| self.role.roams);
+        self.context.checker().stream_opened(response.version() == Version::HTTP_2);
+        self.opened = false;
+        let leave = self.context.plan.roam.filter(|_| self.role.roams);
         let leave = leave.map(|mean| Instant::now() + mean.mul_f64(0.5 + fastrand::f64()));
         let leave = async {
             match leave {
@@ -158,178 +159,188 @@ impl Subscriber {
         tokio::select! {
             biased;
             end = self.read(response.into_body()) => end,
-            () = leave => End::Roamed,
+            () = leave => StreamEnd::Left,
         }
     }
 
     /// Reads a stream to its end.
-    async fn read(&mut self, mut body: Incoming) -> End {
-        let mut interpreter = Interpreter::new(&self.last_event_id);
-        let silence_max = self.scene.plan.silence_max;
+    async fn read(&mut self, mut body: Incoming) -> StreamEnd {
+        let mut parser = EventParser::new(&self.last_event_id);
+        let silence_max = self.context.plan.silence_max;
         loop {
             let frame = match tokio::time::timeout(silence_max, body.frame()).await {
                 Err(_) => {
                     let why = format!("no byte came for {silence_max:?}");
-                    return End::Dropped { why, silent: true };
+                    return StreamEnd::Dropped { why, silent: true };
                 }
-                Ok(None) => return End::Dropped { why: "it ended".to_owned(), silent: false },
+                Ok(None) => {
+                    return StreamEnd::Dropped { why: "it ended".to_owned(), silent: false };
+                }
                 Ok(Some(Err(error))) => {
-                    return End::Dropped { why: error.to_string(), silent: false };
+                    return StreamEnd::Dropped { why: error.to_string(), silent: false };
                 }
                 Ok(Some(Ok(frame))) => frame,
             };
             let Some(bytes) = frame.data_ref() else { continue };
-            let scene = self.scene.clone();
-            let now = scene.now();
+            let context = self.context.clone();
+            let now = context.now();
             let mut questions = Vec::new();
             let fed = {
-                let mut judge = scene.judge();
-                interpreter.feed(bytes, |heard| {
-                    questions.extend(self.hear(&mut judge, heard, now));
+                let mut checker = context.checker();
+                parser.feed(bytes, |event| {
+                    questions.extend(self.on_event(&mut checker, &event, now));
                 })
             };
             for question in questions {
-                scene.ask(question);
+                context.ask_log(question);
             }
             self.last_event_id.clear();
-            self.last_event_id.push_str(interpreter.last_event_id());
-            if let Some(retry) = interpreter.retry_milliseconds() {
+            self.last_event_id.push_str(parser.last_event_id());
+            if let Some(retry) = parser.retry_milliseconds() {
                 self.retry = Duration::from_millis(retry);
             }
             if fed.is_err() {
-                return End::Dropped { why: "a line without end".to_owned(), silent: false };
+                return StreamEnd::Dropped { why: "a line without end".to_owned(), silent: false };
             }
         }
     }
 
-    /// Takes one event to the judge.
-    fn hear(&mut self, judge: &mut Judge, heard: Heard<'_>, now: Duration) -> Vec<Question> {
+    /// Tells the checker of one event, and returns what only the log can decide about it.
+    fn on_event(
+        &mut self,
+        checker: &mut Checker,
+        event: &StreamEvent<'_>,
+        now: Duration,
+    ) -> Vec<Question> {
         let number = self.number;
         let mut questions = Vec::new();
-        let garbled = |judge: &mut Judge, expected: &str, came: String| {
-            judge.complain(Kind::Garbled, number, None, expected, came, now);
+        let malformed = |checker: &mut Checker, expected: &str, came: String| {
+            checker.report_other(Kind::Malformed, number, None, expected, came, now);
         };
-        let Some(places) = self.places(heard.id) else {
-            let came = format!("the id {:?} on an event of type {:?}", heard.id, heard.kind);
-            garbled(judge, "an id with the place in every topic of the stream", came);
+        let Some(positions) = self.positions(event.id) else {
+            let came = format!("the id {:?} on an event of type {:?}", event.id, event.kind);
+            malformed(checker, "an id with the position in every topic of the stream", came);
             return questions;
         };
-        if heard.kind == "message" && is_hello(heard.data) {
-            self.greeted = true;
-            for (&topic, place) in self.role.topics.iter().zip(places) {
-                let is_first = judge.at(number, topic).is_none();
-                judge.hello(number, topic, place, now);
+        if event.kind == "message" && is_opening_event(event.data) {
+            self.opened = true;
+            for (&topic, position) in self.role.topics.iter().zip(positions) {
+                let is_first = checker.position_of(number, topic).is_none();
+                checker.opening_event(number, topic, position, now);
                 if is_first && matches!(self.role.join, Join::Earliest(_)) {
-                    questions.extend(judge.wanted_earliest(
+                    questions.extend(checker.earliest_requested(
                         number,
                         topic,
-                        place,
-                        self.asked_at,
+                        position,
+                        self.requested_at,
                         now,
                     ));
                 }
             }
             return questions;
         }
-        if !std::mem::replace(&mut self.greeted, true) {
-            let came = format!("{:?} at {}", heard.kind, heard.id);
-            garbled(judge, "the opening event before any other", came);
+        if !std::mem::replace(&mut self.opened, true) {
+            let came = format!("{:?} at {}", event.kind, event.id);
+            malformed(checker, "the opening event before any other", came);
         }
-        if heard.kind == "reset" {
-            questions.extend(self.hear_reset(judge, heard, &places, now));
+        if event.kind == "reset" {
+            questions.extend(self.on_reset(checker, event, &positions, now));
             return questions;
         }
-        let recognised = self.scene.payload.recognise(heard.kind, heard.data);
-        let token = match recognised {
-            Recognised::Event(token) | Recognised::Altered(token) => Some(token),
-            Recognised::Stranger => None,
+        let recognised = self.context.payload.recognise(event.kind, event.data);
+        let published = match recognised {
+            Recognised::Event(id) | Recognised::Altered(id) => Some(id),
+            Recognised::Unknown => None,
         };
-        let Some((topic, place)) = self.moved(judge, &places, token) else {
-            let came = format!("the id {}", heard.id);
-            garbled(judge, "an id in which one topic has moved on", came);
+        let Some((topic, position)) = self.moved(checker, &positions, published) else {
+            let came = format!("the id {}", event.id);
+            malformed(checker, "an id in which one topic has moved on", came);
             return questions;
         };
         match recognised {
-            Recognised::Event(token) => judge.entry(number, topic, place, Some(token), now),
-            Recognised::Altered(token) => {
-                judge.entry(number, topic, place, Some(token), now);
-                let came = format!("type {:?}, data {:?}", heard.kind, short(heard.data));
+            Recognised::Event(_) => checker.entry(number, topic, position, published, now),
+            Recognised::Altered(_) => {
+                checker.entry(number, topic, position, published, now);
+                let came = format!("type {:?}, data {:?}", event.kind, short(event.data));
                 let expected = "the type and data that were published";
-                judge.complain(Kind::Altered, number, Some(topic), expected, came, now);
+                checker.report_other(Kind::Altered, number, Some(topic), expected, came, now);
             }
-            Recognised::Stranger => {
-                judge.entry(number, topic, place, None, now);
-                let came = format!("{place}: type {:?}, data {:?}", heard.kind, short(heard.data));
+            Recognised::Unknown => {
+                checker.entry(number, topic, position, None, now);
+                let came =
+                    format!("{position}: type {:?}, data {:?}", event.kind, short(event.data));
                 let expected = "events of this check alone";
-                judge.complain(Kind::Stray, number, Some(topic), expected, came, now);
+                let kind = Kind::UnexpectedEvent;
+                checker.report_other(kind, number, Some(topic), expected, came, now);
             }
         }
         questions
     }
 
-    fn hear_reset(
+    fn on_reset(
         &self,
-        judge: &mut Judge,
-        heard: Heard<'_>,
-        places: &[Position],
+        checker: &mut Checker,
+        event: &StreamEvent<'_>,
+        positions: &[Position],
         now: Duration,
     ) -> Option<Question> {
         let read = || {
-            let data: ResetData<'_> = serde_json::from_str(heard.data).ok()?;
-            let names = &self.scene.topics;
-            let mut topics = self.role.topics.iter().zip(places);
+            let data: ResetData<'_> = serde_json::from_str(event.data).ok()?;
+            let names = &self.context.topics;
+            let mut topics = self.role.topics.iter().zip(positions);
             let (&topic, &resume) = topics.find(|(topic, _)| names[**topic] == data.topic)?;
             let reason = match data.reason {
-                "trimmed" => Reason::Trimmed,
-                "lost" => Reason::Lost,
-                "unreadable" => Reason::Unreadable,
+                "trimmed" => ResetReason::Trimmed,
+                "lost" => ResetReason::Lost,
+                "unreadable" => ResetReason::Unreadable,
                 _ => return None,
             };
-            let place = |text: Option<&str>| text.map(str::parse::<Position>).transpose();
-            let (oldest, head) = (place(data.oldest).ok()?, place(data.head).ok()?);
+            let position = |text: Option<&str>| text.map(str::parse::<Position>).transpose();
+            let (oldest, head) = (position(data.oldest).ok()?, position(data.head).ok()?);
             let reset = Reset { reason, from: data.from.to_owned(), oldest, head };
             Some((topic, reset, resume))
         };
         let Some((topic, reset, resume)) = read() else {
             let expected = "topic, reason, from, oldest and head of a reset of this stream";
-            let came = short(heard.data);
-            judge.complain(Kind::BadReset, self.number, None, expected, came, now);
+            let came = short(event.data);
+            checker.report_other(Kind::BadReset, self.number, None, expected, came, now);
             return None;
         };
-        judge.reset(self.number, topic, &reset, resume, now)
+        checker.reset(self.number, topic, &reset, resume, now)
     }
 
-    /// The topic that an entry is of, and its place: the one that has moved in the stream's id.
+    /// The topic that an entry is of, and its position: the one that has moved in the stream's id.
     fn moved(
         &self,
-        judge: &Judge,
-        places: &[Position],
-        token: Option<super::ledger::Token>,
+        checker: &Checker,
+        positions: &[Position],
+        published: Option<EventId>,
     ) -> Option<(usize, Position)> {
-        let topics = || self.role.topics.iter().copied().zip(places.iter().copied());
+        let topics = || self.role.topics.iter().copied().zip(positions.iter().copied());
         if let [topic] = self.role.topics[..] {
-            return Some((topic, places[0]));
+            return Some((topic, positions[0]));
         }
-        let mut moved =
-            topics().filter(|(topic, place)| judge.at(self.number, *topic) != Some(*place));
+        let mut moved = topics().filter(|(topic, position)| {
+            checker.position_of(self.number, *topic) != Some(*position)
+        });
         match (moved.next(), moved.next()) {
             (Some(one), None) => Some(one),
             (Some(_), Some(_)) => None,
             // Nothing moved: something that was delivered already comes again.
             (None, _) => {
-                let topic = judge.topic_of(token?)?;
+                let topic = checker.topic_of(published?)?;
                 topics().find(|(its, _)| *its == topic)
             }
         }
     }
 
-    /// The places in an id, in the order of the subscriber's topics.
-    fn places(&self, id: &str) -> Option<Vec<Position>> {
+    /// The positions in an id, in the order of the subscriber's topics.
+    fn positions(&self, id: &str) -> Option<Vec<Position>> {
         read_id(id, &self.topic_names())
     }
 
     fn topic_names(&self) -> Vec<&str> {
-        self.role.topics.iter().map(|&topic| self.scene.topics[topic].as_str()).collect()
+        self.role.topics.iter().map(|&topic| self.context.topics[topic].as_str()).collect()
     }
 
     fn path(&self) -> String {
@@ -357,12 +368,12 @@ struct ResetData<'a> {
 }
 
 /// Whether the data of an unnamed event is that of an opening event.
-fn is_hello(data: &str) -> bool {
+fn is_opening_event(data: &str) -> bool {
     #[derive(Deserialize)]
-    struct Hello<'a> {
+    struct Opening<'a> {
         r#type: &'a str,
     }
-    serde_json::from_str::<Hello<'_>>(data).is_ok_and(|hello| hello.r#type == "connected")
+    serde_json::from_str::<Opening<'_>>(data).is_ok_and(|opening| opening.r#type == "connected")
 }
 
 /// The beginning of a text that may be long.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::judge::Judge;
-use super::{Counts, GatewayUrl, Kind, Lags, Plan, Violation};
+use super::checker::Checker;
+use super::{Counts, GatewayUrl, Kind, LatencyHistogram, Plan, Violation};
 
 /// How many violations are shown in full.
 const SHOWN_MAX: usize = 20;
@@ -70,7 +70,7 @@ pub struct Verdict {
     pub subscribers: usize,
     /// All lags, as a histogram.
     #[serde(skip)]
-    pub lags: Lags,
+    pub lags: LatencyHistogram,
 }
 
 fn as_seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -78,8 +78,13 @@ fn as_seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S:
 }
 
 impl Verdict {
-    pub(super) fn new(judge: &Judge, plan: &Plan, run: &str, published_for: Duration) -> Verdict {
-        let counts = judge.counts();
+    pub(super) fn new(
+        checker: &Checker,
+        plan: &Plan,
+        run: &str,
+        published_for: Duration,
+    ) -> Verdict {
+        let counts = checker.counts();
         let outcome = if counts.violations > 0 {
             Outcome::Violated
         } else if counts.acknowledged == 0 || counts.delivered == 0 {
@@ -87,20 +92,20 @@ impl Verdict {
         } else {
             Outcome::Kept
         };
-        let lags = judge.lags().clone();
-        let longest_waits = judge.longest_waits();
+        let lags = checker.lags().clone();
+        let longest_waits = checker.longest_waits();
         Verdict {
             outcome,
             counts,
-            kinds: judge.kinds().clone(),
-            violations: judge.violations().to_vec(),
+            kinds: checker.kinds().clone(),
+            violations: checker.violations().to_vec(),
             published_for,
             lag_p50: lags.quantile(0.5),
             lag_p99: lags.quantile(0.99),
             lag_max: lags.max(),
             longest_wait: longest_waits.iter().copied().max().unwrap_or_default(),
             longest_waits,
-            never_opened: judge.never_opened(),
+            never_opened: checker.never_opened(),
             run: run.to_owned(),
             urls: plan.urls.clone(),
             topics: plan.topics,
@@ -166,8 +171,8 @@ impl fmt::Display for Verdict {
         )?;
         writeln!(
             f,
-            "resets       {}: {} justified, {} in vain, {} that could not be judged",
-            counts.resets, counts.resets_justified, counts.resets_in_vain, counts.resets_unjudged
+            "resets       {}: {} justified, {} spurious, {} that could not be judged",
+            counts.resets, counts.resets_justified, counts.resets_spurious, counts.resets_unjudged
         )?;
         writeln!(
             f,
@@ -176,8 +181,8 @@ impl fmt::Display for Verdict {
         )?;
         writeln!(
             f,
-            "doubled      {} by a retry; {} published again after the log had lost them",
-            counts.doubled_by_retry, counts.republished_after_loss
+            "duplicated   {} by a retry; {} published again after the log had lost them",
+            counts.duplicate_appends, counts.republished_after_loss
         )?;
         if self.never_opened > 0 {
             writeln!(f, "never opened {} subscribers had no stream", self.never_opened)?;

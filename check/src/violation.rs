@@ -10,19 +10,19 @@ use serde::Serialize;
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A stream went on after a number that is not the one before, without a reset.
-    Hole,
+    Gap,
     /// A stream delivered a number again, or one that it had passed, without a reset.
-    Twin,
+    Duplicate,
     /// A stream delivered entries in another order than the log's, without a reset.
     OutOfOrder,
     /// One position stands for two events.
     Conflict,
     /// An event that this check did not publish there.
-    Stray,
+    UnexpectedEvent,
     /// An event whose type or data is not what was published.
     Altered,
     /// An event has two positions in one log.
-    Doubled,
+    DuplicateAppend,
     /// Acknowledged, due to a subscriber, never delivered, and nothing was said.
     LostInSilence,
     /// Acknowledged and not delivered, and a reset said so. A violation unless loss is expected.
@@ -31,17 +31,17 @@ pub enum Kind {
     /// subscriber that had not seen it went on without. A violation unless loss is expected.
     LostByLog,
     /// A reset told of a loss, and the log still had everything.
-    ResetInVain,
+    SpuriousReset,
     /// A reset that cannot be read or contradicts the stream.
     BadReset,
-    /// The opening event of a resumed stream is at another place than the client was.
+    /// The opening event of a resumed stream is at another position than the client was.
     Moved,
     /// An answer after which a browser gives up for ever.
     FatalAnswer,
     /// Something on a stream or in an answer that cannot be read.
-    Garbled,
-    /// One publisher's later event was acknowledged at an earlier place.
-    Overtaken,
+    Malformed,
+    /// One publisher's later event was acknowledged at an earlier position than one before it.
+    Reordered,
     /// The server says that an `Idempotency-Key` came with another body, which it never did.
     KeyMisjudged,
 }
@@ -50,22 +50,22 @@ impl Kind {
     /// The name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
-            Kind::Hole => "hole",
-            Kind::Twin => "twin",
+            Kind::Gap => "gap",
+            Kind::Duplicate => "duplicate",
             Kind::OutOfOrder => "out of order",
             Kind::Conflict => "one position, two events",
-            Kind::Stray => "stray event",
+            Kind::UnexpectedEvent => "unexpected event",
             Kind::Altered => "altered event",
-            Kind::Doubled => "doubled by a retry",
+            Kind::DuplicateAppend => "appended twice",
             Kind::LostInSilence => "lost in silence",
             Kind::LostAndTold => "lost and told",
             Kind::LostByLog => "lost by the log",
-            Kind::ResetInVain => "reset in vain",
+            Kind::SpuriousReset => "spurious reset",
             Kind::BadReset => "bad reset",
             Kind::Moved => "resumed elsewhere",
             Kind::FatalAnswer => "fatal answer",
-            Kind::Garbled => "garbled",
-            Kind::Overtaken => "overtaken",
+            Kind::Malformed => "malformed",
+            Kind::Reordered => "reordered",
             Kind::KeyMisjudged => "idempotency key misjudged",
         }
     }
@@ -84,7 +84,7 @@ pub struct Violation {
     pub subscriber: Option<usize>,
     /// The gateway that the subscriber or publisher spoke to.
     pub url: Option<String>,
-    /// The how-manieth connection of that subscriber it was, from 1.
+    /// Which connection of that subscriber it was, counted from 1.
     pub connection: Option<u32>,
     /// What should have come.
     pub expected: String,

@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fantail_check::{Checker, GatewayUrl, Outcome, Plan, Running, Verdict};
+use fantail_check::{Check, GatewayUrl, Outcome, Plan, Verdict};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::ExitStatus;
@@ -77,9 +77,9 @@ pub(crate) struct CheckArguments {
     #[arg(long)]
     expect_loss: bool,
 
-    /// Events that were sent again after no answer may be there twice: for gateways that keep no Idempotency-Key
+    /// Events that were sent again after no answer may be in the log twice: for gateways that keep no Idempotency-Key
     #[arg(long)]
-    allow_doubles: bool,
+    allow_duplicates: bool,
 
     /// Write every violation with its evidence to this file, as one JSON object a line
     #[arg(long, value_name = "FILE")]
@@ -114,7 +114,7 @@ impl CheckArguments {
             payload_bytes: self.payload,
             settle: self.settle,
             silence_max: self.silence,
-            idempotent: !self.allow_doubles,
+            idempotent: !self.allow_duplicates,
             loss_expected: self.expect_loss,
             ..Plan::default()
         }
@@ -134,13 +134,13 @@ impl CheckArguments {
         };
         let mut interrupt = signal(SignalKind::interrupt())
             .map_err(|error| format!("cannot wait for signals: {error}"))?;
-        let running = tokio::select! {
-            running = Checker::start(self.plan()) => running.map_err(|why| why.to_string())?,
+        let check = tokio::select! {
+            check = Check::start(self.plan()) => check.map_err(|why| why.to_string())?,
             _ = interrupt.recv() => return Err("ended before it began".to_owned()),
         };
-        self.watch(&running, &mut interrupt).await;
+        self.watch(&check, &mut interrupt).await;
         let verdict = tokio::select! {
-            verdict = running.finish() => verdict,
+            verdict = check.finish() => verdict,
             _ = interrupt.recv() => return Err("ended without a verdict".to_owned()),
         };
         if let Some(file) = &mut evidence {
@@ -162,7 +162,7 @@ impl CheckArguments {
     }
 
     /// Shows how it goes until the time is over or an interrupt comes.
-    async fn watch(&self, running: &Running, interrupt: &mut Signal) {
+    async fn watch(&self, check: &Check, interrupt: &mut Signal) {
         let every = Duration::from_secs(if self.seconds > Duration::from_secs(60) { 5 } else { 1 });
         let progress = async {
             let mut ticks = tokio::time::interval(every);
@@ -170,12 +170,12 @@ impl CheckArguments {
             loop {
                 ticks.tick().await;
                 if !self.quiet {
-                    eprintln!("{}", running.progress());
+                    eprintln!("{}", check.progress());
                 }
             }
         };
         tokio::select! {
-            () = running.until_planned_end() => {}
+            () = check.until_planned_end() => {}
             _ = interrupt.recv() => {}
             () = progress => {}
         }

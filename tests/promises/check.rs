@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use fantail_check::{Checker, Kind, Outcome, Plan, Verdict};
+use fantail_check::{Check, Kind, Outcome, Plan, Verdict};
 use serde_json::Value;
 
 use crate::harness::faulty_gateway::{Defect, FaultyGateway};
@@ -28,10 +28,10 @@ fn plan(bases: &[&str]) -> Plan {
 #[tokio::test]
 async fn a_healthy_node_keeps_its_promises() {
     let single = Backend::Embedded.start(&[]).await;
-    let running = Checker::start(plan(&[&single.node.base])).await.unwrap();
-    running.until_planned_end().await;
-    let progress = running.progress();
-    let verdict = running.finish().await;
+    let check = Check::start(plan(&[&single.node.base])).await.unwrap();
+    check.until_planned_end().await;
+    let progress = check.progress();
+    let verdict = check.finish().await;
     assert_eq!(verdict.outcome, Outcome::Kept, "{verdict}");
     let counts = verdict.counts;
     assert!(progress.counts.acknowledged > 50 && progress.counts.roams > 0, "{progress:?}");
@@ -48,14 +48,14 @@ async fn a_killed_node_breaks_connections_and_no_promise() {
     let bases: Vec<String> = cluster.nodes.iter().map(|node| node.base.clone()).collect();
     let bases: Vec<&str> = bases.iter().map(String::as_str).collect();
     // What the node had published and not answered yet is sent again: that is another promise.
-    let running = Checker::start(plan(&bases)).await.unwrap();
+    let check = Check::start(plan(&bases)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     cluster.nodes[0].process.kill();
     let fault = Instant::now();
-    let after = running.next_delivery_after(fault).await;
+    let after = check.next_delivery_after(fault).await;
     assert!(after < Duration::from_secs(5), "{after:?}");
-    running.until_planned_end().await;
-    let verdict = running.finish().await;
+    check.until_planned_end().await;
+    let verdict = check.finish().await;
     assert!(verdict.is_kept(), "{verdict}");
     assert!(verdict.counts.drops > 0 && verdict.counts.retries > 0, "{verdict}");
     assert!(verdict.longest_wait >= Duration::from_millis(1), "{verdict}");
@@ -65,12 +65,13 @@ async fn a_killed_node_breaks_connections_and_no_promise() {
 async fn a_flushed_log_is_loss_that_was_told_and_its_resets_are_justified() {
     let cluster = Cluster::start(2, &[]).await;
     let bases: Vec<&str> = cluster.nodes.iter().map(|node| node.base.as_str()).collect();
-    let running =
-        Checker::start(Plan { loss_expected: true, late: false, ..plan(&bases) }).await.unwrap();
+    let check = Check::start(Plan { loss_expected: true, late_joiners: false, ..plan(&bases) })
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     cluster.redis.ask::<String>(&["FLUSHALL"]).await;
-    running.until_planned_end().await;
-    let verdict = running.finish().await;
+    check.until_planned_end().await;
+    let verdict = check.finish().await;
     assert!(verdict.is_kept(), "{verdict}");
     let counts = verdict.counts;
     assert!(counts.resets >= 15 && counts.resets == counts.resets_justified, "{verdict}");
@@ -82,11 +83,11 @@ async fn it_speaks_http_2_over_tls_through_a_load_balancer() {
     let nginx = Nginx::start(&[single.node.address]).await;
     let base = format!("https://{}", nginx.https);
     let few = Plan { subscribers: 5, duration: Duration::from_millis(700), ..plan(&[&base]) };
-    let untrusted = Checker::start(few.clone()).await.err().map(|why| why.to_string());
+    let untrusted = Check::start(few.clone()).await.err().map(|why| why.to_string());
     assert!(untrusted.as_ref().is_some_and(|why| why.contains("certificate")), "{untrusted:?}");
-    let running = Checker::start(Plan { insecure: true, ..few }).await.unwrap();
-    running.until_planned_end().await;
-    let verdict = running.finish().await;
+    let check = Check::start(Plan { insecure: true, ..few }).await.unwrap();
+    check.until_planned_end().await;
+    let verdict = check.finish().await;
     assert!(verdict.is_kept(), "{verdict}");
     assert_eq!(verdict.counts.http_2_connections, verdict.counts.connections, "{verdict}");
 }
@@ -107,9 +108,9 @@ async fn verdict_on(defect: Defect, node: &Node) -> Verdict {
         silence_max: Duration::from_millis(500),
         ..plan(&[&base])
     };
-    let running = Checker::start(lied_to).await.unwrap();
-    running.until_planned_end().await;
-    let verdict = running.finish().await;
+    let check = Check::start(lied_to).await.unwrap();
+    check.until_planned_end().await;
+    let verdict = check.finish().await;
     assert!(gateway.has_shown(), "{defect:?}: {verdict}");
     verdict
 }
@@ -119,14 +120,14 @@ async fn every_lie_is_seen_as_what_it_is() {
     let single = Backend::Embedded.start(&[("FANTAIL_HEARTBEAT", "100ms")]).await;
     let defects: [(Defect, &[Kind]); 9] = [
         (Defect::None, &[]),
-        (Defect::Drop, &[Kind::Hole, Kind::LostInSilence]),
-        (Defect::Double, &[Kind::Twin]),
+        (Defect::Drop, &[Kind::Gap, Kind::LostInSilence]),
+        (Defect::Double, &[Kind::Duplicate]),
         (Defect::Swap, &[Kind::OutOfOrder]),
         (Defect::Alter, &[Kind::Altered]),
-        (Defect::VainReset, &[Kind::ResetInVain]),
+        (Defect::VainReset, &[Kind::SpuriousReset]),
         (Defect::Refuse, &[Kind::FatalAnswer]),
-        (Defect::SkipEarliest, &[Kind::Hole]),
-        (Defect::Swallow, &[Kind::LostInSilence, Kind::Overtaken]),
+        (Defect::SkipEarliest, &[Kind::Gap]),
+        (Defect::Swallow, &[Kind::LostInSilence, Kind::Reordered]),
     ];
     let verdicts = defects.iter().map(|(defect, _)| verdict_on(*defect, &single.node));
     let verdicts = futures_util::future::join_all(verdicts).await;
@@ -143,7 +144,7 @@ async fn every_lie_is_seen_as_what_it_is() {
             Defect::Swallow => 2,
             _ => 1,
         };
-        for kind in kinds.iter().filter(|kind| **kind != Kind::Overtaken) {
+        for kind in kinds.iter().filter(|kind| **kind != Kind::Reordered) {
             let violations = verdict.violations.iter().filter(|violation| violation.kind == *kind);
             assert_eq!(
                 violations.map(|violation| violation.events).sum::<u64>(),
@@ -209,10 +210,10 @@ async fn the_command_ends_with_a_verdict_and_its_status() {
 
     let out = text(&violated.stdout);
     assert_eq!(violated.status.code(), Some(1), "{out}");
-    assert!(out.contains("VIOLATED: 1 × twin") && out.contains("expected  number"), "{out}");
+    assert!(out.contains("VIOLATED: 1 × duplicate") && out.contains("expected  number"), "{out}");
     let lines = std::fs::read_to_string(&evidence).unwrap();
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((lines.len(), &lines[0]["kind"]), (1, &Value::from("twin")));
+    assert_eq!((lines.len(), &lines[0]["kind"]), (1, &Value::from("duplicate")));
     assert!(lines[0]["recent"].as_array().is_some_and(|recent| !recent.is_empty()), "{lines:?}");
 }
 

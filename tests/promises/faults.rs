@@ -13,7 +13,7 @@
 
 use std::time::{Duration, Instant};
 
-use fantail_check::{Checker, Kind, Plan, Running, Verdict};
+use fantail_check::{Check, Kind, Plan, Verdict};
 
 use crate::harness::Api;
 use crate::harness::fault::{Cost, Fault};
@@ -45,7 +45,7 @@ fn plan(cluster: &FaultCluster, cost: Cost, time: Duration) -> Plan {
         rate: 120.0,
         roam: Some(Duration::from_secs(3)),
         retry_max: Duration::from_millis(500),
-        answer_within: Duration::from_secs(3),
+        answer_timeout: Duration::from_secs(3),
         loss_expected: cost == Cost::Loss,
         duration: time.max(Duration::from_secs(2)),
         ..Plan::default()
@@ -57,11 +57,11 @@ async fn once(
     fault: Fault,
     lasts: Duration,
     cluster: &mut FaultCluster,
-    running: &Running,
+    check: &Check,
 ) -> Duration {
     let began_at = Instant::now();
     let apis: Vec<Api> = cluster.nodes.iter().map(|node| node.api.clone()).collect();
-    let inject = fault.inject(cluster, lasts, running.topics());
+    let inject = fault.inject(cluster, lasts, check.topics());
     if fault.leaves_nodes_alone() {
         tokio::select! {
             () = inject => {}
@@ -71,7 +71,7 @@ async fn once(
         inject.await;
     }
     let since = if fault.is_bridged() { began_at } else { Instant::now() };
-    let served = tokio::time::timeout(Duration::from_secs(30), running.next_delivery_after(since));
+    let served = tokio::time::timeout(Duration::from_secs(30), check.next_delivery_after(since));
     served.await.unwrap_or(Duration::MAX)
 }
 
@@ -99,19 +99,19 @@ async fn suffer(fault: Fault, time: Duration) -> Suffered {
     } else {
         FaultCluster::start(seed).await
     };
-    let running = Checker::start(plan(&cluster, fault.cost(), time)).await.unwrap();
+    let check = Check::start(plan(&cluster, fault.cost(), time)).await.unwrap();
     let mut times = Vec::new();
     let began_at = Instant::now();
     loop {
         cluster.pause(Duration::from_millis(200), Duration::from_millis(800)).await;
         let lasts = Duration::from_millis(cluster.random.u64(1_000..2_500));
-        times.push(once(fault, lasts, &mut cluster, &running).await);
+        times.push(once(fault, lasts, &mut cluster, &check).await);
         if began_at.elapsed() >= time {
             break;
         }
     }
     tokio::join!(cluster.until_ready(), tokio::time::sleep(OPENS_WITHIN));
-    let verdict = running.finish().await;
+    let verdict = check.finish().await;
     Suffered { fault: fault.text(), verdict, times }
 }
 
@@ -188,7 +188,7 @@ survived! {
 // --- The long version ------------------------------------------------------------------------
 
 const HEAD: &str = "| fault | times | acknowledged | sent again | outcome unknown | delivered | lost in silence | \
-                    lost and told | doubled | resets justified | in vain | continued after, median | worst |\n\
+                    lost and told | duplicates | resets justified | spurious | continued after, median | worst |\n\
                     |---|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 impl std::fmt::Display for Suffered {
@@ -197,7 +197,7 @@ impl std::fmt::Display for Suffered {
         times.sort();
         let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
         let (counts, verdict) = (self.verdict.counts, &self.verdict);
-        let doubled = counts.doubled_by_retry + verdict.count(Kind::Twin);
+        let duplicates = counts.duplicate_appends + verdict.count(Kind::Duplicate);
         write!(
             f,
             "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2} s | {:.2} s |",
@@ -209,9 +209,9 @@ impl std::fmt::Display for Suffered {
             counts.delivered,
             counts.lost_in_silence,
             counts.lost_and_told + counts.lost_by_log,
-            doubled,
+            duplicates,
             counts.resets_justified,
-            counts.resets_in_vain,
+            counts.resets_spurious,
             median.as_secs_f64(),
             worst.as_secs_f64(),
         )
@@ -249,7 +249,7 @@ async fn soak() {
 async fn suffer_everything(time: Duration) -> (Suffered, u64) {
     let seed = seed();
     let mut cluster = FaultCluster::with_clocks(seed).await;
-    let running = Checker::start(plan(&cluster, Cost::Loss, time)).await.unwrap();
+    let check = Check::start(plan(&cluster, Cost::Loss, time)).await.unwrap();
     let mut times = Vec::new();
     let began_at = Instant::now();
     while began_at.elapsed() < time {
@@ -265,11 +265,11 @@ async fn suffer_everything(time: Duration) -> (Suffered, u64) {
             duplicate,
             reorder,
         });
-        let after = once(fault, lasts, &mut cluster, &running).await;
+        let after = once(fault, lasts, &mut cluster, &check).await;
         println!("everybody served after {after:.1?} -->");
         times.push(after);
         cluster.pause(Duration::ZERO, Duration::from_secs(2)).await;
     }
     tokio::join!(cluster.until_ready(), tokio::time::sleep(OPENS_WITHIN));
-    (Suffered { fault: "all at random", verdict: running.finish().await, times }, seed)
+    (Suffered { fault: "all at random", verdict: check.finish().await, times }, seed)
 }

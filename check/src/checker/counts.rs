@@ -28,14 +28,14 @@ pub struct Counts {
     pub roams: u64,
     /// Resets, over all subscribers and topics.
     pub resets: u64,
-    /// Resets after which the log did not have the client's place and all after it.
+    /// Resets after which the log did not have the client's position and all after it.
     pub resets_justified: u64,
     /// Resets after which it did.
-    pub resets_in_vain: u64,
+    pub resets_spurious: u64,
     /// Resets about which the log could not be asked.
     pub resets_unjudged: u64,
     /// Events that got a second position in the same log.
-    pub doubled_by_retry: u64,
+    pub duplicate_appends: u64,
     /// Events that got a second position after the log had lost the first; counted at the end.
     pub republished_after_loss: u64,
     /// Deliveries of acknowledged events that are missing, and nobody said so.

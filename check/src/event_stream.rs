@@ -1,15 +1,16 @@
-//! [`Interpreter`]: bytes of a stream become events, as an `EventSource` reads them.
+//! [`EventParser`]: bytes of a stream become events, as an `EventSource` reads them.
 //!
 //! Written from the standard (HTML, "Interpreting an event stream") and not from what the gateway
-//! writes: a witness that reads with the author's own eyes would share their mistakes. One thing is as browsers do it and not as the standard has it: a stream begins with
-//! the id that the client came with, so that a block without an id does not make it forget.
+//! writes: a witness that reads with the author's own eyes would share their mistakes. One thing is
+//! as browsers do it and not as the standard has it: a stream begins with the id that the client
+//! came with, so that a block without an id does not make it forget.
 
 /// The longest line that is taken, in bytes; it bounds what a broken server can make us hold.
 pub const LINE_BYTES_MAX: usize = 64 << 20;
 
 /// One event, as a listener would get it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heard<'a> {
+pub struct StreamEvent<'a> {
     /// `message` if it had no type.
     pub kind: &'a str,
     /// Its data, lines divided by line feeds.
@@ -24,7 +25,7 @@ pub struct LineTooLong;
 
 /// What is known of a stream that is being read.
 #[derive(Debug, Default)]
-pub struct Interpreter {
+pub struct EventParser {
     line: Vec<u8>,
     /// The last byte was a carriage return, so that a line feed now belongs to the same line end.
     after_return: bool,
@@ -37,13 +38,13 @@ pub struct Interpreter {
     retry_milliseconds: Option<u64>,
 }
 
-impl Interpreter {
+impl EventParser {
     /// Starts to read the stream of a client that came with this id; empty if it had none.
-    pub fn new(last_event_id: &str) -> Interpreter {
-        Interpreter {
+    pub fn new(last_event_id: &str) -> EventParser {
+        EventParser {
             id_buffer: last_event_id.to_owned(),
             last_event_id: last_event_id.to_owned(),
-            ..Interpreter::default()
+            ..EventParser::default()
         }
     }
 
@@ -64,7 +65,7 @@ impl Interpreter {
     pub fn feed(
         &mut self,
         mut bytes: &[u8],
-        mut hear: impl FnMut(Heard<'_>),
+        mut on_event: impl FnMut(StreamEvent<'_>),
     ) -> Result<(), LineTooLong> {
         while !bytes.is_empty() {
             if std::mem::take(&mut self.after_return) && bytes[0] == b'\n' {
@@ -82,21 +83,21 @@ impl Interpreter {
             self.line.extend_from_slice(&bytes[..end]);
             bytes = &bytes[end + 1..];
             let mut line = std::mem::take(&mut self.line);
-            self.interpret(&line, &mut hear);
+            self.read_line(&line, &mut on_event);
             line.clear();
             self.line = line;
         }
         Ok(())
     }
 
-    fn interpret(&mut self, line: &[u8], hear: &mut impl FnMut(Heard<'_>)) {
+    fn read_line(&mut self, line: &[u8], on_event: &mut impl FnMut(StreamEvent<'_>)) {
         let line = String::from_utf8_lossy(line);
         let mut line: &str = &line;
         if !std::mem::replace(&mut self.begun, true) {
             line = line.strip_prefix('\u{feff}').unwrap_or(line);
         }
         if line.is_empty() {
-            self.dispatch(hear);
+            self.dispatch(on_event);
             return;
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
@@ -116,11 +117,11 @@ impl Interpreter {
         }
     }
 
-    fn dispatch(&mut self, hear: &mut impl FnMut(Heard<'_>)) {
+    fn dispatch(&mut self, on_event: &mut impl FnMut(StreamEvent<'_>)) {
         self.last_event_id.clone_from(&self.id_buffer);
         if self.data.pop().is_some() {
             let kind = if self.kind.is_empty() { "message" } else { &self.kind };
-            hear(Heard { kind, data: &self.data, id: &self.last_event_id });
+            on_event(StreamEvent { kind, data: &self.data, id: &self.last_event_id });
         }
         self.data.clear();
         self.kind.clear();
@@ -133,20 +134,20 @@ mod tests {
 
     use super::*;
 
-    fn heard(parts: &[&[u8]]) -> (Vec<[String; 3]>, Interpreter) {
-        let mut interpreter = Interpreter::new("");
+    fn read(parts: &[&[u8]]) -> (Vec<[String; 3]>, EventParser) {
+        let mut parser = EventParser::new("");
         let mut events = Vec::new();
         for part in parts {
-            let hear = |event: Heard<'_>| {
+            let on_event = |event: StreamEvent<'_>| {
                 events.push([event.kind, event.data, event.id].map(str::to_owned));
             };
-            interpreter.feed(part, hear).unwrap();
+            parser.feed(part, on_event).unwrap();
         }
-        (events, interpreter)
+        (events, parser)
     }
 
     fn all(text: &str) -> Vec<[String; 3]> {
-        heard(&[text.as_bytes()]).0
+        read(&[text.as_bytes()]).0
     }
 
     #[test]
@@ -171,27 +172,27 @@ mod tests {
 
     #[test]
     fn ids_with_nul_and_retries_that_are_no_number_are_ignored() {
-        let (events, interpreter) =
-            heard(&[b"id: 1\nid: 2\0\nretry: 40\nretry: 4x\nretry:\nretry: +5\ndata: a\n\n"]);
+        let (events, parser) =
+            read(&[b"id: 1\nid: 2\0\nretry: 40\nretry: 4x\nretry:\nretry: +5\ndata: a\n\n"]);
         assert_eq!(events, [["message", "a", "1"]]);
-        assert_eq!(interpreter.retry_milliseconds(), Some(40));
+        assert_eq!(parser.retry_milliseconds(), Some(40));
     }
 
     #[test]
     fn a_block_without_data_moves_the_id_and_is_no_event() {
-        let (events, interpreter) = heard(&[b"event: x\nid: 7\n\ndata: a\n\n"]);
+        let (events, parser) = read(&[b"event: x\nid: 7\n\ndata: a\n\n"]);
         assert_eq!(events, [["message", "a", "7"]]);
-        assert_eq!(interpreter.last_event_id(), "7");
-        let mut resumed = Interpreter::new("9-abcd");
+        assert_eq!(parser.last_event_id(), "7");
+        let mut resumed = EventParser::new("9-abcd");
         resumed.feed(b"retry: 10\n\n", |_| panic!("no data, no event")).unwrap();
         assert_eq!(resumed.last_event_id(), "9-abcd");
     }
 
     #[test]
     fn an_unfinished_block_is_nothing() {
-        let (events, interpreter) = heard(&[b"id: 1\ndata: a\n\nid: 2\ndata: b\n"]);
+        let (events, parser) = read(&[b"id: 1\ndata: a\n\nid: 2\ndata: b\n"]);
         assert_eq!(events.len(), 1);
-        assert_eq!(interpreter.last_event_id(), "1");
+        assert_eq!(parser.last_event_id(), "1");
     }
 
     proptest! {
@@ -238,7 +239,7 @@ mod tests {
                 left = rest;
             }
             parts.push(left);
-            prop_assert_eq!(heard(&parts).0, expected);
+            prop_assert_eq!(read(&parts).0, expected);
         }
     }
 }

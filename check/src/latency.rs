@@ -1,4 +1,4 @@
-//! [`Lags`]: how long deliveries took, as counts in buckets that grow by 6 %.
+//! [`LatencyHistogram`]: how long deliveries took, as counts in buckets that grow by 6 %.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ const BUCKETS: usize = (STEPS * 36) as usize;
 
 /// A histogram of durations; its size does not depend on how many.
 #[derive(Debug, Clone)]
-pub struct Lags {
+pub struct LatencyHistogram {
     buckets: Vec<u64>,
     count: u64,
     max: Duration,
 }
 
-impl Default for Lags {
-    fn default() -> Lags {
-        Lags { buckets: vec![0; BUCKETS], count: 0, max: Duration::ZERO }
+impl Default for LatencyHistogram {
+    fn default() -> LatencyHistogram {
+        LatencyHistogram { buckets: vec![0; BUCKETS], count: 0, max: Duration::ZERO }
     }
 }
 
-impl Lags {
+impl LatencyHistogram {
     /// Counts one.
     pub fn add(&mut self, lag: Duration) {
         let microseconds = lag.as_micros().max(1) as f64;
@@ -70,7 +70,7 @@ mod tests {
             mut times in proptest::collection::vec(1..100_000_000_u64, 1..200),
             part in 0.0..1.0_f64,
         ) {
-            let mut lags = Lags::default();
+            let mut lags = LatencyHistogram::default();
             for &time in &times {
                 lags.add(Duration::from_micros(time));
             }
