@@ -1,11 +1,12 @@
 //! What operators see, and what the program says of itself.
 
 use std::collections::HashMap;
+use std::io::BufRead;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Api, Backend, Node, Stream, on_both_logs, until};
+use crate::harness::{Api, Backend, Node, Stream, on_both_logs, until, within};
 
 on_both_logs! {
     async fn metrics_tell_what_happened(backend: Backend) {
@@ -154,24 +155,32 @@ fn the_table_of_settings_in_the_documentation_is_the_programs() {
 #[tokio::test]
 async fn log_lines_can_be_json() {
     let settings = [("FANTAIL_LOG_FORMAT", "json"), ("FANTAIL_LOG", "info")];
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fantail"));
-    command.envs(settings).env("FANTAIL_LISTEN", "256.0.0.1:1");
     // Text first: one that starts says in its first line which log it runs on.
     let node = Backend::Embedded.start(&[]).await;
     assert!(node.log()[0].contains("embedded log"), "{:?}", node.log());
     assert!(node.log().iter().any(|line| line.contains("descriptors_max")));
 
-    let child = Command::new(env!("CARGO_BIN_EXE_fantail"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fantail"))
         .envs(settings)
         .env("FANTAIL_LISTEN", "127.0.0.1:0")
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     let pid = rustix::process::Pid::from_child(&child);
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let lines = String::from_utf8(output.stderr).unwrap();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut lines = String::new();
+        let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+        let mut is_listening = false;
+        while stderr.read_line(&mut lines).unwrap() > 0 {
+            if !is_listening && lines.contains("listening") {
+                is_listening = true;
+                rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+            }
+        }
+        child.wait().unwrap();
+        lines
+    });
+    let lines = within("the end of the node", reading).await.unwrap();
     assert!(lines.lines().count() >= 3, "{lines}");
     for line in lines.lines() {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::process::free_port;
-use crate::harness::{Node, Redis, Stream, until, within};
+use crate::harness::{Node, Redis, Stream, TIMEOUT, until, within};
 
 #[tokio::test]
 async fn a_node_without_its_redis_listens_holds_streams_and_says_why_it_is_not_ready() {
@@ -28,7 +28,7 @@ async fn a_node_without_its_redis_listens_holds_streams_and_says_why_it_is_not_r
     let mut board = Stream::request(node.address, "/boards/board-1/events", "").await;
     let mut topic = Stream::request(node.address, "/topics/t/events", "").await;
     let mut missing = Stream::request(node.address, "/boards/nope/events", "").await;
-    assert!(asked_at.elapsed() < Duration::from_secs(10), "{:?}", asked_at.elapsed());
+    assert!(asked_at.elapsed() < TIMEOUT / 2, "{:?}", asked_at.elapsed());
     for stream in [&mut board, &mut topic, &mut missing] {
         assert_eq!(stream.status, 200);
         while stream.interpreter.comments.len() < 2 {
@@ -82,12 +82,11 @@ async fn a_redis_that_comes_back_with_its_disk_has_lost_nothing_and_nobody_is_re
     let asked_at = Instant::now();
     let write = node.send("POST", "/tasks", Some(json!({ "title": "x", "listId": "list-todo" })));
     assert_eq!(write.await.status, 503);
-    assert!(asked_at.elapsed() < Duration::from_secs(5));
+    assert!(asked_at.elapsed() < TIMEOUT / 2, "{:?}", asked_at.elapsed());
     // Who comes meanwhile is let in, from the tail that the node still has.
     let mut late = Stream::request(node.address, "/boards/board-1/events", "").await;
     assert_eq!(late.status, 200);
     redis.restart().await;
-    let back_at = Instant::now();
 
     let position = until("writes work again", async || {
         let body = json!({ "title": "after", "listId": "list-todo" });
@@ -95,7 +94,6 @@ async fn a_redis_that_comes_back_with_its_disk_has_lost_nothing_and_nobody_is_re
         (answer.status == 201).then(|| answer.position())
     })
     .await;
-    assert!(back_at.elapsed() < Duration::from_secs(2), "{:?}", back_at.elapsed());
     let event = stream.event().await;
     assert_eq!((event.kind.as_str(), event.id.as_str()), ("task_created", position.as_str()));
     assert_eq!(event.seq(), 2, "numbers go on");
@@ -165,7 +163,7 @@ async fn while_redis_hangs_streams_of_many_boards_are_held_too() {
     let asked_at = Instant::now();
     let mut stream = within("a status", Stream::request(node.address, &path, "")).await;
     assert_eq!(stream.status, 200);
-    assert!(asked_at.elapsed() < Duration::from_secs(8), "{:?}", asked_at.elapsed());
+    assert!(asked_at.elapsed() < TIMEOUT / 2, "{:?}", asked_at.elapsed());
     while stream.interpreter.comments.is_empty() {
         assert!(within("a heartbeat", stream.more()).await);
     }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Api, Backend, Event, Single, Stream, epoch, on_both_logs, seq};
+use crate::harness::{Api, Backend, Event, Single, Stream, TIMEOUT, epoch, on_both_logs, seq};
+
+/// After so long nothing more is expected.
+const QUIET: Duration = Duration::from_millis(300);
 
 /// A node with 20 retained entries of 30 on topic `t`, and their ids (`ids[0]` is of seq 1).
 async fn trimmed_topic(backend: Backend) -> (Single, Vec<String>) {
@@ -159,19 +162,22 @@ on_both_logs! {
                 // From the very beginning, from somewhere, and from close to the head.
                 let start = [0, from / 2, from, from.saturating_sub(n)][(n % 4) as usize];
                 let id = format!("{start}-{epoch}");
+                // Entries that are there already must come. Some of them, and some of what is
+                // written while we read, are past the seam.
+                let due = (from - start).min(30);
                 async move {
                     let mut stream = Stream::open_from(address, "/topics/t/events", &id).await;
                     let mut last = start;
-                    // Past the seam: some of what is written while we read.
-                    for _ in 0..30 {
-                        let next =
-                            tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
+                    while last < start + 30 {
+                        let patience = if last < start + due { TIMEOUT } else { QUIET };
+                        let next = tokio::time::timeout(patience, stream.next()).await;
                         let Ok(Some(event)) = next else { break };
                         assert_eq!(event.kind, "message", "{event:?}");
                         assert_eq!(event.seq(), last + 1, "a hole or a twin");
                         assert_eq!(event.data, last.to_string());
                         last = event.seq();
                     }
+                    assert!(last >= start + due, "nothing after {last} of {from}");
                     last
                 }
             });
