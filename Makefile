@@ -1,7 +1,7 @@
 # What one types. Everything here is a thin name for a command that can be run by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo load bench bench-peers bench-reactors bench-compare bench-results deps test mutations soak sanitize
+.PHONY: help run demo load bench bench-peers bench-reactors bench-compare bench-results deps test test-all mutations soak sanitize
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,17 +60,11 @@ export PATH := $(PATH):/usr/sbin
 deps: ## Install the programs that the tests run (as root with apt), or say what to install
 	tests/require.sh
 
-test: deps ## Formatting, lints, documentation, all tests
-	cargo fmt --all --check
-	cargo clippy --all-targets -- -D warnings
-	cargo clippy -p fantail-bench -p fantail-check --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps -p fantail -p fantail-check
-	cargo test -p fantail-bench -p fantail-check
-	cargo test
-	# Once more with all streams left to the HTTP server, as on systems without reactors.
-	REACTORS=0 cargo test --test promises -- --skip faults --skip simulation --skip backend_equivalence --skip browser
-	# And over HTTP/2, where streams are what is tested.
-	HTTP2=1 cargo test --test promises -- resume wire epochs redis_outage cluster topics tasks
+test: deps ## Formatting, lints, documentation, every test once: ten minutes at most
+	tests/run.sh quick
+
+test-all: deps ## The same, longer explorations, every carriage of streams, all mutations: 45 at most
+	tests/run.sh all
 
 # Minutes for each fault and for all of them at random, and whose randomness it is:
 #   SOAK_SECONDS=60 SOAK_MIXED_SECONDS=300 SEED=… make soak

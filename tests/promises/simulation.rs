@@ -41,7 +41,7 @@ use judge::Judge;
 const HEALS_WITHIN: Duration = Duration::from_secs(900);
 
 /// How many are played.
-const SIMULATIONS: u64 = 5_000;
+const SIMULATIONS: u64 = 1_000;
 
 struct Simulation {
     seed: u64,

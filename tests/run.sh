@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# Runs checks and tests and says how long each test program took.
+#
+# usage: tests/run.sh quick    what one runs after a change (make test): ten minutes of tests at most
+#        tests/run.sh all      then longer explorations, every carriage of streams, and all mutations
+#                              (make test-all): 45 minutes at most
+#
+# A run whose tests take longer than that has failed: move what is long to "all", or make it shorter.
+# LIMIT_MINUTES=0 lifts the limit, for a machine that is busy with something else. What is built
+# before the tests does not count; what mutations build does.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case ${1-} in
+    quick) limit_minutes=${LIMIT_MINUTES:-10} ;;
+    all) limit_minutes=${LIMIT_MINUTES:-45} ;;
+    *) sed -n 's/^# \(usage\|  \)/\1/p' "$0" >&2; exit 2 ;;
+esac
+
+# Tests wait far more than they work. Many at a time wait together.
+threads=$((3 * $(nproc)))
+[[ $threads -le 16 ]] || threads=16
+
+# Lines of the table at the end, how many tests have failed, and milliseconds that count.
+table=()
+failed=0
+counted_ms=0
+
+# Runs a command and notes what it took: step build|test NAME COMMAND…
+step() {
+    local kind=$1 name=$2 times outcome=ok began_ms
+    shift 2
+    echo
+    echo "=== $name: $*"
+    began_ms=$(now_ms)
+    times=$(mktemp)
+    TIMEFORMAT='%R %U %S'
+    { time "$@" 2>&3; } 3>&2 2>"$times" || outcome=FAILED
+    read -r real user sys < <(tail -1 "$times")
+    rm -f "$times"
+    if [[ $kind == test ]]; then counted_ms=$((counted_ms + $(now_ms) - began_ms)); fi
+    table+=("$(printf '%-34s %-5s %7.1f %8.1f  %s' "$name" "$kind" "$real" "$(add "$user" "$sys")" "$outcome")")
+    if [[ $outcome == FAILED ]]; then
+        failed=$((failed + 1))
+        # What does not build cannot be tested.
+        if [[ $kind == build ]]; then exit 1; fi
+    fi
+}
+
+now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
+
+add() { awk "BEGIN { print $1 + $2 }"; }
+
+report() {
+    local seconds=$((counted_ms / 1000))
+    echo
+    printf '%-34s %-5s %7s %8s  %s\n' program kind seconds cpu outcome
+    [[ ${#table[@]} -eq 0 ]] || printf '%s\n' "${table[@]}"
+    printf 'tests took %d:%02d of %d minutes\n' $((seconds / 60)) $((seconds % 60)) "$limit_minutes"
+}
+
+end() {
+    trap - EXIT
+    report
+    if [[ $failed -gt 0 ]]; then
+        echo "$failed failed" >&2
+        exit 1
+    fi
+    if [[ $limit_minutes -gt 0 && $counted_ms -gt $((limit_minutes * 60000)) ]]; then
+        echo "too long" >&2
+        exit 1
+    fi
+}
+trap report EXIT
+
+# Runs the tests of a program of the gateway: its name in the table, its name, what goes to the tests.
+program() {
+    local name=$1 program=$2
+    shift 2
+    step test "$name" cargo test -q --test "$program" -- "$@"
+}
+
+# --- Quick -----------------------------------------------------------------------------------
+
+step build fmt cargo fmt --all --check
+step build clippy cargo clippy -q --workspace --all-targets -- -D warnings
+step build doc env RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --workspace
+step build "build, gateway" cargo test -q --no-run
+step build "build, members" cargo test -q --no-run --workspace --exclude fantail
+
+step test "unit tests" cargo test -q --lib --bins
+step test "documentation tests" cargo test -q --doc
+step test "members" cargo test -q --workspace --exclude fantail
+for file in tests/*.rs tests/*/main.rs; do
+    name=${file#tests/}
+    name=${name%/main.rs}
+    name=${name%.rs}
+    case $name in
+        promises) program promises promises --test-threads "$threads" ;;
+        *) program "$name" "$name" ;;
+    esac
+done
+
+if [[ $1 == quick || $failed -gt 0 ]]; then
+    end
+    exit
+fi
+
+# --- All -------------------------------------------------------------------------------------
+
+# What each carriage is not about, or cannot be tested through: the simulation has no sockets, the
+# nginx that ships takes HTTP/1.1 from clients without TLS, and HTTP/2 is spoken by a proxy of the
+# test's own between it and the node, through which no socket is seen.
+not_about_sockets=(--skip simulation --skip script_model_equivalence --skip backend_equivalence)
+not_over_http_2=(
+    --skip takeover --skip slow::counts_go_back_to_zero --skip many_streams::ten_thousand
+    --skip drain::a_rolling_restart --skip drain::when_no_node_is_left
+)
+
+step test "simulation, long" env SIMULATIONS=10000 cargo test -q --test promises simulation::whatever
+program "model, long" model --ignored
+step test "promises, without reactors" env REACTORS=0 cargo test -q --test promises -- \
+    --test-threads "$threads" "${not_about_sockets[@]}"
+step test "promises, over HTTP/2" env HTTP2=1 cargo test -q --test promises -- \
+    --test-threads "$threads" "${not_about_sockets[@]}" "${not_over_http_2[@]}"
+step test mutations env MUTATIONS= cargo test -q --test mutations -- --ignored --nocapture
+end
