@@ -9,6 +9,7 @@
 mod first;
 mod state;
 mod store;
+pub(crate) mod view;
 
 use std::fmt;
 
@@ -18,7 +19,7 @@ use crate::entry::Event;
 use crate::topic::Topic;
 
 pub use first::{first_board, keep_first_board};
-pub use state::Board;
+pub use state::{Board, Change};
 pub use store::{Boards, ChangeError, Changed};
 
 /// Tasks on one board at most: what Redis can read in one step without holding up everybody else
@@ -155,7 +156,7 @@ pub enum Command {
 impl Command {
     /// What is asked, as one text that is the same on every node and differs for every other
     /// command: what an idempotency key is tied to.
-    pub(crate) fn words(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         // Ids and titles contain no control characters.
         match self {
             Command::CreateTask { title, list } => format!("create task\n{title}\n{list}"),
@@ -166,16 +167,18 @@ impl Command {
             Command::DeleteTask { task } => format!("delete task\n{task}"),
             Command::CreateBoard { id, name, lists } => {
                 let id = id.as_ref().map_or("", Topic::as_str);
-                let lists: String = lists.iter().map(NewList::words).collect();
+                let lists: String = lists.iter().map(NewList::fingerprint).collect();
                 format!("create board\n{id}\n{name}{lists}")
             }
-            Command::CreateList { board, list } => format!("create list\n{board}{}", list.words()),
+            Command::CreateList { board, list } => {
+                format!("create list\n{board}{}", list.fingerprint())
+            }
         }
     }
 }
 
 impl NewList {
-    fn words(&self) -> String {
+    fn fingerprint(&self) -> String {
         format!("\n{}\n{}", self.id.as_ref().map_or("", Topic::as_str), self.title)
     }
 }
@@ -222,38 +225,6 @@ impl BoardError {
             _ => return None,
         })
     }
-}
-
-/// A task as the API shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Task {
-    /// `task-5`; the number comes from INCR.
-    pub id: String,
-    /// What it says.
-    pub title: Title,
-    /// The list it is in.
-    pub list_id: Topic,
-    /// The board it is on.
-    pub board_id: Topic,
-    /// How many tasks are above it in its list.
-    pub index: usize,
-    /// When it was made, RFC 3339 with milliseconds, by the log's clock.
-    pub created_at: String,
-    /// When it was last changed, likewise.
-    pub updated_at: String,
-}
-
-/// A list without its tasks, as `list_created` tells of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct List {
-    /// Its id.
-    pub id: Topic,
-    /// Its title.
-    pub title: Title,
-    /// The board it is on.
-    pub board_id: Topic,
 }
 
 /// A board among others, as `GET /boards` shows it.

@@ -144,13 +144,12 @@ impl Gateway {
         });
         let app = App {
             node: node.clone(),
-            boards: boards.clone(),
             registry: registry.clone(),
             admission: admission.clone(),
             canary: canary.clone(),
             metrics: metrics.clone(),
         };
-        let router = http::router(app, config.max_body, &config.cors_origins);
+        let router = http::router(app, boards.clone(), config.max_body, &config.cors_origins);
         let limits = Limits {
             sockets_max,
             write_timeout: config.write_timeout,

@@ -4,12 +4,11 @@
 //! becomes a [`problem`]. [`net`](crate::net) brings the sockets.
 
 mod admin;
-mod boards;
+mod board;
 mod page;
 pub(crate) mod problem;
 mod request;
 mod streams;
-mod tasks;
 mod topics;
 
 use std::sync::Arc;
@@ -17,15 +16,15 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
+use axum::response::Response;
+use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::admission::Admission;
-use crate::board::{Boards, Changed, Title};
+use crate::board::Boards;
 use crate::canary::Canary;
 use crate::config::CorsOrigins;
 use crate::log::Registry;
@@ -42,7 +41,6 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) node: Arc<Node>,
-    pub(crate) boards: Arc<dyn Boards>,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) canary: Arc<Canary>,
@@ -50,19 +48,19 @@ pub(crate) struct App {
 }
 
 /// All routes.
-pub(crate) fn router(app: App, body_bytes_max: usize, origins: &CorsOrigins) -> Router {
+pub(crate) fn router(
+    app: App,
+    boards: Arc<dyn Boards>,
+    body_bytes_max: usize,
+    origins: &CorsOrigins,
+) -> Router {
     Router::new()
         // Streams
         .route("/boards/{board}/events", get(streams::board_events))
         .route("/events", get(streams::events))
         .route("/topics/{topic}/events", get(streams::topic_events).post(topics::publish))
-        // Tasks and boards
-        .route("/tasks", post(tasks::create))
-        .route("/tasks/{task}", patch(tasks::rename).delete(tasks::delete))
-        .route("/tasks/{task}/move", patch(tasks::place))
-        .route("/boards", get(boards::all).post(boards::create))
-        .route("/boards/{board}", get(boards::show))
-        .route("/boards/{board}/lists", post(boards::create_list))
+        // The task board
+        .merge(board::routes(boards, app.node.clone()))
         // Topics
         .route("/topics/{topic}/history", get(topics::history))
         // Operations
@@ -118,21 +116,6 @@ async fn count(request: Request, next: Next) -> Response {
     response
 }
 
-/// The answer to a write: the changed thing, and the position of the event it caused, so that a
-/// page can open its stream exactly there.
-fn changed(status: StatusCode, changed: Changed) -> Response {
-    metric::published(changed.events);
-    let mut response = if changed.answer.is_empty() {
-        status.into_response()
-    } else {
-        let json = HeaderValue::from_static("application/json");
-        (status, [(header::CONTENT_TYPE, json)], changed.answer).into_response()
-    };
-    set_last_event_id(&mut response, changed.position);
-    set_replayed(&mut response, changed.replayed);
-    response
-}
-
 /// Says that this answer was given before, to the same request with the same idempotency key.
 fn set_replayed(response: &mut Response, replayed: bool) {
     if replayed {
@@ -145,9 +128,4 @@ fn set_last_event_id(response: &mut Response, position: Position) {
     if let Ok(id) = HeaderValue::from_str(&position.to_string()) {
         response.headers_mut().insert(LAST_EVENT_ID, id);
     }
-}
-
-/// A title from a request.
-fn title(text: &str) -> Result<Title, Problem> {
-    Title::new(text).map_err(|error| Problem::bad_request(error.to_string()))
 }

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
-
-use super::{BoardError, LISTS_MAX, List, TASKS_MAX, Task, Title};
-use crate::entry::{Data, Event, EventType};
+use super::view::{BoardEvent, BoardView, FullListView, Index, ListView, TaskView};
+use super::{BoardError, LISTS_MAX, TASKS_MAX, Title};
+use crate::entry::Event;
 use crate::json::to_text as json;
 use crate::topic::Topic;
 
@@ -38,24 +37,6 @@ pub struct Change {
     pub answer: String,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ListView<'a> {
-    id: &'a Topic,
-    title: &'a Title,
-    board_id: &'a Topic,
-    tasks: Vec<Task>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct BoardView<'a> {
-    id: &'a Topic,
-    name: &'a Title,
-    lists: Vec<ListView<'a>>,
-    last_event_id: &'a str,
-}
-
 impl Board {
     /// A board without lists.
     pub fn new(id: Topic, name: Title) -> Board {
@@ -75,9 +56,10 @@ impl Board {
         if self.lists.len() >= LISTS_MAX {
             return Err(BoardError::BoardFull);
         }
-        self.lists.push((id.clone(), title.clone(), Vec::new()));
-        let list = json(&List { id, title, board_id: self.id.clone() });
-        Ok(change("list_created", format!(r#"{{"list":{list}}}"#), list))
+        let list = ListView { id: id.as_str(), title: title.as_str(), board_id: self.id.as_str() };
+        let change = Change::new(&BoardEvent::ListCreated { list: &list }, json(&list));
+        self.lists.push((id, title, Vec::new()));
+        Ok(change)
     }
 
     /// Adds a task at the end of `list`.
@@ -94,7 +76,8 @@ impl Board {
         self.order(&list)?.push(id.clone());
         let record = Record { title, list, created_at: now.to_owned(), updated_at: now.to_owned() };
         self.tasks.insert(id.clone(), record);
-        self.tell("task_created", &id)
+        let task = self.view(&id)?;
+        Ok(Change::new(&BoardEvent::TaskCreated { task: &task }, json(&task)))
     }
 
     /// Gives a task another title.
@@ -107,7 +90,8 @@ impl Board {
         let record = self.tasks.get_mut(id).ok_or(BoardError::NoSuchTask)?;
         record.title = title;
         record.updated_at = now.to_owned();
-        self.tell("task_updated", id)
+        let task = self.view(id)?;
+        Ok(Change::new(&BoardEvent::TaskUpdated { task: &task }, json(&task)))
     }
 
     /// Puts a task at `index` of `list`, or at its end.
@@ -128,36 +112,40 @@ impl Board {
             record.list = list;
             record.updated_at = now.to_owned();
         }
-        let task = self.view(id).map(|task| json(&task)).ok_or(BoardError::NoSuchTask)?;
-        let data = format!(r#"{{"task":{task},"fromListId":{}}}"#, json(&from));
-        Ok(change("task_moved", data, task))
+        let task = self.view(id)?;
+        let event = BoardEvent::TaskMoved { task: &task, from_list_id: from.as_str() };
+        Ok(Change::new(&event, json(&task)))
     }
 
     /// Removes a task.
     pub fn delete_task(&mut self, id: &Topic) -> Result<Change, BoardError> {
         let record = self.tasks.remove(id).ok_or(BoardError::NoSuchTask)?;
         self.order(&record.list)?.retain(|task| task != id);
-        let data = format!(r#"{{"taskId":{},"boardId":{}}}"#, json(id), json(&self.id));
-        Ok(change("task_deleted", data, String::new()))
+        let event = BoardEvent::TaskDeleted { task_id: id.as_str(), board_id: self.id.as_str() };
+        Ok(Change::new(&event, String::new()))
     }
 
     /// The whole board as JSON, exact at `last_event_id`.
     pub fn to_json(&self, last_event_id: &str) -> String {
-        let lists = self
-            .lists
-            .iter()
-            .map(|(id, title, order)| ListView {
-                id,
-                title,
-                board_id: &self.id,
-                tasks: order
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(index, task)| self.view_at(task, index))
-                    .collect(),
-            })
-            .collect();
-        json(&BoardView { id: &self.id, name: &self.name, lists, last_event_id })
+        json(&BoardView {
+            id: self.id.as_str(),
+            name: self.name.as_str().into(),
+            lists: self.lists.iter().map(|list| self.view_of_list(list)).collect(),
+            last_event_id,
+        })
+    }
+
+    fn view_of_list<'a>(
+        &'a self,
+        (id, title, order): &'a (Topic, Title, Vec<Topic>),
+    ) -> FullListView<'a> {
+        let tasks = order.iter().enumerate();
+        FullListView {
+            id: id.as_str(),
+            title: title.as_str().into(),
+            board_id: self.id.as_str(),
+            tasks: tasks.filter_map(|(index, task)| self.view_at(task, index)).collect(),
+        }
     }
 
     fn order(&mut self, list: &Topic) -> Result<&mut Vec<Topic>, BoardError> {
@@ -165,36 +153,35 @@ impl Board {
         found.map(|(.., order)| order).ok_or(BoardError::NoSuchList)
     }
 
-    fn view(&self, id: &Topic) -> Option<Task> {
-        let list = &self.tasks.get(id)?.list;
-        let (.., order) = self.lists.iter().find(|(id, ..)| id == list)?;
-        // Tasks are mostly made, and looked at, at the end.
-        let index = order.iter().rposition(|task| task == id)?;
-        self.view_at(id, index)
+    fn view<'a>(&'a self, id: &'a Topic) -> Result<TaskView<'a>, BoardError> {
+        let find = || {
+            let list = &self.tasks.get(id)?.list;
+            let (.., order) = self.lists.iter().find(|(id, ..)| id == list)?;
+            // Tasks are mostly made, and looked at, at the end.
+            let index = order.iter().rposition(|task| task == id)?;
+            self.view_at(id, index)
+        };
+        find().ok_or(BoardError::NoSuchTask)
     }
 
-    fn view_at(&self, id: &Topic, index: usize) -> Option<Task> {
+    fn view_at<'a>(&'a self, id: &'a Topic, index: usize) -> Option<TaskView<'a>> {
         let record = self.tasks.get(id)?;
-        Some(Task {
-            id: id.to_string(),
-            title: record.title.clone(),
-            list_id: record.list.clone(),
-            board_id: self.id.clone(),
-            index,
-            created_at: record.created_at.clone(),
-            updated_at: record.updated_at.clone(),
+        Some(TaskView {
+            id: id.as_str(),
+            title: record.title.as_str().into(),
+            list_id: record.list.as_str(),
+            board_id: self.id.as_str(),
+            index: Index::At(index),
+            created_at: &record.created_at,
+            updated_at: &record.updated_at,
         })
-    }
-
-    fn tell(&self, event_type: &str, id: &Topic) -> Result<Change, BoardError> {
-        let task = self.view(id).map(|task| json(&task)).ok_or(BoardError::NoSuchTask)?;
-        Ok(change(event_type, format!(r#"{{"task":{task}}}"#), task))
     }
 }
 
-fn change(event_type: &str, data: String, answer: String) -> Change {
-    let event = Event { event_type: EventType::new(event_type).ok(), data: Data::Json(data) };
-    Change { event, answer }
+impl Change {
+    fn new(event: &BoardEvent<'_>, answer: String) -> Change {
+        Change { event: event.event(), answer }
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
-//! [`Problem`]: every error the API answers with, as RFC 9457 `application/problem+json`. The one
-//! place that maps errors to statuses.
+//! [`Problem`]: every error the API answers with, as RFC 9457 `application/problem+json`. The
+//! place that maps errors to statuses; an application maps its own beside its routes.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::admission::NotAdmitted;
-use crate::board::{BoardError, ChangeError};
 use crate::log::LogError;
 use crate::position::Position;
 
@@ -24,7 +23,13 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: String) -> Problem {
+    /// Says what is wrong: `kind` is the last part of the `type` URN.
+    pub(super) fn new(
+        status: StatusCode,
+        kind: &'static str,
+        title: &'static str,
+        detail: String,
+    ) -> Problem {
         Problem { status, kind, title, detail, retry_after_seconds: None, head: None }
     }
 
@@ -70,62 +75,6 @@ impl Problem {
             _ => return Problem::bad_request(detail),
         };
         Problem::new(status, kind, title, detail)
-    }
-}
-
-impl From<BoardError> for Problem {
-    fn from(refusal: BoardError) -> Problem {
-        let (status, kind, title, detail) = match refusal {
-            BoardError::NoSuchBoard => {
-                (StatusCode::NOT_FOUND, "no-such-board", "No such board", "no board has this id")
-            }
-            BoardError::NoSuchList => {
-                (StatusCode::NOT_FOUND, "no-such-list", "No such list", "no list has this id")
-            }
-            BoardError::NoSuchTask => {
-                (StatusCode::NOT_FOUND, "no-such-task", "No such task", "no task has this id")
-            }
-            BoardError::BoardExists => (
-                StatusCode::CONFLICT,
-                "board-exists",
-                "Board exists",
-                "a board has this id already",
-            ),
-            BoardError::ListExists => (
-                StatusCode::CONFLICT,
-                "list-exists",
-                "List exists",
-                "a list has this id already, on this board or another",
-            ),
-            BoardError::ListElsewhere => (
-                StatusCode::CONFLICT,
-                "list-elsewhere",
-                "List on another board",
-                "a task cannot move to a list of another board",
-            ),
-            BoardError::BoardFull => (
-                StatusCode::CONFLICT,
-                "board-full",
-                "Board full",
-                "the board has as many tasks or lists as a board may have",
-            ),
-            BoardError::TooManyBoards => (
-                StatusCode::CONFLICT,
-                "too-many-boards",
-                "Too many boards",
-                "there are as many boards as there may be",
-            ),
-        };
-        Problem::new(status, kind, title, detail.to_owned())
-    }
-}
-
-impl From<ChangeError> for Problem {
-    fn from(error: ChangeError) -> Problem {
-        match error {
-            ChangeError::Refused(refusal) => refusal.into(),
-            ChangeError::Log(error) => error.into(),
-        }
     }
 }
 

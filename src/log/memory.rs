@@ -432,10 +432,10 @@ impl Boards for MemoryLog {
         conditions: &Conditions,
     ) -> Result<Changed, ChangeError> {
         let now = format!("{:.3}", jiff::Timestamp::now());
-        let words = command.words();
+        let fingerprint = command.fingerprint();
         let state = &mut *self.state();
         if let Some(board) = state.board_of(&command) {
-            if let Some(kept) = self.answered(state, &board, &words, conditions)? {
+            if let Some(kept) = self.answered(state, &board, &fingerprint, conditions)? {
                 let Kept { position, answer, .. } = kept;
                 return Ok(Changed { board, position, events: 0, answer, replayed: true });
             }
@@ -485,7 +485,12 @@ impl Boards for MemoryLog {
         let position = self.append_to(state, &board, &change.event);
         let answer = Bytes::from(change.answer);
         if let Some(key) = &conditions.idempotency_key {
-            state.answers.keep((board.clone(), key.clone()), &words, position, answer.clone());
+            state.answers.keep(
+                (board.clone(), key.clone()),
+                &fingerprint,
+                position,
+                answer.clone(),
+            );
         }
         Ok(Changed { board, position, events: 1, answer, replayed: false })
     }

@@ -1,14 +1,16 @@
 //! The log in Redis, shared by all nodes.
 //!
 //! Every write is one Lua script: change of state, sequence number, entry and announcement happen
-//! together or not at all. [`commands`] carries [`scripts`] and reads, [`answers`] understands what
+//! together or not at all. [`commands`] carries [`scripts`] and reads, [`replies`] understands what
 //! comes back, [`boards`] knows which script a change of a board is, [`subscription`] hears
 //! announcements, [`keys`] names things. Keys of one topic share a hash tag.
 
-mod answers;
 mod boards;
 mod commands;
 mod keys;
+mod replies;
+#[cfg(test)]
+mod scripted_server;
 mod scripts;
 mod subscription;
 mod version;
@@ -27,50 +29,46 @@ use super::{
     Appended, Conditions, Health, Log, LogError, Notification, Notifier, Opened, Page, Probe,
     READ_BYTES_MAX, READ_ENTRIES_MAX, Registry, Retention, Snapshots,
 };
-use crate::board;
 use crate::entry::{Data, Event};
 use crate::position::{Epoch, LogHistory};
 use crate::topic::Topic;
 use crate::wire::sse;
-use answers::{accepted, entry, history, text, unexpected};
-use commands::{Breaks, Commands};
+use commands::{Commands, ConnectionGeneration};
 use keys::Keys;
+use replies::{accepted, entry, history, text, unexpected};
 use scripts::Call;
 use subscription::Subscription;
 
 /// How long a node's report counts after it was made.
-const REPORT_COUNTS: Duration = Duration::from_secs(5);
-
-/// How many lists' boards are remembered.
-const LISTS_KNOWN_MAX: usize = 10_000;
+const REPORT_LIFETIME: Duration = Duration::from_secs(5);
 
 /// Connections for commands, for reads whose answers are large, and for writes that wait for
 /// replicas. Commands that come together on one connection travel together: 64 clients published
 /// 31,600 events a second over two, 26,000 over four, and 28,500 over one.
-const LANES: usize = 2;
-const READING_LANES: usize = 2;
-const WAITING_LANES: usize = 16;
+const WRITE_CONNECTIONS: usize = 2;
+const READ_CONNECTIONS: usize = 2;
+const WAIT_CONNECTIONS: usize = 16;
 
 /// How long a write waits for replicas; less than an answer may take.
-const REPLICAS_WITHIN: Duration = Duration::from_millis(1_000);
+const REPLICAS_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// How long a canary may take from publish to subscription.
-const CANARY_WITHIN: Duration = Duration::from_millis(1_500);
+const CANARY_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// How often a subscription is replaced while Redis stays read-only.
-const REPLACE_EVERY: Duration = Duration::from_secs(3);
+/// How often the subscription is connected anew while Redis stays read-only.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Topics whose heads are asked for in one command.
-const HEADS_AT_ONCE: usize = 500;
+const HEADS_BATCH: usize = 500;
 
 /// A log in Redis.
 pub struct RedisLog {
     commands: Commands,
-    /// The way of replays, whole boards and audits: megabytes of answers shall hold up no write.
-    reading: Commands,
-    /// The way of writes that wait for replicas: they hold up what comes after them on their
-    /// connection, and nothing else shall be there.
-    waiting: Option<Waiting>,
+    /// For replays, whole boards and audits: megabytes of replies shall hold up no write.
+    reads: Commands,
+    /// For writes that wait for replicas: they hold up what comes after them on their connection,
+    /// and nothing else shall be there.
+    replicated: Option<Replicated>,
     subscription: Arc<Subscription>,
     keys: Keys,
     retention: Retention,
@@ -78,12 +76,12 @@ pub struct RedisLog {
     board_of_list: Mutex<HashMap<Topic, Topic>>,
     canaries: AtomicU64,
     clock: Mutex<Option<(Instant, u64)>>,
-    /// When the subscription was last replaced because Redis was found to be read-only.
-    replaced_at: Mutex<Option<Instant>>,
+    /// When the subscription was last connected anew because Redis was found to be read-only.
+    reconnected_at: Mutex<Option<Instant>>,
 }
 
 /// Writes that wait until some replicas have them.
-struct Waiting {
+struct Replicated {
     commands: Commands,
     replicas: usize,
 }
@@ -118,38 +116,40 @@ impl RedisLog {
         let (notifier, notifications) = Notifier::new();
         let keys = Keys::new(prefix);
         let client = Client::open(info.clone()).map_err(|error| error.to_string())?;
-        let breaks = Breaks::new();
-        let subscription = Subscription::new(client, keys.clone(), node, notifier, breaks.clone());
+        let generation = ConnectionGeneration::new();
+        let subscription =
+            Subscription::new(client, keys.clone(), node, notifier, generation.clone());
         let subscription = Arc::new(subscription);
         tokio::spawn(subscription.clone().run());
-        let commands = |lanes, waits| {
-            Commands::new(&info, lanes, breaks.clone(), waits).map_err(|e| e.to_string())
+        let commands = |connections, slow_replies_expected| {
+            Commands::new(&info, connections, generation.clone(), slow_replies_expected)
+                .map_err(|error| error.to_string())
         };
-        let waiting = match wait_replicas {
+        let replicated = match wait_replicas {
             0 => None,
-            replicas => Some(Waiting { commands: commands(WAITING_LANES, true)?, replicas }),
+            replicas => Some(Replicated { commands: commands(WAIT_CONNECTIONS, true)?, replicas }),
         };
         let log = RedisLog {
-            commands: commands(LANES, false)?,
-            reading: commands(READING_LANES, false)?,
-            waiting,
+            commands: commands(WRITE_CONNECTIONS, false)?,
+            reads: commands(READ_CONNECTIONS, false)?,
+            replicated,
             subscription,
             keys,
             retention,
             board_of_list: Mutex::default(),
             canaries: AtomicU64::new(0),
             clock: Mutex::new(None),
-            replaced_at: Mutex::new(None),
+            reconnected_at: Mutex::new(None),
         };
         Ok((Arc::new(log), notifications))
     }
 
     /// Whether a demoted master was last turned away from long enough ago to do so again.
-    fn may_replace(&self) -> bool {
-        let mut replaced_at = self.replaced_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = replaced_at.is_none_or(|at| at.elapsed() >= REPLACE_EVERY);
+    fn may_reconnect(&self) -> bool {
+        let mut reconnected_at = self.reconnected_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = reconnected_at.is_none_or(|at| at.elapsed() >= RECONNECT_INTERVAL);
         if may {
-            *replaced_at = Some(Instant::now());
+            *reconnected_at = Some(Instant::now());
         }
         may
     }
@@ -168,7 +168,7 @@ impl Log for RedisLog {
         conditions: &Conditions,
     ) -> Result<Appended, LogError> {
         let Conditions { idempotency_key, if_match } = conditions;
-        let mut call = Call::new(&scripts::APPEND, &self.keys.topic(topic))
+        let mut call = Call::new(&scripts::APPEND, &self.keys.topic(topic).all())
             .key(idempotency_key.as_ref().map(|key| self.keys.once(topic, key)))
             .arg(self.keys.channel(topic))
             .arg(Epoch::random().as_str())
@@ -176,7 +176,7 @@ impl Log for RedisLog {
             .arg(self.ttl_milliseconds())
             .arg(if_match.map(|position| position.to_string()).unwrap_or_default())
             .arg(self.retention.idempotency_window.as_millis() as u64)
-            .arg(i32::from(events.iter().any(board::is_of_board)));
+            .arg(i32::from(boards::are_of_board(events)));
         for event in events {
             call = call
                 .arg(i32::from(matches!(event.data, Data::Json(_))))
@@ -186,7 +186,7 @@ impl Log for RedisLog {
     }
 
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
-        let call = Call::new(&scripts::OPEN, &self.keys.topic(topic))
+        let call = Call::new(&scripts::OPEN, &self.keys.topic(topic).all())
             .arg(Epoch::random().as_str())
             .arg(self.ttl_milliseconds());
         let (head, meta, oldest, is_board): (String, String, String, bool) =
@@ -217,11 +217,11 @@ impl Log for RedisLog {
             return Ok(Vec::new());
         }
         let mut pipe = redis::pipe();
-        for batch in topics.chunks(HEADS_AT_ONCE) {
+        for batch in topics.chunks(HEADS_BATCH) {
             let keys = batch.iter().flat_map(|topic| [self.keys.seq(topic), self.keys.meta(topic)]);
             pipe.cmd("MGET").arg(keys.collect::<Vec<String>>());
         }
-        let batches: Vec<Vec<Option<String>>> = self.reading.pipe("mget", &pipe).await?;
+        let batches: Vec<Vec<Option<String>>> = self.reads.pipe("mget", &pipe).await?;
         let values: Vec<Option<String>> = batches.into_iter().flatten().collect();
         let head = |pair: &[Option<String>]| match pair {
             [Some(seq), Some(meta)] => {
@@ -236,7 +236,7 @@ impl Log for RedisLog {
     async fn keep(&self, topics: &[Topic]) -> Result<(), LogError> {
         let mut pipe = redis::pipe();
         for topic in topics {
-            for key in &self.keys.topic(topic)[..3] {
+            for key in self.keys.topic(topic).of_log() {
                 // Greater only: a board's numbering never expires and must stay so.
                 let ttl = self.ttl_milliseconds();
                 pipe.cmd("EVAL").arg(KEEP).arg(1).arg(key).arg(ttl).ignore();
@@ -258,7 +258,7 @@ impl Log for RedisLog {
 impl Probe for RedisLog {
     async fn canary(&self) -> Result<(), LogError> {
         let number = self.canaries.fetch_add(1, Ordering::Relaxed) + 1;
-        let hearing = self.subscription.hearing();
+        let subscribed = self.subscription.subscribed_connection();
         let asked_at = Instant::now();
         let mut pipe = redis::pipe();
         pipe.cmd("TIME");
@@ -268,24 +268,24 @@ impl Probe for RedisLog {
         pipe.publish(self.subscription.canary_channel(), number);
         let sent = self.commands.pipe("canary", &pipe).await;
         if self.commands.was_demoted()
-            && let Some(hearing) = hearing
-            && self.may_replace()
+            && let Some(subscribed) = subscribed
+            && self.may_reconnect()
         {
             // The name of the primary may lead elsewhere by now.
-            self.subscription.replace(hearing);
+            self.subscription.reconnect(subscribed);
         }
         let ((seconds, microseconds), hearers): ((u64, u64), i64) = sent?;
         // Redis read its clock somewhere between asking and now: take the middle.
         let read_at = asked_at + asked_at.elapsed() / 2;
         let milliseconds = seconds * 1000 + microseconds / 1000;
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((read_at, milliseconds));
-        let Some(hearing) = hearing else {
+        let Some(subscribed) = subscribed else {
             return Err(LogError::Unavailable("not hearing announcements yet".to_owned()));
         };
         // With nobody subscribed where the commands go, there is nothing to wait for.
         let notifications = self.subscription.canary_heard(number);
-        if hearers == 0 || tokio::time::timeout(CANARY_WITHIN, notifications).await.is_err() {
-            self.subscription.replace(hearing);
+        if hearers == 0 || tokio::time::timeout(CANARY_TIMEOUT, notifications).await.is_err() {
+            self.subscription.reconnect(subscribed);
             let why = "a canary was published and not notifications by this node's subscription";
             return Err(LogError::Unavailable(why.to_owned()));
         }
@@ -309,17 +309,17 @@ impl Probe for RedisLog {
 #[async_trait]
 impl Registry for RedisLog {
     async fn report(&self, node: &str, report: &str) -> Result<(), LogError> {
-        let call = self.report_call().arg(node).arg(report).arg(REPORT_COUNTS.as_millis() as u64);
+        let call = self.report_call().arg(node).arg(report).arg(REPORT_LIFETIME.as_millis() as u64);
         self.commands.call(call).await
     }
 
     async fn reports(&self) -> Result<Vec<(String, String)>, LogError> {
-        let call = self.report_call().arg("").arg("").arg(REPORT_COUNTS.as_millis() as u64);
+        let call = self.report_call().arg("").arg("").arg(REPORT_LIFETIME.as_millis() as u64);
         self.commands.call(call).await
     }
 
     async fn withdraw(&self, node: &str) {
-        // A report that stays is forgotten after REPORT_COUNTS.
+        // A report that stays is forgotten after REPORT_LIFETIME.
         let _ = self.report(node, "").await;
     }
 }
@@ -327,15 +327,15 @@ impl Registry for RedisLog {
 impl RedisLog {
     /// Calls a script that writes; its answer counts once enough replicas have it too.
     async fn write(&self, call: Call<'static>) -> Result<Vec<String>, LogError> {
-        let Some(Waiting { commands, replicas }) = &self.waiting else {
+        let Some(Replicated { commands, replicas }) = &self.replicated else {
             return self.commands.call(call).await;
         };
         let (answer, reached): (Vec<String>, usize) =
-            commands.call_and_wait(call, *replicas, REPLICAS_WITHIN).await?;
+            commands.call_and_wait(call, *replicas, REPLICAS_TIMEOUT).await?;
         if answer.first().is_some_and(|word| word == "ok") && reached < *replicas {
             return Err(LogError::OutcomeUnknown(format!(
                 "Redis has it, but only {reached} of {replicas} replicas had it within \
-                 {REPLICAS_WITHIN:?}"
+                 {REPLICAS_TIMEOUT:?}"
             )));
         }
         Ok(answer)
@@ -343,13 +343,12 @@ impl RedisLog {
 
     /// Reads the entries with a seq in `first ..= last`.
     async fn page(&self, topic: &Topic, first: u64, last: u64) -> Result<Option<Page>, LogError> {
-        let [seq, log, meta, _] = self.keys.topic(topic);
-        let call = Call::new(&scripts::READ, &[seq, log, meta])
+        let call = Call::new(&scripts::READ, &self.keys.topic(topic).of_log())
             .arg(first)
             .arg(last)
             .arg(READ_ENTRIES_MAX)
             .arg(READ_BYTES_MAX);
-        let answer: Vec<Value> = self.reading.call(call).await?;
+        let answer: Vec<Value> = self.reads.call(call).await?;
         let Ok([head, meta, oldest, entries]) = <[Value; 4]>::try_from(answer) else {
             return Ok(None);
         };

@@ -6,6 +6,7 @@
 
 mod backend_equivalence;
 mod bad_input;
+mod board_texts;
 mod browser;
 mod check;
 mod cluster;

@@ -6,25 +6,25 @@
 --      milliseconds, 5 position that the head must have or '', 6 idempotency window in
 --      milliseconds, 7 '1' if one of the event types is one that only a board may use; then for
 --      each event '1' for JSON data or '0' for text, SSE text after the id line
--- returns {'ok', seq of the last, epoch, '', 'again' or nothing} or {'event_type_of_board'} or
---         {'other_request'} or {'head_moved', seq, epoch}
+-- returns {'ok', seq of the last, epoch, '', 'replayed' or nothing} or {'reserved_event_type'} or
+--         {'key_reused'} or {'precondition_failed', seq, epoch}
 
 local request = KEYS[5] and table.concat(ARGV, '', 8) or ''
-local before = answered(KEYS[5], request, ARGV[6])
+local before = stored_result(KEYS[5], request, ARGV[6])
 if before then
   return before
 end
 local is_board = redis.call('EXISTS', KEYS[4]) == 1
 if is_board and ARGV[7] == '1' then
-  return { 'event_type_of_board' }
+  return { 'reserved_event_type' }
 end
 -- A board's numbering lives as long as the board.
 local retention = { entries_max = ARGV[3], log_ttl = ARGV[4] }
 retention.ttl = is_board and 0 or tonumber(ARGV[4])
-local not_there = elsewhere(ARGV[5], KEYS[1], KEYS[2], KEYS[3], ARGV[2], retention.ttl)
-if not_there then
-  return not_there
+local failed = precondition_failed(ARGV[5], KEYS[1], KEYS[2], KEYS[3], ARGV[2], retention.ttl)
+if failed then
+  return failed
 end
 local seq, epoch = append(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV, 8, retention)
-keep_answer(KEYS[5], request, ARGV[6], seq, epoch, '')
+store_result(KEYS[5], request, ARGV[6], seq, epoch, '')
 return { 'ok', seq, epoch }

@@ -1,9 +1,10 @@
-//! The task board in Redis: which script a command calls, and the ids that are unique over all
-//! boards.
+//! The task board in Redis: which script a command calls.
 //!
-//! A board's own keys change in one script together with the event. Ids of tasks, lists and boards
-//! are handed out before, under keys of their own: an id that is then not used leads to a board
-//! that does not know it, which is the same as no id.
+//! A board's own keys change in one script together with the event. [`ids`] are handed out before;
+//! [`read`] makes a snapshot of what a board's keys hold.
+
+mod ids;
+mod read;
 
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -11,29 +12,38 @@ use std::sync::{MutexGuard, PoisonError};
 use async_trait::async_trait;
 use redis::Value;
 
-use super::answers::{accepted, board_json, text, unexpected};
+use super::RedisLog;
+use super::replies::{accepted, unexpected};
 use super::scripts::{self, Call};
-use super::{LISTS_KNOWN_MAX, RedisLog};
-use crate::board::{
-    self, BOARDS_MAX, BoardError, BoardSummary, Boards, ChangeError, Changed, Command, LISTS_MAX,
-    NewList, TASKS_MAX, Title,
+use crate::board::view::{
+    BoardEvent, Index, ListView, OPEN_CREATED_AT, OPEN_FROM_LIST, OPEN_LIST, OPEN_TITLE,
+    OPEN_UPDATED_AT, TaskView,
 };
+use crate::board::{
+    self, BoardError, BoardSummary, Boards, ChangeError, Changed, Command, LISTS_MAX, NewList,
+    TASKS_MAX, Title,
+};
+use crate::entry::Event;
 use crate::json::to_text as json;
 use crate::log::{Appended, Conditions, LogError, Snapshot, Snapshots};
-use crate::position::{Epoch, Position};
+use crate::position::Epoch;
 use crate::topic::Topic;
+use crate::wire::sse;
+
+/// How many lists' boards are remembered.
+const LISTS_KNOWN_MAX: usize = 10_000;
 
 /// What a request asks for, and under what conditions.
-pub(super) struct Asked<'a> {
-    /// [`Command::words`]; what an idempotency key is tied to.
-    words: String,
+pub(super) struct WriteContext<'a> {
+    /// [`Command::fingerprint`]; what an idempotency key is tied to.
+    fingerprint: String,
     conditions: &'a Conditions,
 }
 
-impl Asked<'static> {
+impl WriteContext<'static> {
     /// Nothing that could be asked twice.
-    pub(super) const NOTHING: Asked<'static> =
-        Asked { words: String::new(), conditions: &Conditions::NONE };
+    pub(super) const NONE: WriteContext<'static> =
+        WriteContext { fingerprint: String::new(), conditions: &Conditions::NONE };
 }
 
 #[async_trait]
@@ -52,15 +62,9 @@ impl Snapshots for RedisLog {
     }
 
     async fn snapshot(&self, board: &Topic) -> Result<Option<Snapshot>, LogError> {
-        let call = self.board_call(&scripts::BOARD_READ, board, &Asked::NOTHING);
-        let answer: Vec<Value> = self.reading.call(call).await?;
-        let Ok([seq, epoch, name, lists]) = <[Value; 4]>::try_from(answer) else {
-            return Ok(None);
-        };
-        let position = format!("{}-{}", text(seq)?, text(epoch)?);
-        let position: Position = position.parse().map_err(|_| unexpected("a position"))?;
-        let json = board_json(board, &text(name)?, lists, &position)?;
-        Ok(Some(Snapshot { position, json: json.into() }))
+        let call = self.board_call(&scripts::BOARD_READ, board, &WriteContext::NONE);
+        let reply: Vec<Value> = self.reads.call(call).await?;
+        read::snapshot(board, &reply)
     }
 }
 
@@ -71,23 +75,25 @@ impl Boards for RedisLog {
         command: Command,
         conditions: &Conditions,
     ) -> Result<Changed, ChangeError> {
-        let asked = Asked { words: command.words(), conditions };
+        let context = WriteContext { fingerprint: command.fingerprint(), conditions };
         match command {
-            Command::CreateTask { title, list } => self.create_task(&title, &list, &asked).await,
+            Command::CreateTask { title, list } => self.create_task(&title, &list, &context).await,
             Command::RenameTask { task, title } => {
                 let board = self.board_of_task(&task).await?;
+                let view = TaskView { title: title.as_str().into(), ..open_view(&task, &board) };
+                let event = BoardEvent::TaskUpdated { task: &view };
                 let call = self
-                    .board_call(&scripts::TASK_RENAME, &board, &asked)
+                    .telling_call(&scripts::TASK_RENAME, &board, &context, &event, &json(&view))
                     .arg(task.as_str())
                     .arg(json(&title));
                 self.change_board(&board, call).await
             }
             Command::MoveTask { task, list, index } => {
-                self.move_task(&task, &list, index, &asked).await
+                self.move_task(&task, &list, index, &context).await
             }
-            Command::DeleteTask { task } => self.delete_task(&task, &asked).await,
+            Command::DeleteTask { task } => self.delete_task(&task, &context).await,
             Command::CreateBoard { id, name, lists } => self.create_board(id, &name, &lists).await,
-            Command::CreateList { board, list } => self.create_list(&board, list, &asked).await,
+            Command::CreateList { board, list } => self.create_list(&board, list, &context).await,
         }
     }
 
@@ -101,7 +107,7 @@ impl Boards for RedisLog {
         }
         let mut pipe = redis::pipe();
         for board in &boards {
-            pipe.hget(&self.keys.topic(board)[3], "name");
+            pipe.hget(self.keys.state(board), "name");
         }
         let names: Vec<Option<String>> = self.commands.pipe("hget", &pipe).await?;
         // A board that was claimed and not made has no name.
@@ -116,7 +122,7 @@ impl Boards for RedisLog {
         let command = board::first_board();
         let Command::CreateBoard { id: Some(first), .. } = &command else { return Ok(()) };
         let mut pipe = redis::pipe();
-        pipe.exists(&self.keys.topic(first)[3]).llen(self.keys.shared("boards"));
+        pipe.exists(self.keys.state(first)).llen(self.keys.shared("boards"));
         let (exists, boards): (bool, u64) = self.commands.pipe("exists", &pipe).await?;
         // With one board noted but not made, the node that made it was cut off in between.
         if exists || boards > 1 {
@@ -130,6 +136,24 @@ impl Boards for RedisLog {
     }
 }
 
+/// A task of which only the script knows more than where it is told of.
+fn open_view<'a>(task: &'a Topic, board: &'a Topic) -> TaskView<'a> {
+    TaskView {
+        id: task.as_str(),
+        title: OPEN_TITLE.into(),
+        list_id: OPEN_LIST,
+        board_id: board.as_str(),
+        index: Index::Open,
+        created_at: OPEN_CREATED_AT,
+        updated_at: OPEN_UPDATED_AT,
+    }
+}
+
+/// Whether only a board may publish one of these events, if the topic belongs to one.
+pub(super) fn are_of_board(events: &[Event]) -> bool {
+    events.iter().any(board::is_of_board)
+}
+
 /// Whether a new installation has a board of this name.
 pub(super) fn is_first_board(topic: &Topic) -> bool {
     matches!(board::first_board(), Command::CreateBoard { id: Some(first), .. } if first == *topic)
@@ -141,20 +165,34 @@ impl RedisLog {
         &self,
         script: &'static (&'static str, redis::Script),
         board: &Topic,
-        asked: &Asked<'_>,
+        context: &WriteContext<'_>,
     ) -> Call<'static> {
-        let Conditions { idempotency_key, if_match } = asked.conditions;
-        Call::new(script, &self.keys.board(board))
+        let Conditions { idempotency_key, if_match } = context.conditions;
+        Call::new(script, &self.keys.board(board).all())
             .key(idempotency_key.as_ref().map(|key| self.keys.once(board, key)))
             .arg(self.keys.channel(board))
             .arg(Epoch::random().as_str())
             .arg(self.retention.history_entries_max)
             .arg(self.ttl_milliseconds())
             .arg(self.keys.order(board))
-            .arg(board.as_str())
             .arg(if_match.map(|position| position.to_string()).unwrap_or_default())
             .arg(self.retention.idempotency_window.as_millis() as u64)
-            .arg(&asked.words)
+            .arg(&context.fingerprint)
+    }
+
+    /// A call of a script that tells of a change by this event and gives this answer, both with what
+    /// only the script knows left open.
+    fn telling_call(
+        &self,
+        script: &'static (&'static str, redis::Script),
+        board: &Topic,
+        context: &WriteContext<'_>,
+        event: &BoardEvent<'_>,
+        answer: &str,
+    ) -> Call<'static> {
+        self.board_call(script, board, context)
+            .arg(&sse::event_text(&event.event())[..])
+            .arg(answer)
     }
 
     /// Carries out a board's script and says what came of it.
@@ -178,34 +216,30 @@ impl RedisLog {
         })
     }
 
-    async fn board_of_task(&self, task: &Topic) -> Result<Topic, ChangeError> {
-        let board = self.index("tasks", task).await?;
-        board.ok_or_else(|| BoardError::NoSuchTask.into())
-    }
-
-    async fn index(&self, hash: &str, id: &Topic) -> Result<Option<Topic>, LogError> {
-        let mut pipe = redis::pipe();
-        pipe.hget(self.keys.shared(hash), id.as_str());
-        let (board,): (Option<String>,) = self.commands.pipe("hget", &pipe).await?;
-        Ok(board.and_then(|board| Topic::new(&board).ok()))
-    }
-
     async fn create_task(
         &self,
         title: &Title,
         list: &Topic,
-        asked: &Asked<'_>,
+        context: &WriteContext<'_>,
     ) -> Result<Changed, ChangeError> {
         let known = self.lists().get(list).cloned();
         let board = match &known {
             Some(board) => board.clone(),
             None => self.index("lists", list).await?.ok_or(BoardError::NoSuchList)?,
         };
-        let index = [self.keys.shared("task-seq"), self.keys.shared("tasks")];
-        let index = Call::new(&scripts::INDEX_TASK, &index).arg(board.as_str());
-        let task: String = self.commands.call(index).await?;
+        let task = self.new_task_id(&board).await?;
+        let view = TaskView {
+            id: &task,
+            title: title.as_str().into(),
+            list_id: list.as_str(),
+            board_id: board.as_str(),
+            index: Index::Open,
+            created_at: OPEN_CREATED_AT,
+            updated_at: OPEN_UPDATED_AT,
+        };
+        let event = BoardEvent::TaskCreated { task: &view };
         let call = self
-            .board_call(&scripts::TASK_CREATE, &board, asked)
+            .telling_call(&scripts::TASK_CREATE, &board, context, &event, &json(&view))
             .arg(&task)
             .arg(json(title))
             .arg(list.as_str())
@@ -241,11 +275,13 @@ impl RedisLog {
         task: &Topic,
         list: &Topic,
         index: Option<usize>,
-        asked: &Asked<'_>,
+        context: &WriteContext<'_>,
     ) -> Result<Changed, ChangeError> {
         let board = self.board_of_task(task).await?;
+        let view = TaskView { list_id: list.as_str(), ..open_view(task, &board) };
+        let event = BoardEvent::TaskMoved { task: &view, from_list_id: OPEN_FROM_LIST };
         let call = self
-            .board_call(&scripts::TASK_MOVE, &board, asked)
+            .telling_call(&scripts::TASK_MOVE, &board, context, &event, &json(&view))
             .arg(task.as_str())
             .arg(list.as_str())
             .arg(index.map(|index| index.to_string()).unwrap_or_default());
@@ -258,47 +294,19 @@ impl RedisLog {
         result
     }
 
-    async fn delete_task(&self, task: &Topic, asked: &Asked<'_>) -> Result<Changed, ChangeError> {
+    async fn delete_task(
+        &self,
+        task: &Topic,
+        context: &WriteContext<'_>,
+    ) -> Result<Changed, ChangeError> {
         let board = self.board_of_task(task).await?;
-        let call = self.board_call(&scripts::TASK_DELETE, &board, asked).arg(task.as_str());
+        let event = BoardEvent::TaskDeleted { task_id: task.as_str(), board_id: board.as_str() };
+        let call = self
+            .telling_call(&scripts::TASK_DELETE, &board, context, &event, "")
+            .arg(task.as_str());
         let changed = self.change_board(&board, call).await?;
         self.forget_task(task.as_str()).await;
         Ok(changed)
-    }
-
-    /// Removes the note that leads from a task to its board. If this fails, the note leads to a
-    /// board that does not know the task: the same as none.
-    async fn forget_task(&self, task: &str) {
-        let mut pipe = redis::pipe();
-        pipe.hdel(self.keys.shared("tasks"), task);
-        let _: Result<(i64,), LogError> = self.commands.pipe("hdel", &pipe).await;
-    }
-
-    /// Claims the ids of a board and of its new lists; returns them, the board's first.
-    async fn claim(
-        &self,
-        board: Option<&Topic>,
-        new: bool,
-        lists: &[NewList],
-    ) -> Result<(Topic, Vec<String>), ChangeError> {
-        let keys = ["board-seq", "boards", "list-seq", "lists", "board-ids"];
-        let keys = keys.map(|key| self.keys.shared(key));
-        let mut call = Call::new(&scripts::INDEX_BOARD, &keys)
-            .arg(board.map_or("", Topic::as_str))
-            .arg(BOARDS_MAX)
-            .arg(i32::from(new));
-        for list in lists {
-            call = call.arg(list.id.as_ref().map_or("", Topic::as_str));
-        }
-        let claimed: Vec<String> = self.commands.call(call).await?;
-        let mut ids = claimed.into_iter();
-        let word = ids.next().unwrap_or_default();
-        if word != "ok" {
-            let refusal = BoardError::from_word(&word).ok_or_else(|| unexpected("a word"))?;
-            return Err(refusal.into());
-        }
-        let board = ids.next().and_then(|board| Topic::new(&board).ok());
-        Ok((board.ok_or_else(|| unexpected("an id"))?, ids.collect()))
     }
 
     async fn create_board(
@@ -314,7 +322,7 @@ impl RedisLog {
         }
         let (board, list_ids) = self.claim(id.as_ref(), true, lists).await?;
         let mut call =
-            self.board_call(&scripts::BOARD_CREATE, &board, &Asked::NOTHING).arg(json(name));
+            self.board_call(&scripts::BOARD_CREATE, &board, &WriteContext::NONE).arg(json(name));
         for (id, list) in list_ids.iter().zip(lists) {
             call = call.arg(id).arg(json(&list.title));
         }
@@ -330,16 +338,20 @@ impl RedisLog {
         &self,
         board: &Topic,
         list: NewList,
-        asked: &Asked<'_>,
+        context: &WriteContext<'_>,
     ) -> Result<Changed, ChangeError> {
         if !self.boards_exist(std::slice::from_ref(board)).await? {
             return Err(BoardError::NoSuchBoard.into());
         }
         let lists = [list];
         let (board, list_ids) = self.claim(Some(board), false, &lists).await?;
+        let list_id = list_ids.first().ok_or_else(|| unexpected("an id"))?;
+        let view =
+            ListView { id: list_id, title: lists[0].title.as_str(), board_id: board.as_str() };
+        let event = BoardEvent::ListCreated { list: &view };
         let call = self
-            .board_call(&scripts::LIST_CREATE, &board, asked)
-            .arg(&list_ids)
+            .telling_call(&scripts::LIST_CREATE, &board, context, &event, &json(&view))
+            .arg(list_id)
             .arg(json(&lists[0].title))
             .arg(LISTS_MAX);
         let result = self.change_board(&board, call).await;
@@ -356,25 +368,10 @@ impl RedisLog {
         result
     }
 
-    /// Gives back the ids of lists that were claimed and not made. If this fails they stay claimed
-    /// by a board that may still get to use them.
-    async fn unclaim(&self, board: &Topic, list_ids: &[String]) {
-        for id in list_ids {
-            let mut pipe = redis::pipe();
-            pipe.hexists(&self.keys.board(board)[5], id);
-            // Somebody else may have made one of this name on the same board.
-            if let Ok((false,)) = self.commands.pipe::<(bool,)>("hexists", &pipe).await {
-                let mut pipe = redis::pipe();
-                pipe.hdel(self.keys.shared("lists"), id);
-                let _: Result<(i64,), LogError> = self.commands.pipe("hdel", &pipe).await;
-            }
-        }
-    }
-
     async fn boards_exist(&self, boards: &[Topic]) -> Result<bool, LogError> {
         let mut pipe = redis::pipe();
         for board in boards {
-            pipe.exists(&self.keys.topic(board)[3]);
+            pipe.exists(self.keys.state(board));
         }
         let exist: Vec<bool> = self.commands.pipe("exists", &pipe).await?;
         Ok(exist.into_iter().all(|exists| exists))

@@ -1,140 +1,106 @@
-//! [`Commands`]: the way of all commands to Redis, over a deadpool-redis pool.
+//! [`Commands`]: carries commands to Redis, over a deadpool-redis pool.
 //!
-//! A few connections carry everything, each many commands at a time: a *lane* takes a connection
-//! from the pool and keeps it while it works. So a command is one round trip (the pool alone would
-//! check a connection with a round trip of its own before each), and a connection that broke is
-//! replaced once, not once per caller.
+//! A few connections carry everything, each many commands at a time: a [`Connection`] takes one from
+//! the pool and keeps it while it works. So a command is one round trip (the pool alone would check
+//! a connection with a round trip of its own before each), and a connection that broke is replaced
+//! once, not once per caller: its [`ConnectionGeneration`] is over then.
+
+mod generation;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use deadpool_redis::{Connection, Manager, Pool, Runtime};
+use deadpool_redis::{Connection as PooledConnection, Manager, Pool, Runtime};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, ConnectionInfo, ErrorKind, FromRedisValue, ProtocolVersion, PushInfo,
     PushKind, RedisError, ServerErrorKind,
 };
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::scripts::Call;
 use crate::log::LogError;
 use crate::telemetry::metric;
+pub(super) use generation::ConnectionGeneration;
 
 /// How long to wait for a connection.
-pub(super) const CONNECT_WITHIN: Duration = Duration::from_millis(1_000);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
 
-/// How long to wait for an answer. Then the outcome is unknown.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_millis(2_000);
+/// How long to wait for a reply. Then the outcome is unknown.
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_millis(2_000);
 
-/// How long commands may still be answered on a connection that is being replaced. Where one
-/// connection died without a word the others did too, and who waits for them waits in vain.
-const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(250);
-
-/// Counts connections that broke: one that is older than the last break is replaced before
-/// anything is sent on it.
-pub(super) struct Breaks(watch::Sender<usize>);
-
-impl Breaks {
-    pub(super) fn new() -> Arc<Breaks> {
-        Arc::new(Breaks(watch::Sender::new(0)))
-    }
-
-    /// A connection is dead that nobody has closed; so all others may be.
-    pub(super) fn all_may_be_dead(&self) {
-        self.0.send_modify(|breaks| *breaks += 1);
-    }
-
-    fn now(&self) -> usize {
-        *self.0.borrow()
-    }
-
-    /// A connection that was made when there were this many broke. Counts once: the next commands
-    /// to fail on it were sent before.
-    fn broke(&self, made_at: usize) {
-        self.0.send_if_modified(|breaks| {
-            let first = *breaks == made_at;
-            *breaks += usize::from(first);
-            first
-        });
-    }
-
-    /// Waits until a connection that was made when there were this many has had its time.
-    async fn given_up(&self, made_at: usize) {
-        let broke = self.0.subscribe().wait_for(|breaks| *breaks != made_at).await.is_ok();
-        if !broke {
-            std::future::pending::<()>().await;
-        }
-        tokio::time::sleep(LAST_ANSWERS_WITHIN).await;
-    }
-}
-
-/// The way of all commands.
+/// Carries commands over its connections, one after the other.
 pub(super) struct Commands {
     pool: Pool,
-    lanes: Vec<Lane>,
+    connections: Vec<Connection>,
     next: AtomicUsize,
-    breaks: Arc<Breaks>,
+    generation: Arc<ConnectionGeneration>,
     /// Redis said READONLY since somebody last asked.
     demoted: AtomicBool,
-    /// Late answers are no sign of a dead connection.
-    waits: bool,
+    /// Late replies are no sign of a dead connection.
+    slow_replies_expected: bool,
+}
+
+/// One connection, made when it is needed.
+#[derive(Default)]
+struct Connection {
+    state: Mutex<ConnectionState>,
 }
 
 #[derive(Default)]
-struct Lane {
-    state: Mutex<LaneState>,
-}
-
-#[derive(Default)]
-struct LaneState {
-    held: Option<(Connection, usize)>,
+struct ConnectionState {
+    /// With the generation that it was made in.
+    held: Option<(PooledConnection, usize)>,
     /// When the last attempt to connect began, and why it failed: shared by all who waited for it.
     failed: Option<(Instant, LogError)>,
 }
 
 impl Commands {
-    /// Over `lanes` connections. Nothing is connected before the first command. `waits` says that
-    /// commands wait for one another, or for replicas: late answers are no sign of a dead connection.
+    /// Over so many connections. Nothing is connected before the first command.
+    /// `slow_replies_expected` says that commands wait for one another, or for replicas: a late reply
+    /// is no sign of a dead connection then.
     pub(super) fn new(
         info: &ConnectionInfo,
-        lanes: usize,
-        breaks: Arc<Breaks>,
-        waits: bool,
+        connections: usize,
+        generation: Arc<ConnectionGeneration>,
+        slow_replies_expected: bool,
     ) -> Result<Commands, RedisError> {
         let on_push = {
-            let breaks = breaks.clone();
+            let generation = generation.clone();
             move |push: PushInfo| {
                 if push.kind == PushKind::Disconnection {
-                    breaks.all_may_be_dead();
+                    generation.invalidate_all();
                 }
                 Ok::<(), ()>(())
             }
         };
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_WITHIN))
-            .set_response_timeout(Some(ANSWER_WITHIN))
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(REPLY_TIMEOUT))
             .set_push_sender(on_push);
         let manager = Manager::new_with_config(info.clone(), config)?;
         let pool = Pool::builder(manager)
-            .max_size(lanes)
+            .max_size(connections)
             .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(CONNECT_WITHIN))
-            .create_timeout(Some(CONNECT_WITHIN))
-            .recycle_timeout(Some(CONNECT_WITHIN))
+            .wait_timeout(Some(CONNECT_TIMEOUT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .recycle_timeout(Some(CONNECT_TIMEOUT))
             .build()
             .map_err(|error| {
                 RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string()))
             })?;
-        let lanes = std::iter::repeat_with(Lane::default).take(lanes).collect();
+        let connections = std::iter::repeat_with(Connection::default).take(connections).collect();
         Ok(Commands {
             pool,
-            lanes,
+            connections,
             next: AtomicUsize::new(0),
-            breaks,
+            generation,
             demoted: AtomicBool::new(false),
-            waits,
+            slow_replies_expected,
         })
     }
 
@@ -176,14 +142,14 @@ impl Commands {
         name: &'static str,
         send: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, LogError> {
-        let lane = self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len();
-        let (mut connection, made_at) =
-            self.connection(&self.lanes[lane]).await.inspect_err(count_error)?;
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len();
+        let (mut connection, generation) =
+            self.connect(&self.connections[turn]).await.inspect_err(count_error)?;
         let began_at = Instant::now();
         let result = tokio::select! {
             result = send(&mut connection) => result,
-            () = self.breaks.given_up(made_at) => {
-                let why = "no answer on a connection that was given up".to_owned();
+            () = self.generation.invalidated(generation) => {
+                let why = "no reply on a connection that was given up".to_owned();
                 let error = LogError::OutcomeUnknown(why);
                 count_error(&error);
                 return Err(error);
@@ -194,11 +160,11 @@ impl Commands {
             let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
                 || error.to_string().contains("-READONLY");
             self.demoted.fetch_or(demoted, Ordering::Relaxed);
-            let silent = error.is_timeout() && !self.waits;
+            let silent = error.is_timeout() && !self.slow_replies_expected;
             if error.is_unrecoverable_error() || silent || demoted {
                 // A connection that does not answer may be cut somewhere on the way, and one to a
                 // master that was demoted must be made anew to find the one that rules now.
-                self.breaks.broke(made_at);
+                self.generation.invalidate(generation);
             }
             let error = explain(&error);
             count_error(&error);
@@ -211,16 +177,18 @@ impl Commands {
         self.demoted.swap(false, Ordering::Relaxed)
     }
 
-    /// The lane's connection, made if there is none or if some broke since it was made.
-    /// The second value is what `breaks` was when it was made.
-    async fn connection(&self, lane: &Lane) -> Result<(MultiplexedConnection, usize), LogError> {
+    /// The connection, made if there is none of the current generation, and that generation.
+    async fn connect(
+        &self,
+        connection: &Connection,
+    ) -> Result<(MultiplexedConnection, usize), LogError> {
         let asked_at = Instant::now();
-        let mut state = lane.state.lock().await;
-        let breaks = self.breaks.now();
-        if let Some((held, made_at)) = &state.held
-            && *made_at == breaks
+        let mut state = connection.state.lock().await;
+        let generation = self.generation.current();
+        if let Some((held, made_in)) = &state.held
+            && *made_in == generation
         {
-            return Ok((MultiplexedConnection::clone(held), breaks));
+            return Ok((MultiplexedConnection::clone(held), generation));
         }
         if let Some((began_at, error)) = &state.failed
             && *began_at >= asked_at
@@ -229,15 +197,15 @@ impl Commands {
         }
         if let Some((held, _)) = state.held.take() {
             // Out of the pool for good.
-            drop(Connection::take(held));
+            drop(PooledConnection::take(held));
         }
         let began_at = Instant::now();
         match self.pool.get().await {
             Ok(held) => {
                 let connection = MultiplexedConnection::clone(&held);
-                state.held = Some((held, breaks));
+                state.held = Some((held, generation));
                 state.failed = None;
-                Ok((connection, breaks))
+                Ok((connection, generation))
             }
             Err(error) => {
                 let error = LogError::Unavailable(format!("cannot connect to Redis: {error}"));
@@ -251,7 +219,7 @@ impl Commands {
 /// What an error of Redis means for whoever asked.
 fn explain(error: &RedisError) -> LogError {
     if error.is_timeout() {
-        LogError::OutcomeUnknown(format!("Redis did not answer within {ANSWER_WITHIN:?}"))
+        LogError::OutcomeUnknown(format!("Redis did not answer within {REPLY_TIMEOUT:?}"))
     } else if error.is_io_error() {
         LogError::OutcomeUnknown(format!("the connection to Redis broke: {error}"))
     } else if script_broke(error) {

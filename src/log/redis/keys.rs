@@ -3,6 +3,44 @@
 use crate::log::IdempotencyKey;
 use crate::topic::Topic;
 
+/// The keys of one topic (see `log.lua`).
+#[derive(Debug)]
+pub(super) struct TopicKeys {
+    pub(super) seq: String,
+    pub(super) log: String,
+    pub(super) meta: String,
+    pub(super) state: String,
+}
+
+/// The keys of one board (see `board.lua`).
+#[derive(Debug)]
+pub(super) struct BoardKeys {
+    topic: TopicKeys,
+    lists: String,
+    titles: String,
+    tasks: String,
+}
+
+impl TopicKeys {
+    /// KEYS of the scripts that append to a topic or open it.
+    pub(super) fn all(self) -> [String; 4] {
+        [self.seq, self.log, self.meta, self.state]
+    }
+
+    /// The keys of the log alone: KEYS of the script that reads it.
+    pub(super) fn of_log(self) -> [String; 3] {
+        [self.seq, self.log, self.meta]
+    }
+}
+
+impl BoardKeys {
+    /// KEYS of the scripts on a board.
+    pub(super) fn all(self) -> [String; 7] {
+        let [seq, log, meta, state] = self.topic.all();
+        [seq, log, meta, state, self.lists, self.titles, self.tasks]
+    }
+}
+
 /// Makes keys under one prefix.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -19,14 +57,14 @@ impl Keys {
         format!("{}:{{{topic}}}:{what}", self.prefix)
     }
 
-    /// KEYS of the scripts on a topic: seq, log, meta, board.
-    pub(super) fn topic(&self, topic: &Topic) -> [String; 4] {
-        ["seq", "log", "meta", "board"].map(|what| self.of(topic, what))
-    }
-
-    /// What a request with this idempotency key was answered.
-    pub(super) fn once(&self, topic: &Topic, key: &IdempotencyKey) -> String {
-        self.of(topic, &format!("once:{}", key.as_str()))
+    /// All keys of one topic.
+    pub(super) fn topic(&self, topic: &Topic) -> TopicKeys {
+        TopicKeys {
+            seq: self.seq(topic),
+            log: self.of(topic, "log"),
+            meta: self.meta(topic),
+            state: self.state(topic),
+        }
     }
 
     /// Counter of a topic's entries.
@@ -39,10 +77,29 @@ impl Keys {
         self.of(topic, "meta")
     }
 
-    /// KEYS of the scripts on a board.
-    pub(super) fn board(&self, board: &Topic) -> [String; 7] {
-        ["seq", "log", "meta", "board", "board:lists", "board:titles", "board:tasks"]
-            .map(|what| self.of(board, what))
+    /// There if the topic has a state, which then is a board.
+    pub(super) fn state(&self, topic: &Topic) -> String {
+        self.of(topic, "board")
+    }
+
+    /// What a request with this idempotency key was answered.
+    pub(super) fn once(&self, topic: &Topic, key: &IdempotencyKey) -> String {
+        self.of(topic, &format!("once:{}", key.as_str()))
+    }
+
+    /// All keys of one board but those of its task orders.
+    pub(super) fn board(&self, board: &Topic) -> BoardKeys {
+        BoardKeys {
+            topic: self.topic(board),
+            lists: self.of(board, "board:lists"),
+            titles: self.titles(board),
+            tasks: self.of(board, "board:tasks"),
+        }
+    }
+
+    /// Titles of a board's lists.
+    pub(super) fn titles(&self, board: &Topic) -> String {
+        self.of(board, "board:titles")
     }
 
     /// What the keys of a board's task orders begin with.
@@ -80,8 +137,8 @@ mod tests {
     fn a_topics_keys_share_its_tag_and_nothing_else_can_be_a_topics() {
         let keys = Keys::new("fantail");
         let topic = Topic::new("board-1").unwrap();
-        assert_eq!(keys.topic(&topic)[0], "fantail:{board-1}:seq");
-        assert_eq!(keys.topic(&topic)[1], "fantail:{board-1}:log");
+        assert_eq!(keys.topic(&topic).seq, "fantail:{board-1}:seq");
+        assert_eq!(keys.topic(&topic).log, "fantail:{board-1}:log");
         assert_eq!(keys.channel(&topic), "fantail:{board-1}");
         assert_eq!(keys.topic_of_channel("fantail:{board-1}"), Some(topic));
         assert_eq!(keys.topic_of_channel(&keys.canary_channel("n")), None);

@@ -4,16 +4,18 @@
 --   seq    string   how many entries were ever appended
 --   log    stream   the newest entries; entry ids are <seq>-0; fields e (epoch), t (milliseconds
 --                   since 1970), j (1 for JSON data, 0 for text), f (SSE text after the id line)
---   meta   string   "<epoch> <reign> <floor>[ <past epoch>:<its last seq>]…", newest past first
+--   meta   string   "<epoch> <replication id> <floor>[ <past epoch>:<its last seq>]…", newest
+--                   past first
 --   once:… string   "<SHA-1 of the request> <seq> <epoch> <answer>": what a request with this
 --                   idempotency key was answered; expires after the idempotency window
 --
--- An epoch is the reign of one Redis process over one log (its replication id). Where the stored
--- reign differs, a new epoch begins and the old one is noted with the last seq it reached on this
--- server. `floor` is the seq up to which entries are known to be gone although no trimming took
--- them (the log key expired or was evicted).
+-- An epoch is the time in which one Redis process (its replication id) wrote to one log. Where the
+-- stored replication id differs, a new epoch begins and the old one is noted with the last seq it
+-- reached on this server. `floor` is the seq up to which entries are known to be gone although no
+-- trimming took them (the log key expired or was evicted).
 
-local REIGNS_MAX = 16
+-- As many as EPOCHS_MAX in position.rs.
+local EPOCHS_MAX = 16
 
 -- Sequence numbers are exact up to 2^53, but Lua's own conversion rounds at 14 digits.
 local function digits(number)
@@ -25,7 +27,7 @@ local function milliseconds()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
-local function reign()
+local function replication_id()
   return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or 'unknown'
 end
 
@@ -42,11 +44,11 @@ local function epochs_of(log_key)
   end
   local oldest = at('-')
   local last = tonumber(string.match(newest[1], '^(%d+)'))
-  local reigns = ''
+  local past_epochs = ''
   local count = 0
-  while last >= oldest and count < REIGNS_MAX do
+  while last >= oldest and count < EPOCHS_MAX do
     local _, epoch = at(digits(last))
-    reigns = reigns .. ' ' .. epoch .. ':' .. digits(last)
+    past_epochs = past_epochs .. ' ' .. epoch .. ':' .. digits(last)
     count = count + 1
     -- Entries of one epoch stand together, so the first of them is found by halving.
     local low, high = oldest, last
@@ -61,7 +63,7 @@ local function epochs_of(log_key)
     end
     last = low - 1
   end
-  return reigns, last >= oldest and last or 0
+  return past_epochs, last >= oldest and last or 0
 end
 
 -- Finds the topic's epoch, or begins one. ttl: milliseconds after which keys made here expire,
@@ -70,12 +72,12 @@ local function open(seq_key, log_key, meta_key, new_epoch, ttl)
   local seq = redis.call('GET', seq_key)
   local meta = redis.call('GET', meta_key)
   local has_log = redis.call('EXISTS', log_key) == 1
-  local ruler = reign()
-  local epoch, ruled_by, floor, past
+  local current_replid = replication_id()
+  local epoch, stored_replid, floor, past
   if meta then
-    epoch, ruled_by, floor, past = string.match(meta, '^(%w+) (%w+) (%d+)(.*)$')
+    epoch, stored_replid, floor, past = string.match(meta, '^(%w+) (%w+) (%d+)(.*)$')
   end
-  if seq and epoch and ruled_by == ruler
+  if seq and epoch and stored_replid == current_replid
     and (has_log or tonumber(seq) <= tonumber(floor)) then
     return epoch, tonumber(seq), meta
   end
@@ -98,15 +100,16 @@ local function open(seq_key, log_key, meta_key, new_epoch, ttl)
     epoch = nil
     floor = 0
   end
-  local reigns = ''
+  local past_epochs = ''
   if epoch then
-    reigns = ' ' .. epoch .. ':' .. digits(head)
+    past_epochs = ' ' .. epoch .. ':' .. digits(head)
     local count = 1
     for past_epoch, last in string.gmatch(past, ' (%w+):(%d+)') do
-      if count < REIGNS_MAX then
-        -- A reign cannot have reached further than this server knows: what a deposed or a
+      if count < EPOCHS_MAX then
+        -- An epoch cannot have reached further than this server knows: what a deposed or a
         -- restarted master had beyond it is gone.
-        reigns = reigns .. ' ' .. past_epoch .. ':' .. digits(math.min(tonumber(last), head))
+        past_epochs = past_epochs .. ' ' .. past_epoch .. ':'
+          .. digits(math.min(tonumber(last), head))
         count = count + 1
       else
         -- Nobody may be sent entries whose epoch is not known: their position would be judged as
@@ -115,9 +118,9 @@ local function open(seq_key, log_key, meta_key, new_epoch, ttl)
       end
     end
   elseif has_log then
-    reigns, floor = epochs_of(log_key)
+    past_epochs, floor = epochs_of(log_key)
   end
-  meta = new_epoch .. ' ' .. ruler .. ' ' .. digits(floor) .. reigns
+  meta = new_epoch .. ' ' .. current_replid .. ' ' .. digits(floor) .. past_epochs
   redis.call('SET', seq_key, digits(head))
   redis.call('SET', meta_key, meta)
   if ttl > 0 then
@@ -151,22 +154,22 @@ end
 
 -- What the request was answered before, if it was. once_key: nil if the request has no idempotency
 -- key. window: milliseconds. Returns the answer to give, or nil if the request is new.
-local function answered(once_key, request, window)
+local function stored_result(once_key, request, window)
   local kept = once_key and redis.call('GET', once_key)
   if not kept then
     return nil
   end
-  local asked, seq, epoch, answer = string.match(kept, '^(%x+) (%d+) (%w+) (.*)$')
-  if asked ~= redis.sha1hex(request) then
-    return { 'other_request' }
+  local digest, seq, epoch, answer = string.match(kept, '^(%x+) (%d+) (%w+) (.*)$')
+  if digest ~= redis.sha1hex(request) then
+    return { 'key_reused' }
   end
   -- Also a write, so that WAIT after a repetition waits for what it repeats.
   redis.call('PEXPIRE', once_key, window)
-  return { 'ok', seq, epoch, answer, 'again' }
+  return { 'ok', seq, epoch, answer, 'replayed' }
 end
 
 -- Keeps what a request is answered, if it has an idempotency key.
-local function keep_answer(once_key, request, window, seq, epoch, answer)
+local function store_result(once_key, request, window, seq, epoch, answer)
   if once_key then
     local kept = redis.sha1hex(request) .. ' ' .. seq .. ' ' .. epoch .. ' ' .. answer
     redis.call('SET', once_key, kept, 'PX', window)
@@ -175,7 +178,7 @@ end
 
 -- Whether the newest entry is the one at the position if_match; '' matches always. The position may
 -- be of an earlier epoch that no entry followed. Returns nil if so, or the answer to give.
-local function elsewhere(if_match, seq_key, log_key, meta_key, new_epoch, ttl)
+local function precondition_failed(if_match, seq_key, log_key, meta_key, new_epoch, ttl)
   if if_match == '' then
     return nil
   end
@@ -185,5 +188,5 @@ local function elsewhere(if_match, seq_key, log_key, meta_key, new_epoch, ttl)
   if tonumber(seq) == head and reached >= head then
     return nil
   end
-  return { 'head_moved', digits(head), epoch }
+  return { 'precondition_failed', digits(head), epoch }
 end

@@ -10,7 +10,8 @@ macro_rules! scripts {
         $(pub(super) static $name: LazyLock<(&'static str, Script)> = LazyLock::new(|| {
             let text = concat!($(include_str!($file), "\n"),+);
             let last = [$($file),+].last().copied().unwrap_or_default();
-            (last.trim_end_matches(".lua"), Script::new(text))
+            let name = last.rsplit('/').next().unwrap_or_default();
+            (name.trim_end_matches(".lua"), Script::new(text))
         });)+
     };
 }
@@ -19,15 +20,15 @@ scripts! {
     APPEND = "log.lua" "append.lua";
     OPEN = "log.lua" "open.lua";
     READ = "log.lua" "read.lua";
-    TASK_CREATE = "log.lua" "board.lua" "task_create.lua";
-    TASK_RENAME = "log.lua" "board.lua" "task_rename.lua";
-    TASK_MOVE = "log.lua" "board.lua" "task_move.lua";
-    TASK_DELETE = "log.lua" "board.lua" "task_delete.lua";
-    LIST_CREATE = "log.lua" "board.lua" "list_create.lua";
-    BOARD_CREATE = "log.lua" "board.lua" "board_create.lua";
-    BOARD_READ = "log.lua" "board.lua" "board_read.lua";
-    INDEX_TASK = "index_task.lua";
-    INDEX_BOARD = "index_board.lua";
+    TASK_CREATE = "log.lua" "boards/board.lua" "boards/task_create.lua";
+    TASK_RENAME = "log.lua" "boards/board.lua" "boards/task_rename.lua";
+    TASK_MOVE = "log.lua" "boards/board.lua" "boards/task_move.lua";
+    TASK_DELETE = "log.lua" "boards/board.lua" "boards/task_delete.lua";
+    LIST_CREATE = "log.lua" "boards/board.lua" "boards/list_create.lua";
+    BOARD_CREATE = "log.lua" "boards/board.lua" "boards/board_create.lua";
+    BOARD_READ = "log.lua" "boards/board.lua" "boards/board_read.lua";
+    INDEX_TASK = "boards/index_task.lua";
+    INDEX_BOARD = "boards/index_board.lua";
     REPORT = "report.lua";
 }
 

@@ -4,6 +4,9 @@
 //! it is made again, everything wanted is subscribed again, and the relay is told that it may have
 //! missed something. What arrives goes into the relay's bounded inbox.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +15,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, Value};
 use tokio::sync::{Notify, watch};
 
-use super::commands::{Breaks, CONNECT_WITHIN};
+use super::commands::{CONNECT_TIMEOUT, ConnectionGeneration};
 use super::keys::Keys;
 use super::version;
 use crate::frame::Frame;
@@ -21,19 +24,19 @@ use crate::telemetry::metric;
 use crate::topic::Topic;
 use crate::wire::sse;
 
-/// How often the connection is asked whether it still lives, and how long the answer may take: a
+/// How often the connection is asked whether it still lives, and how long the reply may take: a
 /// connection through which nothing passes any more is replaced after the sum of the two.
-const PING_EVERY: Duration = Duration::from_millis(500);
-const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
+const PING_INTERVAL: Duration = Duration::from_millis(500);
+const REPLY_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// The first and the longest wait between attempts to connect. Short: held streams wait for it.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_LONGEST: Duration = Duration::from_millis(250);
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
+const RETRY_DELAY_MAX: Duration = Duration::from_millis(250);
 
 /// Channels subscribed in one command.
-const CHANNELS_AT_ONCE: usize = 500;
+const SUBSCRIBE_CHANNELS_MAX: usize = 500;
 
-/// The node's ear.
+/// The node's connection for announcements.
 pub(super) struct Subscription {
     client: Client,
     keys: Keys,
@@ -43,15 +46,15 @@ pub(super) struct Subscription {
     health: Mutex<Health>,
     /// The number of the last canary heard.
     canary: watch::Sender<u64>,
-    /// The connection with this number is deaf.
-    deaf: watch::Sender<u64>,
-    /// Told when a connection turned out to be dead although nobody had closed it: then those
-    /// that carry commands may be dead as well.
-    breaks: Arc<Breaks>,
+    /// The number of the last connection that hears nothing although it seems to live.
+    stale: watch::Sender<u64>,
+    /// That of the connections that carry commands. Where a connection turned out to be dead
+    /// although nobody had closed it, those may be dead as well.
+    generation: Arc<ConnectionGeneration>,
 }
 
 /// Why a connection must be replaced.
-enum Loss {
+enum Disconnect {
     /// It was closed.
     Broken,
     /// It says nothing, or not what it should.
@@ -64,7 +67,7 @@ struct State {
     /// Counts connections; the current one's number.
     number: u64,
     /// The current connection has subscribed all that was wanted when it was made.
-    hearing: bool,
+    is_subscribed: bool,
 }
 
 impl Subscription {
@@ -73,7 +76,7 @@ impl Subscription {
         keys: Keys,
         node: &str,
         notifier: Notifier,
-        breaks: Arc<Breaks>,
+        generation: Arc<ConnectionGeneration>,
     ) -> Self {
         Subscription {
             client,
@@ -84,33 +87,33 @@ impl Subscription {
                 wanted: HashSet::new(),
                 current: None,
                 number: 0,
-                hearing: false,
+                is_subscribed: false,
             }),
             health: Mutex::new(Health::Down("not connected yet".to_owned())),
             canary: watch::Sender::new(0),
-            deaf: watch::Sender::new(0),
-            breaks,
+            stale: watch::Sender::new(0),
+            generation,
         }
     }
 
     /// Keeps the connection alive for ever; returns only if this Redis can never do.
     pub(super) async fn run(self: Arc<Subscription>) {
-        let mut wait = RETRY_FIRST;
-        let mut before = false;
+        let mut wait = RETRY_DELAY_MIN;
+        let mut noted = false;
         loop {
             let why = match self.connect().await {
                 Ok((connection, broken)) => {
                     tracing::info!("hearing announcements");
-                    if std::mem::replace(&mut before, true) {
+                    if std::mem::replace(&mut noted, true) {
                         metric::redis_reconnected();
                     }
                     self.set_health(Health::Up);
                     metric::redis_up(true);
-                    wait = RETRY_FIRST;
+                    wait = RETRY_DELAY_MIN;
                     match self.watch(connection, &broken).await {
-                        Loss::Broken => "the connection broke".to_owned(),
-                        Loss::Silent(why) => {
-                            self.breaks.all_may_be_dead();
+                        Disconnect::Broken => "the connection broke".to_owned(),
+                        Disconnect::Silent(why) => {
+                            self.generation.invalidate_all();
                             why
                         }
                     }
@@ -122,20 +125,20 @@ impl Subscription {
             if matches!(self.health(), Health::Unusable(_)) {
                 return;
             }
-            if self.health() == Health::Up || !before {
+            if self.health() == Health::Up || !noted {
                 tracing::warn!(%why, "not hearing announcements");
-                before = true;
+                noted = true;
             }
             self.set_health(Health::Down(why));
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RETRY_LONGEST);
+            wait = (wait * 2).min(RETRY_DELAY_MAX);
         }
     }
 
     fn forget(&self) {
         let mut state = self.state();
         state.current = None;
-        state.hearing = false;
+        state.is_subscribed = false;
     }
 
     pub(super) fn health(&self) -> Health {
@@ -156,7 +159,7 @@ impl Subscription {
             let (subscription, broken) = (self.clone(), broken.clone());
             move |push: PushInfo| {
                 match push.kind {
-                    PushKind::Message => subscription.hear(push.data),
+                    PushKind::Message => subscription.on_message(push.data),
                     PushKind::Disconnection => broken.notify_one(),
                     _ => {}
                 }
@@ -164,8 +167,8 @@ impl Subscription {
             }
         };
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_WITHIN))
-            .set_response_timeout(Some(ANSWER_WITHIN))
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(REPLY_TIMEOUT))
             .set_push_sender(on_push);
         let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
         let mut connection = match connected {
@@ -192,19 +195,19 @@ impl Subscription {
         self.subscribe_on(&mut connection, &wanted).await?;
         // Everything announced before this moment may have been missed.
         self.notifier.maybe_lost();
-        self.state().hearing = true;
+        self.state().is_subscribed = true;
         Ok((connection, broken))
     }
 
     /// Returns why the connection must be replaced, when it must. Whoever is first to know decides:
     /// an answer that is waited for keeps nobody else from speaking.
-    async fn watch(&self, connection: MultiplexedConnection, broken: &Notify) -> Loss {
+    async fn watch(&self, connection: MultiplexedConnection, broken: &Notify) -> Disconnect {
         let number = self.state().number;
-        let mut deaf = self.deaf.subscribe();
+        let mut stale = self.stale.subscribe();
         tokio::select! {
-            () = broken.notified() => Loss::Broken,
-            () = told(&mut deaf, number) => Loss::Silent("the canary was not heard".to_owned()),
-            error = unanswered(connection) => Loss::Silent(error.to_string()),
+            () = broken.notified() => Disconnect::Broken,
+            () = wait_for(&mut stale, number) => Disconnect::Silent("the canary was not heard".to_owned()),
+            error = ping_until_error(connection) => Disconnect::Silent(error.to_string()),
         }
     }
 
@@ -227,7 +230,7 @@ impl Subscription {
         connection: &mut MultiplexedConnection,
         topics: &[Topic],
     ) -> Result<(), RedisError> {
-        for batch in topics.chunks(CHANNELS_AT_ONCE) {
+        for batch in topics.chunks(SUBSCRIBE_CHANNELS_MAX) {
             let channels: Vec<String> =
                 batch.iter().map(|topic| self.keys.channel(topic)).collect();
             connection.subscribe(channels).await?;
@@ -244,7 +247,7 @@ impl Subscription {
             state.current.clone()
         };
         let Some(mut connection) = current else { return };
-        for batch in topics.chunks(CHANNELS_AT_ONCE) {
+        for batch in topics.chunks(SUBSCRIBE_CHANNELS_MAX) {
             let channels: Vec<String> =
                 batch.iter().map(|topic| self.keys.channel(topic)).collect();
             // If it fails the connection is broken, and the next one subscribes what is wanted.
@@ -263,19 +266,19 @@ impl Subscription {
     }
 
     /// The number of the connection that hears everything that is wanted, if there is one.
-    pub(super) fn hearing(&self) -> Option<u64> {
+    pub(super) fn subscribed_connection(&self) -> Option<u64> {
         let state = self.state();
-        state.hearing.then_some(state.number)
+        state.is_subscribed.then_some(state.number)
     }
 
     /// A canary was published while this connection should have heard it, and it did not:
-    /// whatever it says of itself, it is deaf and must be replaced.
-    pub(super) fn replace(&self, number: u64) {
-        self.deaf.send_replace(number);
+    /// whatever it says of itself, it is stale and must be replaced.
+    pub(super) fn reconnect(&self, number: u64) {
+        self.stale.send_replace(number);
     }
 
     /// Takes one message: channel and payload.
-    fn hear(&self, data: Vec<Value>) {
+    fn on_message(&self, data: Vec<Value>) {
         let mut data = data.into_iter();
         let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
             (data.next(), data.next())
@@ -303,8 +306,8 @@ impl Subscription {
 }
 
 /// Asks the connection whether it lives until it does not say so.
-async fn unanswered(mut connection: MultiplexedConnection) -> RedisError {
-    let mut every = tokio::time::interval(PING_EVERY);
+async fn ping_until_error(mut connection: MultiplexedConnection) -> RedisError {
+    let mut every = tokio::time::interval(PING_INTERVAL);
     loop {
         every.tick().await;
         let pong: Result<Value, _> = redis::cmd("PING").query_async(&mut connection).await;
@@ -314,10 +317,10 @@ async fn unanswered(mut connection: MultiplexedConnection) -> RedisError {
     }
 }
 
-/// Waits until `number` is told; for ever if nobody can tell any more.
-async fn told(numbers: &mut watch::Receiver<u64>, number: u64) {
-    let told = numbers.wait_for(|&told| told == number).await.is_ok();
-    if !told {
+/// Waits until the watched number is this one; for ever if nobody can change it any more.
+async fn wait_for(numbers: &mut watch::Receiver<u64>, number: u64) {
+    let came = numbers.wait_for(|&current| current == number).await.is_ok();
+    if !came {
         std::future::pending().await
     }
 }

@@ -96,7 +96,7 @@ impl Keyspace {
         entry
     }
 
-    /// `read.lua` and `answers.rs`: `None` if the topic has no log.
+    /// `read.lua` and `replies.rs`: `None` if the topic has no log.
     pub fn history(&self) -> Option<LogHistory> {
         let (head, meta) = (self.seq?, self.meta.as_ref()?);
         let oldest = self.log.as_ref().and_then(|log| Some(log.front()?.position.seq));

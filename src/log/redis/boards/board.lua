@@ -9,7 +9,8 @@
 -- Ids contain no control characters, so a line feed divides them. Order keys are made from
 -- board:order and a list's id, which only the script learns; they are in the same slot.
 --
--- Task and list events are written here, in the same field order as `board::Task` writes them.
+-- What is told of a change comes as text, written by `board::view`; what only the script knows is
+-- left open in it, and filled in here.
 
 -- A string without control characters as JSON.
 local function json_string(text)
@@ -49,43 +50,49 @@ local function write_task(tasks_key, task)
   redis.call('HSET', tasks_key, task.id, record)
 end
 
-local function task_json(board, task, index)
-  return '{"id":' .. json_string(task.id) .. ',"title":' .. task.title
-    .. ',"listId":' .. json_string(task.list) .. ',"boardId":' .. json_string(board)
-    .. ',"index":' .. digits(index) .. ',"createdAt":"' .. task.created
-    .. '","updatedAt":"' .. task.updated .. '"}'
-end
-
-local function list_json(board, list, title)
-  return '{"id":' .. json_string(list) .. ',"title":' .. title
-    .. ',"boardId":' .. json_string(board) .. '}'
+-- Fills in what is left open in a text: "\u0001" stands for the title, … as in `board::view`.
+local function fill(text, task, index, from)
+  return (string.gsub(text, '"\\u000(%d)"', {
+    ['1'] = task.title,
+    ['2'] = json_string(task.list),
+    ['3'] = digits(index),
+    ['4'] = json_string(task.created),
+    ['5'] = json_string(task.updated),
+    ['6'] = json_string(from or task.list),
+  }))
 end
 
 -- KEYS 1 seq, 2 log, 3 meta, 4 board, 5 board:lists, 6 board:titles, 7 board:tasks, 8 once:… of
 --      the request's idempotency key, if it has one
 -- ARGV 1 channel, 2 epoch to begin if one must, 3 history_entries_max, 4 history_ttl in
---      milliseconds, 5 prefix of board:order keys, 6 id of the board, 7 position that the head must
---      have or '', 8 idempotency window in milliseconds, 9 what is asked, in words; the command's
---      own from 10 on
-local ORDER, BOARD = ARGV[5], ARGV[6]
+--      milliseconds, 5 prefix of board:order keys, 6 position that the head must have or '', 7
+--      idempotency window in milliseconds, 8 the request's fingerprint; where a script tells of a
+--      change 9 SSE text of the event after the id line and 10 the answer, in both of which what
+--      only the script knows is left open; then the command's own
+local ORDER = ARGV[5]
 
 -- What a change begins with. Returns the answer to give at once, or nil to go on; that is
--- {'ok', seq, epoch, answer, 'again'}, {'other_request'} or {'head_moved', seq, epoch}.
+-- {'ok', seq, epoch, answer, 'replayed'}, {'key_reused'} or {'precondition_failed', seq, epoch}.
 local function answer_at_once()
-  local before = answered(KEYS[8], ARGV[9], ARGV[8])
+  local before = stored_result(KEYS[8], ARGV[8], ARGV[7])
   -- A board that does not exist is refused for that, and gets no epoch by it. One whose name was
   -- evicted still has its lists.
   if before or redis.call('EXISTS', KEYS[4], KEYS[6]) == 0 then
     return before
   end
-  return elsewhere(ARGV[7], KEYS[1], KEYS[2], KEYS[3], ARGV[2], 0)
+  return precondition_failed(ARGV[6], KEYS[1], KEYS[2], KEYS[3], ARGV[2], 0)
 end
 
 -- What a change ends with: the event that tells of it, and the answer to give.
-local function tell(event_type, data, answer)
+local function tell(event, answer)
   local retention = { entries_max = ARGV[3], log_ttl = ARGV[4], ttl = 0 }
-  local entry = { '1', 'event: ' .. event_type .. '\ndata: ' .. data .. '\n\n' }
+  local entry = { '1', event }
   local seq, epoch = append(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], entry, 1, retention)
-  keep_answer(KEYS[8], ARGV[9], ARGV[8], seq, epoch, answer)
+  store_result(KEYS[8], ARGV[8], ARGV[7], seq, epoch, answer)
   return { 'ok', seq, epoch, answer }
+end
+
+-- The same for a change of a task, which is now at `index` of its list and was in the list `from`.
+local function tell_of_task(task, index, from)
+  return tell(fill(ARGV[9], task, index, from), fill(ARGV[10], task, index, from))
 end

@@ -1,4 +1,4 @@
-//! Reading what Redis answers: positions, epochs, entries and boards.
+//! Reading what Redis replies: positions, epochs and entries.
 //!
 //! Whatever does not look as our scripts leave it is an error of the log, never a panic.
 
@@ -6,10 +6,8 @@ use bytes::Bytes;
 use redis::{FromRedisValue, Value};
 
 use crate::entry::Entry;
-use crate::json::to_text as json;
 use crate::log::{Appended, LogError};
 use crate::position::{LogHistory, Position};
-use crate::topic::Topic;
 
 /// The position in the answer of a script that appends and whether it did so before, or why it did
 /// not.
@@ -20,14 +18,14 @@ pub(super) fn accepted(answer: &[String]) -> Result<Appended, LogError> {
     };
     match answer {
         [word, seq, epoch, rest @ ..] if word == "ok" => {
-            let replayed = rest.get(1).is_some_and(|word| word == "again");
+            let replayed = rest.get(1).is_some_and(|word| word == "replayed");
             Ok(Appended { last: position(seq, epoch)?, replayed })
         }
-        [word, seq, epoch] if word == "head_moved" => {
+        [word, seq, epoch] if word == "precondition_failed" => {
             Err(LogError::PreconditionFailed(position(seq, epoch)?))
         }
-        [word] if word == "other_request" => Err(LogError::KeyReused),
-        [word] if word == "event_type_of_board" => Err(LogError::ReservedEventType),
+        [word] if word == "key_reused" => Err(LogError::KeyReused),
+        [word] if word == "reserved_event_type" => Err(LogError::ReservedEventType),
         _ => Err(unexpected("an answer")),
     }
 }
@@ -79,50 +77,4 @@ pub(super) fn entry(value: Value) -> Result<Entry, LogError> {
         json,
         rest: Bytes::from(rest),
     })
-}
-
-/// Writes a board as `Board::to_json` does, from what `board_read.lua` returned. Titles are JSON
-/// already.
-pub(super) fn board_json(
-    board: &Topic,
-    name: &str,
-    lists: Value,
-    position: &Position,
-) -> Result<String, LogError> {
-    use std::fmt::Write;
-    let board = json(board);
-    let mut text_of = format!(r#"{{"id":{board},"name":{name},"lists":["#);
-    let Value::Array(lists) = lists else { return Err(unexpected("lists")) };
-    let mut lists = lists.into_iter();
-    let mut comma = "";
-    while let (Some(list), Some(title), Some(Value::Array(tasks))) =
-        (lists.next(), lists.next(), lists.next())
-    {
-        let list = json(&text(list)?);
-        let title = text(title)?;
-        // Writing to a `String` cannot fail.
-        let _ =
-            write!(text_of, r#"{comma}{{"id":{list},"title":{title},"boardId":{board},"tasks":["#);
-        comma = ",";
-        let mut tasks = tasks.into_iter();
-        let mut index = 0;
-        while let (Some(task), Some(record)) = (tasks.next(), tasks.next()) {
-            let (task, record) = (json(&text(task)?), text(record)?);
-            let mut fields = record.splitn(4, '\n').skip(1);
-            let (Some(created), Some(updated), Some(title)) =
-                (fields.next(), fields.next(), fields.next())
-            else {
-                continue;
-            };
-            let comma = if index > 0 { "," } else { "" };
-            let _ = write!(
-                text_of,
-                r#"{comma}{{"id":{task},"title":{title},"listId":{list},"boardId":{board},"index":{index},"createdAt":"{created}","updatedAt":"{updated}"}}"#
-            );
-            index += 1;
-        }
-        text_of.push_str("]}");
-    }
-    let _ = write!(text_of, r#"],"lastEventId":"{position}"}}"#);
-    Ok(text_of)
 }

@@ -1,6 +1,6 @@
 -- Reads a whole board, exact at one position.
 --
--- KEYS and ARGV 1-9 as in board.lua
+-- KEYS and ARGV 1-8 as in board.lua
 -- returns {seq, epoch, name as JSON, {list, title as JSON, {task, record, …}, …}} or {} if there
 --         is no such board
 

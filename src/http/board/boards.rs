@@ -7,9 +7,10 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::problem::Problem;
-use super::request::{Body, IdPath, On, topic};
-use super::{App, changed, set_last_event_id, title};
+use super::super::problem::Problem;
+use super::super::request::{Body, IdPath, On, topic};
+use super::super::set_last_event_id;
+use super::{BoardApp, title, write_response};
 use crate::board::{BoardError, BoardSummary, Command, LISTS_MAX, NewList};
 use crate::log::Conditions;
 
@@ -36,12 +37,12 @@ impl NewListBody {
     }
 }
 
-pub(super) async fn all(State(app): State<App>) -> Result<Json<Vec<BoardSummary>>, Problem> {
+pub(super) async fn all(State(app): State<BoardApp>) -> Result<Json<Vec<BoardSummary>>, Problem> {
     Ok(Json(app.boards.list().await?))
 }
 
 pub(super) async fn create(
-    State(app): State<App>,
+    State(app): State<BoardApp>,
     On(conditions): On,
     Body(board): Body<NewBoard>,
 ) -> Result<Response, Problem> {
@@ -58,11 +59,11 @@ pub(super) async fn create(
     let lists: Result<Vec<NewList>, Problem> =
         board.lists.into_iter().map(NewListBody::into_list).collect();
     let command = Command::CreateBoard { id, name: title(&board.name)?, lists: lists? };
-    Ok(changed(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
+    Ok(write_response(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
 }
 
 pub(super) async fn show(
-    State(app): State<App>,
+    State(app): State<BoardApp>,
     IdPath(board): IdPath,
 ) -> Result<Response, Problem> {
     let snapshot = app.node.replays.snapshot(&board).await?.ok_or(BoardError::NoSuchBoard)?;
@@ -75,11 +76,11 @@ pub(super) async fn show(
 }
 
 pub(super) async fn create_list(
-    State(app): State<App>,
+    State(app): State<BoardApp>,
     IdPath(board): IdPath,
     On(conditions): On,
     Body(list): Body<NewListBody>,
 ) -> Result<Response, Problem> {
     let command = Command::CreateList { board, list: list.into_list()? };
-    Ok(changed(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
+    Ok(write_response(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
 }

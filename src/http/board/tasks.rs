@@ -5,9 +5,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::problem::Problem;
-use super::request::{Body, IdPath, On};
-use super::{App, changed, title};
+use super::super::problem::Problem;
+use super::super::request::{Body, IdPath, On};
+use super::{BoardApp, title, write_response};
 use crate::board::{BoardError, Command};
 use crate::log::Conditions;
 use crate::topic::Topic;
@@ -33,43 +33,43 @@ pub(super) struct NewPlace {
 }
 
 pub(super) async fn create(
-    State(app): State<App>,
+    State(app): State<BoardApp>,
     On(conditions): On,
     Body(task): Body<NewTask>,
 ) -> Result<Response, Problem> {
     let command = Command::CreateTask { title: title(&task.title)?, list: list(&task.list_id)? };
-    Ok(changed(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
+    Ok(write_response(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
 }
 
 pub(super) async fn rename(
-    State(app): State<App>,
+    State(app): State<BoardApp>,
     IdPath(task): IdPath,
     On(conditions): On,
     Body(new): Body<NewTitle>,
 ) -> Result<Response, Problem> {
     let command = Command::RenameTask { task, title: title(&new.title)? };
-    Ok(changed(StatusCode::OK, app.boards.change(command, &conditions).await?))
+    Ok(write_response(StatusCode::OK, app.boards.change(command, &conditions).await?))
 }
 
 pub(super) async fn place(
-    State(app): State<App>,
+    State(app): State<BoardApp>,
     IdPath(task): IdPath,
     On(conditions): On,
     Body(new): Body<NewPlace>,
 ) -> Result<Response, Problem> {
     let command = Command::MoveTask { task, list: list(&new.list_id)?, index: new.index };
-    Ok(changed(StatusCode::OK, app.boards.change(command, &conditions).await?))
+    Ok(write_response(StatusCode::OK, app.boards.change(command, &conditions).await?))
 }
 
 pub(super) async fn delete(
-    State(app): State<App>,
+    State(app): State<BoardApp>,
     IdPath(task): IdPath,
     On(conditions): On,
 ) -> Result<Response, Problem> {
     let command = Command::DeleteTask { task };
     // To delete twice is to delete once: the second finds no task. A key would add nothing.
     let conditions = Conditions { idempotency_key: None, ..conditions };
-    Ok(changed(StatusCode::NO_CONTENT, app.boards.change(command, &conditions).await?))
+    Ok(write_response(StatusCode::NO_CONTENT, app.boards.change(command, &conditions).await?))
 }
 
 /// The id of a list that must exist: what cannot be an id, nothing has.

@@ -1,0 +1,113 @@
+//! The task board's API: the one place where the application is mounted.
+
+mod boards;
+mod tasks;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, patch, post};
+
+use super::problem::Problem;
+use super::{set_last_event_id, set_replayed};
+use crate::board::{BoardError, Boards, ChangeError, Changed, Title};
+use crate::stream::Node;
+use crate::telemetry::metric;
+
+/// What the board's handlers share.
+#[derive(Clone)]
+struct BoardApp {
+    boards: Arc<dyn Boards>,
+    /// Whose reads of whole boards are shared with its streams.
+    node: Arc<Node>,
+}
+
+/// The board's routes; its streams are those of every topic.
+pub(super) fn routes<S>(boards: Arc<dyn Boards>, node: Arc<Node>) -> Router<S> {
+    Router::new()
+        .route("/tasks", post(tasks::create))
+        .route("/tasks/{task}", patch(tasks::rename).delete(tasks::delete))
+        .route("/tasks/{task}/move", patch(tasks::place))
+        .route("/boards", get(boards::all).post(boards::create))
+        .route("/boards/{board}", get(boards::show))
+        .route("/boards/{board}/lists", post(boards::create_list))
+        .with_state(BoardApp { boards, node })
+}
+
+/// The answer to a write: the changed thing, and the position of the event it caused, so that a
+/// page can open its stream exactly there.
+fn write_response(status: StatusCode, changed: Changed) -> Response {
+    metric::published(changed.events);
+    let mut response = if changed.answer.is_empty() {
+        status.into_response()
+    } else {
+        let json = HeaderValue::from_static("application/json");
+        (status, [(header::CONTENT_TYPE, json)], changed.answer).into_response()
+    };
+    set_last_event_id(&mut response, changed.position);
+    set_replayed(&mut response, changed.replayed);
+    response
+}
+
+/// A title from a request.
+fn title(text: &str) -> Result<Title, Problem> {
+    Title::new(text).map_err(|error| Problem::bad_request(error.to_string()))
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Problem {
+        match error {
+            ChangeError::Refused(error) => error.into(),
+            ChangeError::Log(error) => error.into(),
+        }
+    }
+}
+
+impl From<BoardError> for Problem {
+    fn from(error: BoardError) -> Problem {
+        let (status, kind, title, detail) = match error {
+            BoardError::NoSuchBoard => {
+                (StatusCode::NOT_FOUND, "no-such-board", "No such board", "no board has this id")
+            }
+            BoardError::NoSuchList => {
+                (StatusCode::NOT_FOUND, "no-such-list", "No such list", "no list has this id")
+            }
+            BoardError::NoSuchTask => {
+                (StatusCode::NOT_FOUND, "no-such-task", "No such task", "no task has this id")
+            }
+            BoardError::BoardExists => (
+                StatusCode::CONFLICT,
+                "board-exists",
+                "Board exists",
+                "a board has this id already",
+            ),
+            BoardError::ListExists => (
+                StatusCode::CONFLICT,
+                "list-exists",
+                "List exists",
+                "a list has this id already, on this board or another",
+            ),
+            BoardError::ListElsewhere => (
+                StatusCode::CONFLICT,
+                "list-elsewhere",
+                "List on another board",
+                "a task cannot move to a list of another board",
+            ),
+            BoardError::BoardFull => (
+                StatusCode::CONFLICT,
+                "board-full",
+                "Board full",
+                "the board has as many tasks or lists as a board may have",
+            ),
+            BoardError::TooManyBoards => (
+                StatusCode::CONFLICT,
+                "too-many-boards",
+                "Too many boards",
+                "there are as many boards as there may be",
+            ),
+        };
+        Problem::new(status, kind, title, detail.to_owned())
+    }
+}
