@@ -8,4 +8,5 @@ pub(crate) mod download;
 pub(crate) mod http;
 pub(crate) mod publisher;
 pub(crate) mod scanner;
+pub(crate) mod socket;
 pub(crate) mod subscribers;

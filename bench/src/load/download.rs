@@ -3,16 +3,18 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::http::BodyReader;
-use super::subscribers::connect;
+use super::socket::{connect, wait};
 use crate::server::Server;
 
 /// How long all answers together may take.
 const COMPLETE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long nothing may come before it is looked how long it has taken.
+const TICK: Duration = Duration::from_secs(1);
 /// What one `recv` takes at most, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -56,16 +58,12 @@ impl Downloads {
         let nothing =
             epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         let mut events = vec![nothing; 64];
-        let tick = Timespec { tv_sec: 1, tv_nsec: 0 };
         let mut left = answers.len();
         while left > 0 {
             if began.elapsed() > COMPLETE_TIMEOUT {
                 return Err(format!("{left} of {} answers are not complete", answers.len()));
             }
-            let count = match epoll::wait(&epoll, &mut events[..], Some(&tick)) {
-                Err(Errno::INTR) => 0,
-                count => count.map_err(|error| error.to_string())?,
-            };
+            let count = wait(&epoll, &mut events, TICK).map_err(|error| error.to_string())?;
             for event in &events[..count] {
                 let data = event.data;
                 let n = data.u64() as usize;

@@ -11,12 +11,12 @@ use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::http::header;
-use super::subscribers::connect;
+use super::socket::{connect, wait};
 use crate::clock;
 use crate::histogram::Histogram;
 use crate::server::Server;
@@ -173,12 +173,8 @@ impl Publisher<'_> {
             }
             let now = clock::now();
             let pause = next.map_or(100_000, |next| next.saturating_sub(now).min(100_000));
-            let pause = Timespec { tv_sec: 0, tv_nsec: pause as i64 * 1000 };
-            let count = match epoll::wait(epoll, &mut events[..], Some(&pause)) {
-                Ok(count) => count,
-                Err(Errno::INTR) => 0,
-                Err(error) => return Err(format!("epoll: {error}")),
-            };
+            let count = wait(epoll, &mut events, Duration::from_micros(pause))
+                .map_err(|error| format!("epoll: {error}"))?;
             if count > 0 || self.unanswered == 0 {
                 waiting_since = now;
             } else if now - waiting_since > ANSWER_TIMEOUT.as_micros() as u64 {

@@ -7,7 +7,7 @@
 //! account is kept: what it missed, got twice or got out of order.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::scanner::{Scanned, Scanner};
+use super::socket::connect;
 use crate::clock;
 use crate::histogram::Histogram;
 use crate::server::{Dialect, Server};
@@ -372,34 +373,6 @@ impl Reader {
         })?;
         strange.map_or(Ok(()), |series| Err(format!("a stream got what is for others: {series}")))
     }
-}
-
-/// A connection that leaves nothing behind when it is dropped: the kernel keeps a closed
-/// connection's port for a minute, and run follows upon run. `source`: which of the loopback
-/// addresses it comes from; `receive_buffer`: its bytes, if they are not left to the kernel.
-///
-/// # Errors
-/// As the system says.
-pub(crate) fn connect(
-    address: SocketAddrV4,
-    source: usize,
-    receive_buffer: Option<usize>,
-) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC;
-    let kind = SocketType::STREAM;
-    let socket = rustix::net::socket_with(AddressFamily::INET, kind, flags, Some(ipproto::TCP))?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
-    if let Some(bytes) = receive_buffer {
-        // Before connecting: the window is settled with the first packet.
-        sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
-    }
-    if source > 0 {
-        let source = Ipv4Addr::new(127, 0, 0, 1 + source as u8);
-        rustix::net::bind(&socket, &SocketAddrV4::new(source, 0))?;
-    }
-    rustix::net::connect(&socket, &address)?;
-    Ok(socket)
 }
 
 #[cfg(test)]

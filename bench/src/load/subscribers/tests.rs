@@ -72,8 +72,8 @@ fn what_comes_is_read_at_once_and_not_together_with_what_comes_later() {
         took.push(began.elapsed());
     }
     assert_eq!(subscribers.reads(), EVENTS + 1, "one for each, and one for the greeting");
-    took.sort();
-    let median = took[took.len() / 2];
-    assert!(median < Duration::from_millis(10), "read after {median:?}");
+    // One that reads at intervals would need one for each. The quickest, since other programs run.
+    let quickest = took.into_iter().min().unwrap();
+    assert!(quickest < Duration::from_millis(10), "read after {quickest:?}");
     subscribers.close_complete(&[EVENTS as u32]).unwrap();
 }
