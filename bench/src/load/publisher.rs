@@ -36,8 +36,16 @@ pub(crate) enum Pace {
 impl Pace {
     /// `rate` events a second for so long, evenly, to one topic after the other.
     pub(crate) fn rate(rate: f64, seconds: f64, topics: u32) -> Pace {
+        Pace::bursts(1, rate, seconds, topics)
+    }
+
+    /// The same, but so many at the same moment.
+    pub(crate) fn bursts(burst: u32, rate: f64, seconds: f64, topics: u32) -> Pace {
         let count = (rate * seconds).round().max(1.0) as u64;
-        let at = |n: u64| ((n as f64 * 1e6 / rate) as u64, (n % u64::from(topics)) as u32);
+        let at = |n: u64| {
+            let first = n - n % u64::from(burst);
+            ((first as f64 * 1e6 / rate) as u64, (n % u64::from(topics)) as u32)
+        };
         Pace::Schedule((0..count).map(at).collect())
     }
 }
