@@ -83,9 +83,8 @@ fn talks() -> Vec<Vec<Step>> {
             Answer,
         ],
         vec![
-            Say(
-                "GET /healthz HTTP/1.1\r\n\r\nGET /healthz HTTP/1.1\r\nConnection: close\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n",
-            ),
+            Say("GET /healthz HTTP/1.1\r\n\r\nGET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n\
+                 GET /healthz HTTP/1.1\r\n\r\n"),
             End,
         ],
         // What is said to a stream is not heard.
@@ -144,35 +143,31 @@ fn talks() -> Vec<Vec<Step>> {
             Publish,
         ],
         vec![
-            Say(
-                "GET /topics/t/events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-            ),
+            Say("GET /topics/t/events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n\
+                 0\r\n\r\n"),
             Until(HELLO),
             Publish,
         ],
         vec![Say("GET /healthz HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"), Answer, Say(LAST), End],
         vec![
-            Say(
-                "POST /topics/u/events HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{\"data\"",
-            ),
+            Say("POST /topics/u/events HTTP/1.1\r\nContent-Type: application/json\r\n\
+                 Content-Length: 10\r\n\r\n{\"data\""),
             Say(":1}"),
             Answer,
             Say(LAST),
             End,
         ],
         vec![
-            Say(
-                "POST /topics/v/events HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n4;x=y\r\n{\"da\r\n6\r\nta\":1}\r\n",
-            ),
+            Say("POST /topics/v/events HTTP/1.1\r\nContent-Type: application/json\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n4;x=y\r\n{\"da\r\n6\r\nta\":1}\r\n"),
             Say("0\r\nTrailer: x\r\n\r\n"),
             Answer,
             Say(LAST),
             End,
         ],
         vec![
-            Say(
-                "POST /topics/w/events HTTP/1.1\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n",
-            ),
+            Say("POST /topics/w/events HTTP/1.1\r\nContent-Type: application/json\r\n\
+                 Expect: 100-continue\r\nContent-Length: 10\r\n\r\n"),
             Until("100 Continue\r\n\r\n"),
             Say("{\"data\":1}"),
             Answer,
@@ -185,10 +180,10 @@ fn talks() -> Vec<Vec<Step>> {
             Publish,
         ],
         vec![
-            Say(
-                "POST /topics/x/events HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 2000000\r\n\r\n",
-            ),
-            Answer,
+            Say("POST /topics/x/events HTTP/1.1\r\nContent-Type: application/json\r\n\
+                 Content-Length: 2000000\r\n\r\n"),
+            HalfClose,
+            End,
         ],
         // Targets and upgrades that proxies and browsers send.
         vec![
@@ -200,16 +195,14 @@ fn talks() -> Vec<Vec<Step>> {
         vec![Say("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"), Answer, Say(LAST), End],
         vec![Say("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n"), Answer],
         vec![
-            Say(
-                "GET /topics/t/events HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
-            ),
+            Say("GET /topics/t/events HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+                 Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"),
             Until(HELLO),
             Publish,
         ],
         vec![
-            Say(
-                "GET /topics/t/events HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-            ),
+            Say("GET /topics/t/events HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 \r\n"),
             Until(HELLO),
             Publish,
         ],

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,6 +26,13 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub struct Side {
     pub binary: PathBuf,
     pub reactors: &'static str,
+}
+
+impl Side {
+    /// Whether it is the program that this test was built with.
+    pub fn is_of_now(&self) -> bool {
+        self.binary == Path::new(env!("CARGO_BIN_EXE_fantail"))
+    }
 }
 
 /// A running gateway.

@@ -139,7 +139,7 @@ fn bytes<'a>(rng: &mut Rng, strings: &'a [u8]) -> &'a [u8] {
 }
 
 fn ordinary(rng: &mut Rng, topic: &str) -> Request {
-    let own = format!("/topics/{topic}/events");
+    let own = own(topic);
     let (line, body) = match rng.u32(..20) {
         0..11 => (format!("GET {own} HTTP/1.1"), ""),
         11 => (format!("GET /events?topics={topic} HTTP/1.1"), ""),
@@ -174,14 +174,14 @@ fn ordinary(rng: &mut Rng, topic: &str) -> Request {
 /// Makes a request less ordinary in one way.
 fn alter(rng: &mut Rng, request: &mut Request, topic: &str) {
     match rng.u32(..20) {
-        0..2 => request.line = line(rng, topic),
-        2 => {
+        0..4 => request.line = line(rng, request.line.split(|&byte| byte == b' ').next(), topic),
+        4 => {
             let leading = b"\r\n|\n|\r\n\r\n\r\n| |\r|\0|\n\n \n";
             request.leading = bytes(rng, leading).to_vec();
         }
-        3 => line_ends(rng, request),
-        4 => request.blank = bytes(rng, b"\n|\r|\r\r\n| \r\n||\r\n\r\n|\n\r\n").to_vec(),
-        5 => {
+        5 => line_ends(rng, request),
+        6 => request.blank = bytes(rng, b"\n|\r|\r\r\n| \r\n||\r\n\r\n|\n\r\n").to_vec(),
+        7 => {
             // As many headers as readers have room for, one less and one more.
             let count: usize = text(rng, "62|63|64|65|66|98|99|100|101").parse().unwrap();
             while request.headers.len() < count {
@@ -189,13 +189,20 @@ fn alter(rng: &mut Rng, request: &mut Request, topic: &str) {
                 request.headers.push(header.into_bytes());
             }
         }
-        6 => pad(rng, request),
-        7 => {
-            let at = rng.usize(..=request.headers.len());
-            let again = request.headers.get(at).or(request.headers.last()).cloned();
-            request.headers.extend(again);
+        8 => pad(rng, request),
+        9 => {
+            // The same header twice, with the same value or another.
+            let twice = "Last-Event-ID: 1\r\nLast-Event-ID: x\r\n|\
+                         Last-Event-ID: \r\nLast-Event-ID: 1\r\n|Host: a\r\nHost: b\r\n|\
+                         Connection: keep-alive\r\nConnection: close\r\n|\
+                         Connection: close\r\nConnection: keep-alive\r\n|\
+                         Content-Length: 0\r\nContent-Length: 0\r\n|\
+                         Content-Length: 0\r\nContent-Length: 1\r\n|\
+                         Origin: https://a.example\r\nOrigin: https://b.example\r\n";
+            let lines = text(rng, twice).split_inclusive("\r\n");
+            request.headers.extend(lines.map(|line| line.as_bytes().to_vec()));
         }
-        8 => {
+        10 => {
             // A byte that should not be there, or not the one that should, or none.
             let part = match rng.usize(..=request.headers.len()) {
                 0 => &mut request.line,
@@ -210,7 +217,7 @@ fn alter(rng: &mut Rng, request: &mut Request, topic: &str) {
                 _ => drop(part.remove(at)),
             }
         }
-        9..11 => body(rng, request),
+        11..13 => body(rng, request),
         _ => {
             let at = rng.usize(..=request.headers.len());
             let header = header(rng);
@@ -219,37 +226,55 @@ fn alter(rng: &mut Rng, request: &mut Request, topic: &str) {
     }
 }
 
-/// A request line that is not quite one, or names something else.
-fn line(rng: &mut Rng, topic: &str) -> Vec<u8> {
-    let own = format!("/topics/{topic}/events");
-    let method = match rng.u32(..4) {
-        0 => text(
-            rng,
-            "POST|PUT|PATCH|DELETE|HEAD|OPTIONS|CONNECT|TRACE|PRI|get|Get|FLY|G@T|GET,||\
-             VERY-LONG-METHOD-INDEED",
-        ),
-        _ => "GET",
-    };
-    let target = match rng.u32(..16) {
-        0..3 => own.into_bytes(),
-        3 => {
+/// A request line of which one part is not quite right, or something else.
+fn line(rng: &mut Rng, method: Option<&[u8]>, topic: &str) -> Vec<u8> {
+    let (mut method, mut target) = (method.unwrap_or_default().to_vec(), own(topic).into_bytes());
+    let (mut version, mut between, mut end) = ("HTTP/1.1", &b" "[..], &b"\r\n"[..]);
+    match rng.u32(..8) {
+        0 => {
+            let methods = "POST|PUT|PATCH|DELETE|HEAD|OPTIONS|CONNECT|TRACE|PRI|get|Get|FLY|G@T|\
+                           GET,||VERY-LONG-METHOD-INDEED";
+            method = text(rng, methods).into();
+        }
+        1..3 => {
+            version = text(
+                rng,
+                "HTTP/1.0|HTTP/1.0|HTTP/1.0|HTTP/1.0|HTTP/2.0|HTTP/1.2|HTTP/0.9|HTTP/1|HTTP/1.10|\
+                 http/1.1|HTTP/1.1 | HTTP/1.1|HTTP/1.1x|HTTP /1.1|",
+            );
+        }
+        3 => between = bytes(rng, b"  |\t||\x0b"),
+        4 => end = bytes(rng, b"\n|\r| \r\n|\r\n |"),
+        _ => target = any_target(rng, topic),
+    }
+    [&method, between, &target, between, version.as_bytes(), end].concat()
+}
+
+fn own(topic: &str) -> String {
+    format!("/topics/{topic}/events")
+}
+
+fn any_target(rng: &mut Rng, topic: &str) -> Vec<u8> {
+    let own = own(topic);
+    match rng.u32(..16) {
+        0..3 => {
             let after = "?|?from=earliest|?from=x|?snapshot=true|?lastEventId=1|/|/?|;x=y|?x#part|\
                          ?lastEventId=1-zzzzzz|?a=b&c|?lastEventId=%zz|?x=/events|#part|?ü|\
                          ?from=earliest&from=earliest";
             format!("{own}{}", text(rng, after)).into_bytes()
         }
-        4 => {
+        3 => {
             let before = "http://gateway|http://other:80|https://gateway|HTTP://gateway|gateway|\
                           //gateway|http:/|http://|x:";
             format!("{}{own}", text(rng, before)).into_bytes()
         }
-        5 => own.replace('t', "%74").into_bytes(),
-        6 => own.replace("/events", "%2Fevents").into_bytes(),
-        7 => {
+        4 => own.replace('t', "%74").into_bytes(),
+        5 => own.replace("/events", "%2Fevents").into_bytes(),
+        6 => {
             let code = text(rng, "20|2f|00|FF|c3%bc||1|zz|25");
             format!("/topics/{topic}%{code}/events").into_bytes()
         }
-        8 => {
+        7..9 => {
             let odd = b"\xc3\xbc|\xff|\x80|\"|<>|`|{}|\\|^|\t|\x7f|\x01|[|]";
             [b"/topics/", topic.as_bytes(), bytes(rng, odd), b"/events"].concat()
         }
@@ -264,13 +289,7 @@ fn line(rng: &mut Rng, topic: &str) -> Vec<u8> {
         13 => format!("/topics/{}/events", "x".repeat(rng.usize(195..205))).into_bytes(),
         14 => format!("{own}?{}", "x".repeat(rng.usize(8_000..8_300))).into_bytes(),
         _ => format!("{own}?{}", "x".repeat(rng.usize(65_300..65_700))).into_bytes(),
-    };
-    let versions = "HTTP/1.0|HTTP/1.0|HTTP/2.0|HTTP/1.2|HTTP/0.9|HTTP/1|HTTP/1.10|http/1.1|\
-                    HTTP/1.1 | HTTP/1.1|HTTP/1.1x|HTTP /1.1|";
-    let version = if rng.u32(..3) == 0 { text(rng, versions) } else { "HTTP/1.1" };
-    let between = bytes(rng, b" | | | | |  |\t");
-    let end = bytes(rng, b"\r\n|\r\n|\r\n|\n");
-    [method.as_bytes(), between, &target, between, version.as_bytes(), end].concat()
+    }
 }
 
 fn line_ends(rng: &mut Rng, request: &mut Request) {
@@ -337,10 +356,24 @@ fn body(rng: &mut Rng, request: &mut Request) {
 
 /// A header that means something to somebody, or should not be one.
 fn header(rng: &mut Rng) -> Vec<u8> {
-    let names = "Connection|Connection|Connection|Connection|Upgrade|Expect|Last-Event-ID|\
-                 Last-Event-ID|Origin|Access-Control-Request-Method|Host|Accept-Encoding|X-Other|\
-                 X-Other|| |Bad Name|Näme|A:B|(x)|X\tY";
+    let names = "Connection|Connection|Connection|Upgrade|Expect|Last-Event-ID|Last-Event-ID|\
+                 Origin|Access-Control-Request-Method|Host|X-Other|X-Other|| |Bad Name|Näme|A:B|\
+                 (x)|X\tY";
     let name = text(rng, names);
+    let fitting: &[u8] = match name {
+        "Connection" => {
+            b"keep-alive|close|Close|Keep-Alive|KEEP-ALIVE|upgrade|keep-alive, close|te|x|closed|\
+              close, keep-alive|keep-alive,|,close|Upgrade, HTTP2-Settings|close\t|\"close\""
+        }
+        "Last-Event-ID" => b"1|0|1-zzzzzz|0-zzzzzz|99|x|y|a:1,b:2|{|1 |1\t2||\xc3\xbc",
+        "Upgrade" => b"h2c|websocket|TLS/1.0|",
+        "Expect" => b"100-continue|100-Continue|x|",
+        _ => b"*|null|https://a.example|https://b.example|GET|gateway|plain",
+    };
+    let odd =
+        b"|\xc3\xbc|\xff\x80|\0|\x01|\x7f|a\rb|folded\r\n more|folded\r\n\tmore|folded\n more";
+    let values = if rng.u32(..6) == 0 { odd } else { fitting };
+    let value = bytes(rng, values);
     let name = match rng.u32(..6) {
         0 => name.to_ascii_lowercase(),
         1 => name.to_ascii_uppercase(),
@@ -348,17 +381,6 @@ fn header(rng: &mut Rng) -> Vec<u8> {
         3 if rng.u32(..3) == 0 => format!(" {name}"),
         _ => name.to_owned(),
     };
-    let values: &[u8] = match rng.u32(..8) {
-        0..4 => {
-            b"keep-alive|close|Close|Keep-Alive|KEEP-ALIVE|upgrade|keep-alive, close|te|x|closed|\
-              close, keep-alive|keep-alive,|,close|Upgrade, HTTP2-Settings|close\t|\"close\""
-        }
-        4 => b"1|0|1-zzzzzz|99|x|a:1,b:2|{|1 |1\t2",
-        5 => b"100-continue|100-Continue|h2c|websocket|*|null|https://a.example|GET|gzip, br",
-        6 => b"|\xc3\xbc|\xff\x80|\0|\x01|\x7f|a\rb|folded\r\n more|folded\r\n\tmore|folded\n more",
-        _ => b"plain",
-    };
-    let value = bytes(rng, values);
     let odd = rng.u32(..10);
     let divider = if odd == 0 { bytes(rng, b":|:  |:\t| : |\t: ||=|:\x0b|: \r\n ") } else { b": " };
     let end = if odd == 1 { bytes(rng, b" \r\n|\t\r\n|\n|\r|| \t \n") } else { b"\r\n" };
