@@ -119,6 +119,9 @@ enum Commands {
         /// Topics of one stream; a divisor of --topics
         #[arg(long, default_value_t = 1)]
         topics_each: u32,
+        /// Events that are due at the same moment
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        burst: u32,
         /// Deliveries a second, all together
         #[arg(long, default_value_t = 50_000.0)]
         rate: f64,
@@ -170,8 +173,9 @@ fn run(command: Commands) -> Result<(), String> {
             };
             common.take_turns(descriptors, measure).map(drop)
         }
-        Commands::Fanout { common, topics, subscribers, topics_each, rate, seconds } => {
-            let shape = Shape { seconds, topics_each, ..Shape::of(topics, subscribers, rate) };
+        Commands::Fanout { common, topics, subscribers, topics_each, burst, rate, seconds } => {
+            let shape =
+                Shape { seconds, topics_each, burst, ..Shape::of(topics, subscribers, rate) };
             common.take_turns(descriptors, |settings, kind| fanout(settings, kind, shape)).map(drop)
         }
     }

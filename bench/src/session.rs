@@ -69,27 +69,32 @@ pub(crate) enum Part {
 impl Measure {
     /// The parts, in order.
     pub(crate) fn parts(self, settings: &Settings) -> Vec<Part> {
-        let shape = |topics, subscribers, topics_each, rate| {
+        let shape = |topics, subscribers, rate| {
             let shape = Shape::of(topics, settings.at_most(subscribers), rate);
-            let shape = Shape { topics_each, ..shape };
-            Part::Fanout(match settings.quick {
+            match settings.quick {
                 true => Shape { seconds: 2.0, warm_up_seconds: 0.5, ..shape },
                 false => shape,
-            })
+            }
         };
         match self {
             Measure::Memory => vec![Part::Memory(true), Part::Memory(false)],
             Measure::SharedTopics => shared_topics::TOPICS.map(Part::SharedTopics).to_vec(),
-            Measure::Fanout => vec![
-                shape(1, 1_000, 1, 50_000.0),
-                shape(10, 100, 1, 50_000.0),
-                shape(1_000, 1, 1, 5_000.0),
-                shape(1, 10_000, 1, 50_000.0),
-                // What a second topic on a stream costs: shared by all of them, and of its own.
-                shape(1, 500, 1, 5_000.0),
-                shape(2, 500, 2, 5_000.0),
-                shape(1_000, 1, 2, 5_000.0),
-            ],
+            Measure::Fanout => {
+                let small = shape(1_000, 1, 5_000.0);
+                let shapes = [
+                    shape(1, 1_000, 50_000.0),
+                    shape(10, 100, 50_000.0),
+                    small,
+                    // Wakes everybody a thousand times a second instead of five thousand times.
+                    Shape { burst: 5, ..small },
+                    shape(1, 10_000, 50_000.0),
+                    // What a second topic on a stream costs: shared by all of them, and of its own.
+                    shape(1, 500, 5_000.0),
+                    Shape { topics_each: 2, ..shape(2, 500, 5_000.0) },
+                    Shape { topics_each: 2, ..small },
+                ];
+                shapes.map(Part::Fanout).to_vec()
+            }
             Measure::LargeAnswers => large_answers::READERS.map(Part::LargeAnswers).to_vec(),
             Measure::Unread => unread::RECEIVE_BUFFERS.map(Part::Unread).to_vec(),
             whole => vec![Part::Whole(whole)],

@@ -274,3 +274,32 @@ fn complete(answer: &[u8]) -> Result<Option<(&str, bool)>, String> {
     let close = header(head, "connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
     Ok(whole.then_some((body, !close)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bursts_keep_the_rate_and_the_order_of_topics() {
+        let schedule = |pace| match pace {
+            Pace::Schedule(schedule) => schedule,
+            Pace::Closed(_) => Vec::new(),
+        };
+        let even = schedule(Pace::rate(1000.0, 0.004, 3));
+        assert_eq!(even, [(0, 0), (1000, 1), (2000, 2), (3000, 0)]);
+        let bursts = schedule(Pace::bursts(2, 1000.0, 0.004, 3));
+        assert_eq!(bursts, [(0, 0), (0, 1), (2000, 2), (2000, 0)]);
+    }
+
+    #[test]
+    fn an_answer_is_complete_with_its_body() {
+        let answer = "HTTP/1.1 201 Created\r\ncontent-length: 2\r\n";
+        let close = format!("{answer}connection: Close\r\n\r\nok");
+        assert_eq!(complete(format!("{answer}\r\no").as_bytes()), Ok(None));
+        assert_eq!(complete(format!("{answer}\r\nok").as_bytes()), Ok(Some(("ok", true))));
+        assert_eq!(complete(close.as_bytes()), Ok(Some(("ok", false))));
+        for wrong in ["HTTP/1.1 503 Full\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n{\"error\":{}}"] {
+            assert!(complete(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
+}

@@ -25,6 +25,8 @@ pub(crate) struct Shape {
     pub topics_each: u32,
     /// Deliveries a second, all together.
     pub rate: f64,
+    /// Events that are due at the same moment.
+    pub burst: u32,
     /// For how long, without the warm-up.
     pub seconds: f64,
     /// At the beginning, before latencies and processor time count.
@@ -34,7 +36,15 @@ pub(crate) struct Shape {
 impl Shape {
     /// Streams of one topic each, for four seconds after one that does not count.
     pub(crate) fn of(topics: u32, subscribers: usize, rate: f64) -> Shape {
-        Shape { topics, subscribers, topics_each: 1, rate, seconds: 4.0, warm_up_seconds: 1.0 }
+        Shape {
+            topics,
+            subscribers,
+            topics_each: 1,
+            rate,
+            burst: 1,
+            seconds: 4.0,
+            warm_up_seconds: 1.0,
+        }
     }
 
     fn streams(&self) -> usize {
@@ -44,12 +54,13 @@ impl Shape {
 
 impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Shape { topics, subscribers, topics_each, rate, .. } = self;
+        let Shape { topics, subscribers, topics_each, rate, burst, .. } = self;
         write!(f, "{topics} × {subscribers}, ")?;
         if *topics_each > 1 {
             write!(f, "{topics_each} topics a stream, ")?;
         }
-        write!(f, "{rate:.0}/s")
+        write!(f, "{rate:.0}/s")?;
+        if *burst > 1 { write!(f, ", {burst} at a time") } else { Ok(()) }
     }
 }
 
@@ -87,7 +98,8 @@ pub(crate) fn drive(settings: &Settings, server: &Server, shape: Shape) -> Resul
     let counts_from = begins + (shape.warm_up_seconds * 1e6) as u64;
     subscribers.count_from(counts_from);
     let seconds = shape.seconds + shape.warm_up_seconds;
-    let pace = Pace::rate(shape.rate / shape.subscribers as f64, seconds, shape.topics);
+    let rate = shape.rate / shape.subscribers as f64;
+    let pace = Pace::bursts(shape.burst, rate, seconds, shape.topics);
     let job = Job {
         server,
         run: &run,
