@@ -14,6 +14,7 @@
 
 mod deliver;
 mod mailbox;
+mod pins;
 mod poller;
 mod streams;
 #[cfg(test)]

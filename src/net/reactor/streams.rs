@@ -15,6 +15,7 @@ use bytes::{Buf, Bytes};
 use slab::Slab;
 use tokio::sync::Notify;
 
+use super::pins::{Pin, Pins};
 use super::timer_wheel::{Id, TimerWheel};
 use crate::hub::{HubTopic, TopicObserver};
 use crate::position::{Position, write_cursor};
@@ -177,6 +178,8 @@ pub(super) struct Blocked {
     pub(super) taken: usize,
     /// It is over after that.
     pub(super) last: Option<EndReason>,
+    /// Its hold on the frame that it stopped in.
+    pin: Option<Pin>,
 }
 
 /// The streams of one reactor.
@@ -195,6 +198,7 @@ pub(super) struct Streams<S> {
     /// bytes again.
     pub(super) ready: VecDeque<Id>,
     pub(super) blocked: HashMap<u32, Blocked>,
+    pins: Pins,
     pub(super) wheel: TimerWheel,
     /// When streams have to end, and why.
     pub(super) limits: BinaryHeap<Reverse<Limit>>,
@@ -250,6 +254,7 @@ impl<S: StreamSocket> Streams<S> {
             changed: VecDeque::new(),
             ready: VecDeque::new(),
             blocked: HashMap::new(),
+            pins: Pins::default(),
             limits: BinaryHeap::new(),
             ending: HashMap::new(),
             closing: VecDeque::new(),
@@ -452,9 +457,8 @@ impl<S: StreamSocket> Streams<S> {
             return self.close(at, end_of(error));
         }
         if bytes.is_empty() {
-            if self.blocked.remove(&at).is_some() {
-                stream.is_blocked = false;
-            }
+            stream.is_blocked = false;
+            self.unblock(at);
             match last {
                 Some(_) => self.shutdown(at, now),
                 None => self.go_on(at),
@@ -483,9 +487,32 @@ impl<S: StreamSocket> Streams<S> {
     ) {
         let Some(stream) = self.streams.get_mut(at as usize) else { return };
         stream.is_blocked = true;
-        self.blocked.insert(at, Blocked { pending, window_began_at: now, taken: 0, last });
+        self.blocked
+            .insert(at, Blocked { pending, window_began_at: now, taken: 0, last, pin: None });
         if self.blocked.len() == 1 {
             self.stalls_looked_at = now;
+        }
+    }
+
+    /// Its socket took only a part of these frames, of which the last is pinned by it.
+    pub(super) fn block_in_frame(&mut self, at: u32, pending: VecDeque<Bytes>, now: Instant) {
+        let rest = pending.iter().max_by_key(|part| part.len());
+        let pin = rest.and_then(|rest| self.pins.pin(rest));
+        self.block(at, pending, None, now);
+        if let Some(blocked) = self.blocked.get_mut(&at) {
+            blocked.pin = pin;
+        }
+        while self.pins.is_over() {
+            let pinning = self.blocked.iter().filter(|(_, blocked)| blocked.pin.is_some());
+            let oldest = pinning.min_by_key(|(_, blocked)| blocked.window_began_at);
+            let Some((&oldest, _)) = oldest else { return };
+            self.close_stalled(oldest);
+        }
+    }
+
+    fn unblock(&mut self, at: u32) {
+        if let Some(Blocked { pin: Some(pin), .. }) = self.blocked.remove(&at) {
+            self.pins.unpin(pin);
         }
     }
 
@@ -570,7 +597,7 @@ impl<S: StreamSocket> Streams<S> {
     pub(super) fn close(&mut self, at: u32, reason: EndReason) {
         self.leave_topics(at);
         let Some(mut stream) = self.streams.try_remove(at as usize) else { return };
-        self.blocked.remove(&at);
+        self.unblock(at);
         self.ending.remove(&at);
         match &stream.source {
             // It has said why it ends.

@@ -513,6 +513,21 @@ fn a_stream_of_some_age_ends_and_the_others_go_on() {
 }
 
 #[test]
+fn frames_that_only_stopped_readers_need_are_bounded() {
+    let mut world = World::new(60);
+    for topic in 0..60 {
+        world.now += Duration::from_millis(1);
+        world.come(&[topic], 0, 10);
+        world.publish(topic, 1 << 20);
+        world.work();
+    }
+    assert!((30..=32).contains(&world.admission.streams()), "{}", world.admission.streams());
+    // Those that stopped first were given up first.
+    let was_reset = |n: usize| world.listeners[n].socket.0.borrow().was_reset;
+    assert!(was_reset(0) && !was_reset(59));
+}
+
+#[test]
 fn a_panic_while_one_stream_is_served_ends_that_stream_alone() {
     let mut world = World::new(2);
     for _ in 0..300 {
