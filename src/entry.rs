@@ -13,7 +13,11 @@ use crate::position::Position;
 pub const EVENT_TYPE_BYTES_MAX: usize = 200;
 
 /// Event types that are the gateway's own on every stream.
-const RESERVED: [&str; 2] = ["reset", "snapshot"];
+///
+/// `error` and `open` are said by nobody, but browsers dispatch events of these types to the
+/// handlers that tell of the connection.
+const RESERVED: [&str; 8] =
+    ["connected", "heartbeat", "reset", "snapshot", "goodbye", "end", "error", "open"];
 
 /// The type of an event: the SSE `event:` field, one line of 1 to [`EVENT_TYPE_BYTES_MAX`] bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,7 +32,8 @@ pub enum EventTypeError {
     TooLong,
     /// A line break or another control character.
     Control,
-    /// `reset` or `snapshot`: subscribers must be able to trust that these come from the gateway.
+    /// A type of the gateway's own, such as `reset`: subscribers must be able to trust that these
+    /// come from the gateway.
     Reserved,
 }
 
@@ -65,7 +70,7 @@ impl fmt::Display for EventTypeError {
                 f.write_str("an event type is one line without control characters")
             }
             EventTypeError::Reserved => {
-                f.write_str("`reset` and `snapshot` are event types of the gateway itself")
+                write!(f, "these event types are the gateway's own: {}", RESERVED.join(", "))
             }
         }
     }

@@ -22,6 +22,8 @@ pub enum Said {
         cursor: String,
         /// The node that carries the stream.
         node: String,
+        /// Whether it is said by name, so that only those hear it who listen for it.
+        named: bool,
     },
     /// The next entry of a topic.
     Entry {
@@ -51,10 +53,8 @@ pub enum Said {
     Goodbye {
         /// Why it ends.
         reason: EndReason,
-        /// When to come back.
+        /// When to come back. Where from, the client knows: each thing said before told it.
         retry: Duration,
-        /// Where the stream stands, if its client was ever told.
-        cursor: Option<String>,
     },
 }
 

@@ -58,6 +58,8 @@ pub struct Request {
     pub start: StartAt,
     /// Open topics that have a state with a snapshot of it, and answer resets with one.
     pub snapshot: bool,
+    /// Say the opening event by name, so that only those hear it who listen for it.
+    pub named_connected: bool,
 }
 
 /// A topic that a stream shall carry.

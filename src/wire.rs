@@ -15,11 +15,20 @@ use bytes::Bytes;
 use crate::said::{EndManner, EndReason, Said};
 
 /// How a stream speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Wire {
     /// `text/event-stream` with everything that [`Said`] knows.
-    #[default]
-    Sse,
+    Sse {
+        /// Whether heartbeats are events, for pages that watch for silence: no script can see
+        /// comments.
+        named_heartbeat: bool,
+    },
+}
+
+impl Default for Wire {
+    fn default() -> Wire {
+        Wire::Sse { named_heartbeat: false }
+    }
 }
 
 /// How the bytes of a stream are encoded on top of its wire.
@@ -35,7 +44,9 @@ impl Wire {
     /// not copied.
     pub fn encode(self, said: &Said, out: &mut VecDeque<Bytes>) {
         match self {
-            Wire::Sse => out.extend(sse::block(said).into_iter().filter(|part| !part.is_empty())),
+            Wire::Sse { named_heartbeat } => out.extend(
+                sse::block(said, named_heartbeat).into_iter().filter(|part| !part.is_empty()),
+            ),
         }
     }
 
@@ -43,11 +54,15 @@ impl Wire {
     pub fn encode_chunked(self, said: &Said, out: &mut VecDeque<Bytes>) {
         match (self, said) {
             // Made once for all.
-            (Wire::Sse, Said::Entry { frame, cursor: None }) => {
+            (Wire::Sse { .. }, Said::Entry { frame, cursor: None }) => {
                 out.push_back(frame.chunk().clone());
             }
-            (Wire::Sse, Said::Heartbeat) => out.push_back(sse::heartbeat_chunk()),
-            (Wire::Sse, said) => chunked::push_chunk(out, sse::block(said)),
+            (Wire::Sse { named_heartbeat }, Said::Heartbeat) => {
+                out.push_back(sse::heartbeat_chunk(named_heartbeat));
+            }
+            (Wire::Sse { named_heartbeat }, said) => {
+                chunked::push_chunk(out, sse::block(said, named_heartbeat));
+            }
         }
     }
 
@@ -56,7 +71,7 @@ impl Wire {
         match (self, reason) {
             (_, EndReason::Fault) => EndManner::Broken,
             // An `EventSource` takes either for a reason to come back.
-            (Wire::Sse, _) => EndManner::Clean,
+            (Wire::Sse { .. }, _) => EndManner::Clean,
         }
     }
 }

@@ -17,11 +17,12 @@ use super::request::{IdPath, Parameters, TopicPath, topic};
 use crate::board::BoardError;
 use crate::hub::TopicState;
 use crate::net::{self, Peer};
-use crate::position::Cursor;
+use crate::position::{Cursor, cursor_bytes};
 use crate::stream::{Request, RequestedTopic, Session, StartAt};
 use crate::telemetry::metric;
 use crate::topic::Topic;
-use crate::wire::sse::{CURSOR_BYTES_MAX, cursor_bytes};
+use crate::wire::Wire;
+use crate::wire::sse::CURSOR_BYTES_MAX;
 
 /// Topics of one stream at most (design §4).
 const TOPICS_MAX: usize = 100;
@@ -40,6 +41,15 @@ pub(super) struct Options {
     from: Option<From>,
     #[serde(default)]
     snapshot: bool,
+    connected: Option<ByName>,
+    heartbeat: Option<ByName>,
+}
+
+/// Said as an event of that name.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ByName {
+    Event,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -144,8 +154,10 @@ async fn stream_of(
         start: start(&options, headers, &topics),
         topics: requested,
         snapshot: options.snapshot,
+        named_connected: options.connected.is_some(),
     };
-    let terms = app.node.endings.open_terms();
+    let wire = Wire::Sse { named_heartbeat: options.heartbeat.is_some() };
+    let terms = app.node.endings.open_terms(wire);
     let mut session = Session::open(&app.node, admitted, terms, &request);
     if !session.wait_until_open(OPEN_TIMEOUT).await {
         return Err(BoardError::NoSuchBoard.into());

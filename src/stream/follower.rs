@@ -29,6 +29,7 @@ pub struct Follower {
     subscriptions: Vec<Subscription>,
     /// Whether resets are answered with a snapshot.
     pub(crate) snapshot: bool,
+    named_connected: bool,
     signal: Arc<Notify>,
     /// What is decided and not yet taken: at most one batch.
     said: Vec<Said>,
@@ -120,6 +121,7 @@ impl Follower {
         let said = vec![Said::Retry(node.retry)];
         let mut follower = Follower::of(node, subscriptions, request.snapshot, signal);
         follower.said = said;
+        follower.named_connected = request.named_connected;
         follower.state = FollowerState::Opening;
         follower
     }
@@ -153,6 +155,7 @@ impl Follower {
             node,
             subscriptions,
             snapshot,
+            named_connected: false,
             signal,
             said: Vec::new(),
             state: FollowerState::Following,
@@ -274,7 +277,11 @@ impl Follower {
                 }
             }
         }
-        self.said.push(Said::Opened { cursor: self.cursor(), node: self.node.id.clone() });
+        self.said.push(Said::Opened {
+            cursor: self.cursor(),
+            node: self.node.id.clone(),
+            named: self.named_connected,
+        });
         self.state = FollowerState::Following;
         Ok(Outcome::Said)
     }
@@ -451,11 +458,6 @@ impl Follower {
         metric::delivered(0, snapshot.json.len());
         self.said.push(Said::Snapshot { cursor: self.cursor(), state: snapshot.json.clone() });
         Ok(Outcome::Said)
-    }
-
-    /// The id to resume from, once the client was told one.
-    pub(crate) fn last_event_id(&self) -> Option<String> {
-        (self.state == FollowerState::Following).then(|| self.cursor())
     }
 
     /// The id of this stream: where it stands in all its topics.

@@ -184,7 +184,7 @@ impl PolledStream {
                     let Answer { follower, mut said, end } = answer;
                     if let Some(reason) = self.ending {
                         let retry = self.retry;
-                        said.push(goodbye(reason, retry, follower.last_event_id()));
+                        said.push(goodbye(reason, retry));
                     }
                     if let Some(reason) = self.ending.or(end) {
                         self.guard.set_reason(reason);
@@ -205,7 +205,7 @@ impl PolledStream {
 /// The goodbye of a stream whose client is to come back after `retry`, more or less: what ends
 /// together shall not come back together. Where nothing is wrong with the node it may come back
 /// sooner.
-pub fn goodbye(reason: EndReason, retry: Duration, cursor: Option<String>) -> Said {
+pub fn goodbye(reason: EndReason, retry: Duration) -> Said {
     let retry = if reason == EndReason::Age { retry.min(AGE_RETRY_MAX) } else { retry };
-    Said::Goodbye { reason, retry: retry.mul_f64(0.5 + fastrand::f64()), cursor }
+    Said::Goodbye { reason, retry: retry.mul_f64(0.5 + fastrand::f64()) }
 }

@@ -117,8 +117,8 @@ pub trait EndListener: Send + Sync + 'static {
 
 /// All terms of a node, and how to end the streams that run on them.
 pub struct Endings {
-    /// The terms of whoever has no others.
-    open: Arc<Terms>,
+    /// The terms of whoever has no others, one for each way to speak.
+    open: [Arc<Terms>; 2],
     stream_age_max: Option<Duration>,
     state: Mutex<State>,
 }
@@ -134,27 +134,38 @@ struct State {
 impl Endings {
     /// Nothing has ended yet. A stream lasts `stream_age_max` at most.
     pub fn new(stream_age_max: Option<Duration>) -> Endings {
-        let open = Arc::new(Terms {
-            subject: None,
-            expires_at: None,
-            wire: Wire::default(),
-            encoding: Encoding::default(),
-            order: watch::Sender::new(None),
+        let open = [false, true].map(|named_heartbeat| {
+            Arc::new(Terms {
+                subject: None,
+                expires_at: None,
+                wire: Wire::Sse { named_heartbeat },
+                encoding: Encoding::default(),
+                order: watch::Sender::new(None),
+            })
         });
-        let state = State { terms: vec![Arc::downgrade(&open)], ..State::default() };
+        let state = State { terms: open.iter().map(Arc::downgrade).collect(), ..State::default() };
         Endings { open, stream_age_max, state: Mutex::new(state) }
     }
 
     /// The terms of a stream for which nothing else was agreed.
-    pub fn open_terms(&self) -> Arc<Terms> {
-        self.open.clone()
+    pub fn open_terms(&self, wire: Wire) -> Arc<Terms> {
+        let [plain, named] = &self.open;
+        match wire {
+            Wire::Sse { named_heartbeat: false } => plain.clone(),
+            Wire::Sse { named_heartbeat: true } => named.clone(),
+        }
     }
 
-    /// New terms, for streams of one subject.
-    pub fn terms(&self, subject: Option<String>, expires_at: Option<Instant>) -> Arc<Terms> {
+    /// New terms, for streams of one subject that speak like this.
+    pub fn terms(
+        &self,
+        subject: Option<String>,
+        expires_at: Option<Instant>,
+        wire: Wire,
+    ) -> Arc<Terms> {
         let mut state = self.state();
         let order = watch::Sender::new(state.all.clone());
-        let Terms { wire, encoding, .. } = *self.open;
+        let encoding = Encoding::default();
         let terms = Arc::new(Terms { subject, expires_at, wire, encoding, order });
         if state.terms.len() == state.terms.capacity() {
             state.terms.retain(|terms| terms.strong_count() > 0);
@@ -218,13 +229,15 @@ impl State {
 mod tests {
     use super::*;
 
+    const SSE: Wire = Wire::Sse { named_heartbeat: false };
+
     #[tokio::test(start_paused = true)]
     async fn streams_that_are_ended_take_turns_over_the_window() {
         let endings = Endings::new(None);
         let began_at = Instant::now();
         let streams: Vec<_> = (0..4)
             .map(|_| {
-                let ended = endings.open_terms().ended(endings.limit(&endings.open));
+                let ended = endings.open_terms(SSE).ended(endings.limit(&endings.open[0]));
                 tokio::spawn(async move {
                     assert_eq!(ended.await, EndReason::Drain);
                     began_at.elapsed().as_secs()
@@ -244,7 +257,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_streams_of_the_ended_terms_end() {
         let endings = Endings::new(None);
-        let [alice, bob] = ["alice", "bob"].map(|name| endings.terms(Some(name.to_owned()), None));
+        let [alice, bob] =
+            ["alice", "bob"].map(|name| endings.terms(Some(name.to_owned()), None, SSE));
         endings.end(&alice, EndOrder::spread(EndReason::Revoked, Duration::ZERO, 1));
         assert_eq!(alice.ended(None).await, EndReason::Revoked);
         let waits = tokio::time::timeout(Duration::from_secs(3600), bob.ended(None)).await;
@@ -255,20 +269,21 @@ mod tests {
     async fn terms_that_are_agreed_after_everything_ended_have_ended_too() {
         let endings = Endings::new(None);
         endings.end_all(EndOrder::spread(EndReason::Drain, Duration::ZERO, 0));
-        assert_eq!(endings.terms(None, None).ended(None).await, EndReason::Drain);
+        assert_eq!(endings.terms(None, None, SSE).ended(None).await, EndReason::Drain);
     }
 
     #[tokio::test(start_paused = true)]
     async fn streams_of_an_age_end_apart_and_none_later() {
         let age = Duration::from_secs(100);
         let endings = Endings::new(Some(age));
-        let limits: Vec<EndsAt> = (0..100).filter_map(|_| endings.limit(&endings.open)).collect();
+        let limits: Vec<EndsAt> =
+            (0..100).filter_map(|_| endings.limit(&endings.open[0])).collect();
         let now = Instant::now();
         assert!(limits.iter().all(|limit| limit.at >= now + age.mul_f64(0.8)));
         assert!(limits.iter().all(|limit| limit.at <= now + age));
         assert!(limits.iter().any(|limit| limit.at < now + age.mul_f64(0.85)));
         let expires_at = now + Duration::from_secs(10);
-        let terms = endings.terms(None, Some(expires_at));
+        let terms = endings.terms(None, Some(expires_at), SSE);
         let limit = endings.limit(&terms).unwrap();
         assert_eq!((limit.at, limit.reason), (expires_at, EndReason::Expired));
         assert_eq!(terms.ended(Some(limit)).await, EndReason::Expired);

@@ -17,33 +17,44 @@ use crate::frame::Frame;
 use crate::json;
 use crate::position::Position;
 use crate::said::{Reset, Said};
-use crate::topic::Topic;
 
 /// A comment in silence, so that proxies and browsers know the stream lives. No blank line
 /// after it: several well-known clients turn a lone blank line into an empty event.
 pub const HEARTBEAT: &str = ": heartbeat\n";
 
+/// A heartbeat that scripts can see. Without an id: it tells of nothing that could be lost. With data
+/// that any reader of JSON can read.
+pub const NAMED_HEARTBEAT: &str = "event: heartbeat\ndata: {}\n\n";
+
 /// The heartbeat as a chunk: a constant, so that none of many thousands costs an allocation.
-pub(super) fn heartbeat_chunk() -> Bytes {
-    Bytes::from_static(b"C\r\n: heartbeat\n\r\n")
+pub(super) fn heartbeat_chunk(named: bool) -> Bytes {
+    if named {
+        Bytes::from_static(b"1B\r\nevent: heartbeat\ndata: {}\n\n\r\n")
+    } else {
+        Bytes::from_static(b"C\r\n: heartbeat\n\r\n")
+    }
 }
 
 /// The parts of the block that says this.
-pub(super) fn block(said: &Said) -> Vec<Bytes> {
+///
+/// The id is the last field of every block: some clients take it when they read its line, and one
+/// whose connection breaks before the block is whole must not have taken it. No block without data
+/// ends in a blank line: some clients make an empty event of it.
+pub(super) fn block(said: &Said, named_heartbeat: bool) -> Vec<Bytes> {
     match said {
-        Said::Retry(retry) => vec![retry_line(*retry).into()],
-        Said::Opened { cursor, node } => vec![connected(cursor, node)],
+        Said::Retry(retry) | Said::Goodbye { retry, .. } => vec![retry_line(*retry).into()],
+        Said::Opened { cursor, node, named } => vec![connected(cursor, node, *named)],
         Said::Entry { frame, cursor: None } => vec![frame.block()],
         Said::Entry { frame, cursor: Some(cursor) } => {
-            vec![id_line(cursor).into(), frame.fields(), Bytes::from_static(b"\n")]
+            vec![frame.fields(), format!("{}\n", id_line(cursor)).into()]
         }
         Said::Reset { reset: told, cursor } => vec![reset(cursor.as_deref(), told)],
         Said::Snapshot { cursor, state } => {
-            let head = format!("{}event: snapshot\ndata: ", id_line(cursor));
-            vec![head.into(), state.clone(), Bytes::from_static(b"\n\n")]
+            let head = Bytes::from_static(b"event: snapshot\ndata: ");
+            vec![head, state.clone(), format!("\n{}\n", id_line(cursor)).into()]
         }
+        Said::Heartbeat if named_heartbeat => vec![Bytes::from_static(NAMED_HEARTBEAT.as_bytes())],
         Said::Heartbeat => vec![Bytes::from_static(HEARTBEAT.as_bytes())],
-        Said::Goodbye { retry, cursor, .. } => vec![goodbye(cursor.as_deref(), *retry)],
     }
 }
 
@@ -93,12 +104,13 @@ impl Layout {
         let id = id_line(position);
         let head = chunk_head(id.len() + text.len());
         let block = head.len()..head.len() + id.len() + text.len();
-        // All but the blank line that ends the block.
-        let fields_at = block.start + id.len();
-        let fields = fields_at..fields_at.max(block.end - 1);
+        // The id goes before the blank line that ends the block.
+        let (blank_line, text) =
+            text.split_last().map_or((b'\n', text), |(last, text)| (*last, text));
+        let fields = block.start..block.start + text.len();
         let begin = bytes.len();
         bytes.reserve(block.end + CHUNK_END.len());
-        for part in [head.as_bytes(), id.as_bytes(), text, CHUNK_END] {
+        for part in [head.as_bytes(), text, id.as_bytes(), &[blank_line], CHUNK_END] {
             bytes.extend_from_slice(part);
         }
         Layout { position, milliseconds, chunk: begin..bytes.len(), block, fields }
@@ -179,46 +191,30 @@ fn retry_line(retry: Duration) -> String {
     format!("retry: {}\n", retry.as_millis())
 }
 
-/// The first block of a stream, without its `retry:` line: an unnamed event, so that `onmessage`
+/// The first block of a stream, without its `retry:` line: an unnamed event mostly, so that `onmessage`
 /// of any page sees which node it reached, and an id, so that a connection that drops before its
 /// first real event loses nothing (promise 4).
-fn connected(cursor: &str, node: &str) -> Bytes {
+fn connected(cursor: &str, node: &str, named: bool) -> Bytes {
     #[derive(Serialize)]
     struct Connected<'a> {
         r#type: &'a str,
         node: &'a str,
     }
     let data = json::to_text(&Connected { r#type: "connected", node });
-    format!("{}data: {data}\n\n", id_line(cursor)).into()
-}
-
-/// The last block of a stream that the node ends: when to come back, and from where. It carries
-/// no data, so it dispatches no event.
-fn goodbye(cursor: Option<&str>, retry: Duration) -> Bytes {
-    let mut block = retry_line(retry);
-    if let Some(cursor) = cursor {
-        block.push_str(&id_line(cursor));
-    }
-    block.push('\n');
-    block.into()
+    let event_type = if named { "event: connected\n" } else { "" };
+    format!("{event_type}data: {data}\n{}\n", id_line(cursor)).into()
 }
 
 /// A `reset` block. `cursor` is where the stream goes on; without one the block has no id, so
 /// that a client that drops right after it is told again.
 fn reset(cursor: Option<&str>, reset: &Reset) -> Bytes {
     let id = cursor.map(id_line).unwrap_or_default();
-    format!("{id}event: reset\ndata: {}\n\n", json::to_text(reset)).into()
+    format!("event: reset\ndata: {}\n{id}\n", json::to_text(reset)).into()
 }
 
 /// The longest cursor we put into an `id:` line, in bytes. It comes back as a request header, and
 /// widely used proxies refuse header lines of more than 8 KiB.
 pub const CURSOR_BYTES_MAX: usize = 7_000;
-
-/// An upper bound for the length of the cursor over `topics`, in bytes.
-pub fn cursor_bytes(topics: &[Topic]) -> usize {
-    // `,` + name + `:` + 16 digits + `-` + 8 characters.
-    topics.iter().map(|topic| topic.as_str().len() + 27).sum()
-}
 
 #[cfg(test)]
 mod tests {
@@ -226,7 +222,10 @@ mod tests {
 
     use super::*;
     use crate::entry::{Data, EventType};
-    use crate::said::ResetReason;
+    use std::collections::VecDeque;
+
+    use crate::said::{EndReason, ResetReason};
+    use crate::wire::chunked::push_chunk;
 
     /// An event stream parser written from section 9.2.6 of the standard and nothing else: bytes
     /// in, `(type, data, last event id)` out. Independent of the encoder on purpose.
@@ -303,11 +302,12 @@ mod tests {
     fn a_frame_and_its_announcement_are_the_same_bytes() {
         let event = Event { event_type: None, data: Data::Text("a\nb".into()) };
         let made = frame(&entry(7, &event));
-        assert_eq!(&made.block()[..], b"id: 7-k3f9\ndata: a\ndata: b\n\n");
-        let announced = frame_of_announced(5, &made.block()).unwrap();
+        assert_eq!(&made.block()[..], b"data: a\ndata: b\nid: 7-k3f9\n\n");
+        let announced = b"id: 7-k3f9\ndata: a\ndata: b\n\n";
+        let announced = frame_of_announced(5, announced).unwrap();
         assert_eq!(announced.position, made.position);
         assert_eq!(announced.fields(), made.fields());
-        assert_eq!(&announced.chunk()[..], b"1C\r\nid: 7-k3f9\ndata: a\ndata: b\n\n\r\n");
+        assert_eq!(&announced.chunk()[..], b"1C\r\ndata: a\ndata: b\nid: 7-k3f9\n\n\r\n");
         assert_eq!(announced.size(), 0x1c);
         assert!(frame_of_announced(5, b"data: x\n\n").is_none());
         assert!(frame_of_announced(5, b"id: 7").is_none());
@@ -315,19 +315,25 @@ mod tests {
 
     #[test]
     fn the_other_blocks_are_what_the_design_says() {
-        let connected = connected("42-k3f9", "node \"a\"");
-        assert_eq!(
-            interpret(&connected),
-            [(
-                "message".into(),
-                r#"{"type":"connected","node":"node \"a\""}"#.into(),
-                "42-k3f9".into()
-            )]
-        );
-        let goodbye = goodbye(Some("42-k3f9"), Duration::from_millis(1500));
-        assert_eq!(&goodbye[..], b"retry: 1500\nid: 42-k3f9\n\n");
-        assert!(interpret(&goodbye).is_empty());
+        let opened = connected("42-k3f9", "node \"a\"", false);
+        let data = r#"{"type":"connected","node":"node \"a\""}"#;
+        assert_eq!(interpret(&opened), [("message".into(), data.into(), "42-k3f9".into())]);
+        let opened = connected("42-k3f9", "node \"a\"", true);
+        assert_eq!(interpret(&opened), [("connected".into(), data.into(), "42-k3f9".into())]);
+        let retry = Duration::from_millis(1500);
+        let goodbye = block(&Said::Goodbye { reason: EndReason::Drain, retry }, false).concat();
+        assert_eq!(goodbye, b"retry: 1500\n");
         assert!(interpret(HEARTBEAT.as_bytes()).is_empty());
+        assert_eq!(
+            interpret(NAMED_HEARTBEAT.as_bytes()),
+            [("heartbeat".into(), "{}".into(), String::new())]
+        );
+        for named in [false, true] {
+            let chunk = heartbeat_chunk(named);
+            let mut chunked = VecDeque::new();
+            push_chunk(&mut chunked, block(&Said::Heartbeat, named));
+            assert_eq!(chunk, chunked.iter().flatten().copied().collect::<Vec<u8>>());
+        }
         let told = Reset {
             topic: "board-1".into(),
             reason: ResetReason::Trimmed,
@@ -337,8 +343,8 @@ mod tests {
         };
         assert_eq!(
             &reset(Some("2-k3f9"), &told)[..],
-            b"id: 2-k3f9\nevent: reset\ndata: {\"topic\":\"board-1\",\"reason\":\"trimmed\",\
-              \"from\":\"1-k3f9\",\"oldest\":\"3-k3f9\",\"head\":\"9-k3f9\"}\n\n"
+            b"event: reset\ndata: {\"topic\":\"board-1\",\"reason\":\"trimmed\",\
+              \"from\":\"1-k3f9\",\"oldest\":\"3-k3f9\",\"head\":\"9-k3f9\"}\nid: 2-k3f9\n\n"
         );
         assert!(reset(None, &told).starts_with(b"event: reset\n"));
     }

@@ -28,8 +28,7 @@ on_both_logs! {
         node.node.terminate();
         let ends = futures_util::future::join_all(streams.iter_mut().map(|stream| async move {
             stream.end().await;
-            // The goodbye itself says where to go on, whatever was said before.
-            let told = stream.interpreter.ids_of_last_block.join(" and ");
+            let told = stream.interpreter.last_event_id.clone();
             (began_at.elapsed(), stream.interpreter.retry.unwrap(), told)
         }))
         .await;

@@ -68,8 +68,10 @@ on_both_logs! {
         let bare = Stream::open_from(node.address, path, "99").await;
         expect_reset(bare, &ids, "lost", &format!("99-{epoch}")).await;
 
-        for unreadable in ["nonsense", "-1", "28-", "028-abcd", "28-ABCD", "1e3", "😀", "a,b:c"] {
-            let stream = Stream::open_from(node.address, path, unreadable).await;
+        for sent in ["nonsense", "-1", "28-", "028-abcd", "28-ABCD", "1e3", "😀", "a,b:c"] {
+            // Told back in ASCII alone, which no client changes on its way.
+            let unreadable = if sent.is_ascii() { sent } else { "{" };
+            let stream = Stream::open_from(node.address, path, sent).await;
             assert_eq!(stream.last_event_id(), unreadable, "a drop before the reset repeats it");
             expect_reset(stream, &ids, "unreadable", unreadable).await;
         }

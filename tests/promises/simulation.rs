@@ -30,6 +30,7 @@ use fantail::relay::Relay;
 use fantail::replay::Replays;
 use fantail::stream::{Endings, Node, PolledStream, Request, RequestedTopic, Session, StartAt};
 use fantail::topic::Topic;
+use fantail::wire::Wire;
 use tokio::time::Instant;
 
 use crate::harness::client::Interpreter;
@@ -88,11 +89,15 @@ impl Simulation {
     fn connect(&self, node: usize, topics: &[Topic], start: StartAt) -> Polled {
         let admitted = self.admission.admit([127, 0, 0, 1].into());
         let wanted = |topic: &Topic| RequestedTopic { topic: topic.clone(), board: false };
-        let request =
-            Request { topics: topics.iter().map(wanted).collect(), start, snapshot: false };
+        let request = Request {
+            topics: topics.iter().map(wanted).collect(),
+            start,
+            snapshot: false,
+            named_connected: false,
+        };
         let admitted = admitted.unwrap_or_else(|_| panic!("full"));
         let node = &self.nodes[node];
-        let terms = node.endings.open_terms();
+        let terms = node.endings.open_terms(Wire::default());
         Polled::new(Session::open(node, admitted, terms, &request))
     }
 

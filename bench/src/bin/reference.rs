@@ -238,7 +238,7 @@ impl Server {
         self.groups[group as usize].streams.push(index);
         let id = self.id(&self.groups[group as usize]);
         let block = format!(
-            "retry: 3000\nid: {id}\ndata: {{\"type\":\"connected\",\"node\":\"bench\"}}\n\n"
+            "retry: 3000\ndata: {{\"type\":\"connected\",\"node\":\"bench\"}}\nid: {id}\n\n"
         );
         let Some(connection) = &mut self.connections[index as usize] else { return };
         connection.group = Some(group);
@@ -259,7 +259,7 @@ impl Server {
             let id = self.id(&self.groups[group as usize]);
             let block_bytes = "id: \ndata: \n\n".len() + id.len() + data.len();
             text.clear();
-            let _ = write!(text, "{block_bytes:x}\r\nid: {id}\ndata: {data}\n\n\r\n");
+            let _ = write!(text, "{block_bytes:x}\r\ndata: {data}\nid: {id}\n\n\r\n");
             let streams = std::mem::take(&mut self.groups[group as usize].streams);
             self.send_to_all(&streams, text.as_bytes());
             // Closing takes from this list; none was closed unless a reader was too slow.

@@ -560,13 +560,7 @@ impl<S: StreamSocket> Streams<S> {
     /// Writes these bytes and the goodbye of a stream whose question is answered.
     fn end(&mut self, at: u32, mut bytes: VecDeque<Bytes>, reason: EndReason, now: Instant) {
         let Some(stream) = self.streams.get(at as usize) else { return };
-        let cursor = match &stream.source {
-            Source::One(place) => Some(place.position.to_string()),
-            Source::Several(places) => Some(self.cursor(places)),
-            Source::Holding(follower) => follower.last_event_id(),
-            Source::Asked(_) | Source::Over => None,
-        };
-        let said = goodbye(reason, self.settings.retry, cursor);
+        let said = goodbye(reason, self.settings.retry);
         stream.terms.wire.encode_chunked(&said, &mut bytes);
         self.write_out(at, bytes, Some(reason), now);
     }

@@ -46,9 +46,8 @@ pub struct Interpreter {
     pub retry: Option<u64>,
     pub comments: Vec<String>,
     pub events: VecDeque<Event>,
-    /// The ids told in the current block, and in the last one that is complete.
-    ids: Vec<String>,
-    pub ids_of_last_block: Vec<String>,
+    /// The current block has its id.
+    has_id: bool,
 }
 
 impl Interpreter {
@@ -68,11 +67,9 @@ impl Interpreter {
     fn interpret(&mut self, line: &str) {
         if line.is_empty() {
             self.last_event_id.clone_from(&self.id_buffer);
-            self.ids_of_last_block = std::mem::take(&mut self.ids);
-            if self.data.is_empty() {
-                self.kind.clear();
-                return;
-            }
+            self.has_id = false;
+            // Several clients make an empty event of it.
+            assert!(!self.data.is_empty(), "a blank line without data");
             self.data.pop();
             let kind = std::mem::take(&mut self.kind);
             self.events.push_back(Event {
@@ -88,6 +85,8 @@ impl Interpreter {
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
+        // Some clients take an id when they read its line, before the event is whole.
+        assert!(!self.has_id, "{line:?} comes after the id of its block");
         match field {
             "data" => {
                 self.data.push_str(value);
@@ -95,8 +94,9 @@ impl Interpreter {
             }
             "event" => self.kind = value.to_owned(),
             "id" if !value.contains('\0') => {
+                assert!(value.is_ascii(), "an id that clients may change on its way: {value:?}");
                 self.id_buffer = value.to_owned();
-                self.ids.push(value.to_owned());
+                self.has_id = true;
             }
             "retry" => self.retry = value.parse().ok().or(self.retry),
             other => panic!("an unknown field on the wire: {other:?} in {line:?}"),
