@@ -621,7 +621,9 @@ mod tests {
     #[test]
     fn a_topic_the_cursor_does_not_know_has_no_claim() {
         let topics = [Topic::new("a").unwrap(), Topic::new("b").unwrap()];
-        let cursor = Cursor::read("a:42-k3f9,gone:7-k3f9", &topics);
+        let gone = Topic::new("gone").unwrap();
+        let text = write_cursor([(&topics[0], "42-k3f9"), (&gone, "7-k3f9")].into_iter());
+        let cursor = Cursor::read(&text, &topics);
         assert!(matches!(cursor.resume_point(&topics[0]), Some(ResumePoint::Position(_))));
         assert_eq!(cursor.resume_point(&topics[1]), None);
     }

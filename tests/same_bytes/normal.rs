@@ -49,6 +49,12 @@ impl Normaliser {
             let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
             return (digits == 13).then(|| (14 + digits, "milliseconds\":<time>".to_owned()));
         }
+        // Check digits of a cursor: six, over epochs that are drawn at random.
+        if let Some(digits) = bytes.strip_prefix(b"~") {
+            let is_digit = |byte: &&u8| byte.is_ascii_digit() || byte.is_ascii_lowercase();
+            let count = digits.iter().take_while(is_digit).count();
+            return (count == 6).then(|| (7, "~<check>".to_owned()));
+        }
         // A position: digits, and an epoch of six characters.
         let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let epoch = bytes.get(digits..)?.strip_prefix(b"-")?;
