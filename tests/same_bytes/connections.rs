@@ -38,7 +38,7 @@ use Step::{Answer, End, HalfClose, Head, Publish, Say, Unheard, Until};
 const STREAM: &str = "GET /topics/t/events HTTP/1.1\r\nHost: a\r\n\r\n";
 const OTHER: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
 const LAST: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-const HELLO: &str = "\"type\":\"connected\",\"node\":\"gateway\"}\n\n";
+const HELLO: &str = "\"type\":\"connected\",\"node\":\"gateway\"}\nid: ";
 
 /// What is said over one connection each. Where a talk does not end by itself, the gateway ends it
 /// by its drain.

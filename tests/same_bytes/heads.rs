@@ -19,7 +19,7 @@ use request::Request;
 /// The request after each.
 const NEXT: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: next\r\nConnection: close\r\n\r\n";
 
-const HELLO: &[u8] = b"\"type\":\"connected\",\"node\":\"gateway\"}\n\n";
+const HELLO: &[u8] = b"\"type\":\"connected\",\"node\":\"gateway\"}\nid: ";
 const HEARTBEAT: &[u8] = b": heartbeat\n";
 const HEARTBEAT_CHUNK: &[u8] = b"C\r\n: heartbeat\n\r\n";
 
