@@ -11,10 +11,13 @@
 #   FANTAIL_DEMO_SECONDS=20   end by itself after this time
 #   FANTAIL_DEMO_NODES=3      number of gateways
 #   FANTAIL_DEMO_PORTS=free   any free ports for nginx, instead of 8080 and 8443 if those are free
+#   FANTAIL_DEMO_RESTART=3    seconds until what has ended is started again
 #   FANTAIL_DRAIN=…           and every other setting of the gateway reaches all of them
 #
-# While it runs: kill one of the processes it names and watch what clients see;
-# kill -USR1 <pid of this script> starts what has ended, at the same address.
+# While it runs: kill one of the processes it names and watch what clients see. However it ended, it
+# is started again at the same address: after FANTAIL_DEMO_RESTART seconds, twice as long each time
+# while it keeps ending (half a minute at most), or at once by kill -USR1 <pid of this script>. What
+# is still draining then starts when it has ended.
 #
 # Standard output begins, when everything is ready, with one line for programs:
 #   ready http://… https://… nodes=http://…,… pids=…,… redis=port:pid nginx=pid directory=…
@@ -23,9 +26,10 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 node_count=${FANTAIL_DEMO_NODES:-3}
 seconds=${FANTAIL_DEMO_SECONDS:-}
-for number in "$node_count" "${seconds:-1}"; do
+restart=${FANTAIL_DEMO_RESTART:-3}
+for number in "$node_count" "${seconds:-1}" "$restart"; do
     if ! [[ $number =~ ^[1-9][0-9]{0,5}$ ]]; then
-        echo "demo: FANTAIL_DEMO_NODES and FANTAIL_DEMO_SECONDS must be whole numbers, 1 or more" >&2
+        echo "demo: FANTAIL_DEMO_NODES, _SECONDS and _RESTART must be whole numbers, 1 or more" >&2
         exit 2
     fi
 done
@@ -142,30 +146,37 @@ redis_answers() {
 }
 
 # A gateway takes a free port by itself the first time, and says which; later the same one.
-start_node() {
-    local index=$1 number=$(($1 + 1)) port=${node_ports[$1]:-0} log
-    log="$directory/node-$number.log"
+launch_node() {
+    local index=$1 port=${node_ports[$1]:-0}
     # Other settings of the caller's shell reach the nodes (FANTAIL_DRAIN=1m make demo), but a quiet
     # log would not say where a node listens.
     env -u FANTAIL_LOG \
         "$binary" serve --listen "127.0.0.1:$port" --redis-url "redis://127.0.0.1:$redis_port" \
-        --node-id "node-$number" 2>>"$log" &
+        --node-id "node-$((index + 1))" 2>>"$directory/node-$((index + 1)).log" &
     node_pids[index]=$!
     disown "$!"
-    if [[ $port == 0 ]]; then
-        until_ok "${node_pids[index]}" grep -qs 'listening on http://' "$log" ||
-            fail "node-$number does not start: $(tail -n 3 "$log")"
-        node_ports[index]=$(sed -n 's#.*listening on http://127\.0\.0\.1:\([0-9]*\).*#\1#p' "$log" | tail -n 1)
-    fi
-    until_ok "${node_pids[index]}" status_of "${node_ports[index]}" /readyz ||
-        fail "node-$number does not become ready: $(tail -n 3 "$log")"
 }
 
-start_redis() {
+start_node() {
+    local index=$1 name="node-$(($1 + 1))" log
+    log="$directory/$name.log"
+    launch_node "$index"
+    until_ok "${node_pids[index]}" grep -qs 'listening on http://' "$log" ||
+        fail "$name does not start: $(tail -n 3 "$log")"
+    node_ports[index]=$(sed -n 's#.*listening on http://127\.0\.0\.1:\([0-9]*\).*#\1#p' "$log" | tail -n 1)
+    until_ok "${node_pids[index]}" status_of "${node_ports[index]}" /readyz ||
+        fail "$name does not become ready: $(tail -n 3 "$log")"
+}
+
+launch_redis() {
     redis-server --port "$redis_port" --bind 127.0.0.1 --dir "$directory/redis" \
         --appendonly yes --save '' --logfile "$directory/redis.log" >/dev/null 2>&1 &
     redis_pid=$!
     disown "$redis_pid"
+}
+
+start_redis() {
+    launch_redis
     until_ok "$redis_pid" redis_answers
 }
 
@@ -193,25 +204,88 @@ make_certificate() {
         -keyout "$directory/key.pem" -out "$directory/certificate.pem" 2>/dev/null
 }
 
-start_nginx() {
+launch_nginx() {
     nginx -p "$directory" -e "$directory/nginx.error.log" -c "$directory/nginx.conf" \
         >/dev/null 2>&1 &
     nginx_pid=$!
     disown "$nginx_pid"
+}
+
+start_nginx() {
+    launch_nginx
     until_ok "$nginx_pid" status_of "$http_port" /healthz
 }
 
-# Starts what has ended, at the address it had.
+# What is watched over, by number: the gateways, then Redis, then nginx. For each: the pause before
+# its next start, when that is due (empty while it runs), when it was started last, and whether
+# somebody waits to hear that it is back.
+pauses=() due_at=() started_at=() returning=()
+restart_seconds_max=$((restart > 30 ? restart : 30))
+
+name_of() {
+    case $(($1 - node_count)) in
+    0) echo redis ;;
+    1) echo nginx ;;
+    *) echo "node-$(($1 + 1))" ;;
+    esac
+}
+
+processes() { pids=("${node_pids[@]}" "$redis_pid" "$nginx_pid"); }
+
+answers() {
+    case $(($1 - node_count)) in
+    0) redis_answers ;;
+    # Whatever it answers comes from a node, which may be the one that is away.
+    1) ! is_free "$http_port" ;;
+    *) status_of "${node_ports[$1]}" /readyz ;;
+    esac
+}
+
+launch() {
+    case $(($1 - node_count)) in
+    0) launch_redis ;;
+    1) launch_nginx ;;
+    *) launch_node "$1" ;;
+    esac
+    due_at[$1]='' started_at[$1]=$SECONDS returning[$1]=yes
+}
+
+# One look at everything. What runs for half a minute has recovered, and its next pause is short.
+supervise() {
+    local index pids
+    processes
+    for index in "${!pids[@]}"; do
+        if kill -0 "${pids[index]}" 2>/dev/null; then
+            if [[ -n ${returning[index]} ]] && answers "$index"; then
+                returning[index]=''
+                say "$(name_of "$index") is back, pid ${pids[index]}"
+            fi
+            continue
+        fi
+        if [[ -z ${due_at[index]} ]]; then
+            [[ $((SECONDS - started_at[index])) -ge $restart_seconds_max ]] && pauses[index]=$restart
+            due_at[index]=$((SECONDS + pauses[index]))
+            say "$(name_of "$index") has ended and starts again in ${pauses[index]} s"
+            pauses[index]=$((pauses[index] * 2))
+            [[ ${pauses[index]} -gt $restart_seconds_max ]] && pauses[index]=$restart_seconds_max
+        fi
+        [[ $SECONDS -ge ${due_at[index]} ]] && launch "$index"
+    done
+    return 0
+}
+
+# Somebody wants back what has ended, or is about to: its next start is due at once.
 start_again() {
-    local index
-    kill -0 "$redis_pid" 2>/dev/null || { start_redis && say "redis is back, pid $redis_pid"; }
-    for index in "${!node_pids[@]}"; do
-        if ! kill -0 "${node_pids[index]}" 2>/dev/null; then
-            start_node "$index"
-            say "node-$((index + 1)) is back, pid ${node_pids[index]}"
+    local index pids
+    processes
+    for index in "${!pids[@]}"; do
+        if ! kill -0 "${pids[index]}" 2>/dev/null; then
+            due_at[index]=0
+        elif ! answers "$index"; then
+            due_at[index]=0
+            say "$(name_of "$index") starts again when it has ended"
         fi
     done
-    kill -0 "$nginx_pid" 2>/dev/null || { start_nginx && say "nginx is back, pid $nginx_pid"; }
 }
 
 # Debian has nginx in /usr/sbin, which is not in everybody's path.
@@ -269,6 +343,9 @@ for attempt in {1..5}; do
     [[ $attempt == 5 ]] && fail "nginx does not start: $(tail -n 3 "$directory/nginx.error.log")"
 done
 
+for ((index = 0; index < node_count + 2; index++)); do
+    pauses[index]=$restart due_at[index]='' started_at[index]=$SECONDS returning[index]=''
+done
 trap 'start_again' USR1
 
 join() {
@@ -296,7 +373,8 @@ done)
   Post a task         curl -H 'Content-Type: application/json' -d '{"title":"Hello","listId":"list-todo"}' http://127.0.0.1:$http_port/tasks
   Drain a node        kill ${node_pids[second - 1]}
   Lose a node         kill -9 ${node_pids[second - 1]}
-  Bring it back       kill -USR1 $$
+  It comes back after $restart s, or at once by
+                      kill -USR1 $$
 
   Ctrl-C ends everything.
 
@@ -305,5 +383,6 @@ HINTS
 # Waits in small steps, because bash runs traps only between commands.
 ends_at=$((SECONDS + ${seconds:-0}))
 while [[ -z $seconds || $SECONDS -lt $ends_at ]]; do
+    supervise
     sleep 0.2
 done

@@ -14,6 +14,7 @@ needed=(
     chromedriver:chromium-driver
     openssl:openssl
     curl:curl
+    caddy:caddy
     faketime:faketime
 )
 

@@ -1,0 +1,145 @@
+//! What can be said of the files without running them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use fantail::config::Config;
+use yaml_serde::Value;
+
+use crate::files::{
+    compose, compose_environment, documents, files, kubernetes, kubernetes_environment, seconds,
+    text, top, words,
+};
+
+/// After the drain window, the time in which a gateway lets the last bytes leave.
+const LAST_BYTES: Duration = Duration::from_secs(3);
+
+#[test]
+fn every_yaml_and_json_file_can_be_read() {
+    let mut read = 0;
+    for path in files() {
+        let text = text(&path);
+        let path = path.display();
+        match path.to_string().rsplit('.').next() {
+            Some("yml" | "yaml") => {
+                let documents = documents(&text);
+                assert!(documents.iter().all(Value::is_mapping), "{path} is not about anything");
+            }
+            Some("json") => {
+                let json: Result<serde_json::Value, _> = serde_json::from_str(&text);
+                assert!(json.is_ok(), "{path}: {json:?}");
+            }
+            _ => continue,
+        }
+        read += 1;
+    }
+    assert!(read >= 8, "only {read} files were found");
+}
+
+#[test]
+fn every_variable_that_is_named_is_a_setting() {
+    let settings: BTreeSet<String> =
+        Config::reference().into_iter().map(|[_, variable, ..]| variable).collect();
+    let mut named = BTreeSet::new();
+    for path in files() {
+        for variable in words(&text(&path), "FANTAIL_", |c| c.is_ascii_uppercase() || c == '_') {
+            // The scripts' own, which each script explains in its first lines.
+            let of_scripts = ["FANTAIL_BINARY", "FANTAIL_DEMO_", "FANTAIL_LOAD_"];
+            if of_scripts.iter().any(|prefix| variable.starts_with(prefix)) {
+                continue;
+            }
+            assert!(settings.contains(&variable), "{}: {variable} is not known", path.display());
+            named.insert(variable);
+        }
+    }
+    assert!(named.contains("FANTAIL_REDIS_URL") && named.contains("FANTAIL_DRAIN"), "{named:?}");
+}
+
+#[test]
+fn what_containers_are_told_is_what_the_gateway_accepts() {
+    for (file, environment) in
+        [("docker-compose.yml", compose_environment()), ("fantail.yaml", kubernetes_environment())]
+    {
+        assert!(environment.iter().any(|(name, _)| name == "FANTAIL_REDIS_URL"), "{file}");
+        let mut arguments = vec!["fantail".to_owned()];
+        for (variable, value) in environment {
+            let setting = Config::reference().into_iter().find(|setting| setting[1] == variable);
+            let Some([flag, ..]) = setting else { panic!("{file}: {variable} is not known") };
+            arguments.extend([flag, value]);
+        }
+        let config = Config::from_arguments(&arguments);
+        let config = config.unwrap_or_else(|error| panic!("{file}: {arguments:?}: {error}"));
+        assert_eq!(config.check_relations(), Ok(()), "{file}: {arguments:?}");
+        let url = config.redis_url.expect("there is one");
+        assert_eq!(fantail::log::redis::check_url(&url), Ok(()), "{file}");
+    }
+}
+
+#[test]
+fn whatever_stops_a_gateway_waits_for_its_drain() {
+    let drain = |environment: Vec<(String, String)>| {
+        let drain = environment.into_iter().find(|(name, _)| name == "FANTAIL_DRAIN");
+        seconds(&drain.expect("FANTAIL_DRAIN is set").1)
+    };
+    let gateway = &compose()["services"]["gateway"];
+    let grace = seconds(gateway["stop_grace_period"].as_str().unwrap());
+    assert!(grace > drain(compose_environment()) + LAST_BYTES);
+
+    let pod = &kubernetes("Deployment", "fantail")["spec"]["template"]["spec"];
+    let grace = Duration::from_secs(pod["terminationGracePeriodSeconds"].as_u64().unwrap());
+    let before_stop = &pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"];
+    assert_eq!(before_stop[0], "sleep");
+    let before_stop: u64 = before_stop[1].as_str().unwrap().parse().unwrap();
+    let stopping = Duration::from_secs(before_stop) + drain(kubernetes_environment()) + LAST_BYTES;
+    assert!(grace > stopping);
+}
+
+#[test]
+fn no_proxy_takes_the_silence_between_two_heartbeats_for_the_end() {
+    let heartbeat = Config::reference().into_iter().find(|setting| setting[0] == "--heartbeat");
+    let heartbeat = seconds(&heartbeat.unwrap()[2]);
+    let locations = text(&top().join("deploy/nginx/common/locations.conf"));
+    let stream = locations.split("location").find(|part| part.contains("fantail_streams")).unwrap();
+    let haproxy = text(&top().join("deploy/haproxy/haproxy.cfg"));
+    let ingress = kubernetes("Ingress", "fantail-streams");
+    for name in ["proxy-read-timeout", "proxy-send-timeout"] {
+        let name = format!("nginx.ingress.kubernetes.io/{name}");
+        let value = ingress["metadata"]["annotations"][&name].as_str().unwrap();
+        assert!(seconds(&format!("{value}s")) > 2 * heartbeat, "{name}: {value}");
+    }
+    let timeouts = ["proxy_read_timeout ", "send_timeout ", "timeout server ", "timeout client "]
+        .map(|name| (name, if name.contains("_") { stream } else { &haproxy }));
+    for (name, text) in timeouts {
+        let (_, rest) = text.split_once(name).unwrap_or_else(|| panic!("{name}is not set"));
+        let value = rest.split([';', '\n']).next().unwrap();
+        assert!(seconds(value) > 2 * heartbeat, "{name}{value}");
+    }
+}
+
+#[test]
+fn every_metric_that_is_shown_or_alerts_exists() {
+    let telemetry = text(&top().join("src/telemetry.rs"));
+    let lower = |c: char| c.is_ascii_lowercase() || c == '_';
+    let known: BTreeSet<String> = words(&telemetry, "\"fantail_", lower)
+        .map(|word| word.trim_start_matches('"').to_owned())
+        .collect();
+    let mut shown = BTreeSet::new();
+    for file in [
+        "deploy/grafana/dashboards/fantail.json",
+        "deploy/prometheus/alerts.yml",
+        "deploy/load/run.sh",
+    ] {
+        for word in words(&text(&top().join(file)), "fantail_", lower) {
+            let histogram = ["_bucket", "_count", "_sum"]
+                .iter()
+                .find_map(|suffix| word.strip_suffix(suffix).filter(|name| known.contains(*name)));
+            let name = histogram.unwrap_or(&word);
+            // The bare prefix, as scripts use it to filter.
+            assert!(name == "fantail_" || known.contains(name), "{file}: {word} is not measured");
+            shown.insert(name.to_owned());
+        }
+    }
+    shown.remove("fantail_");
+    let unseen: Vec<_> = known.difference(&shown).collect();
+    assert!(unseen.is_empty(), "nobody looks at {unseen:?}");
+}

@@ -1,0 +1,125 @@
+//! The demo: what its users see when nodes end and come back.
+
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::files::top;
+use crate::process::{exists, need, post, read_until, signal, until};
+use crate::proxies::assert_told_to_come_back;
+use crate::running_demo::Demo;
+
+#[test]
+fn nginx_accepts_its_configuration() {
+    need(&["nginx", "openssl"]);
+    let output = Command::new(top().join("deploy/demo.sh")).arg("--check").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn the_demo_delivers_through_nginx_and_tells_streams_to_come_back_while_no_node_is_there() {
+    need(&["redis-server", "nginx", "openssl", "curl"]);
+    // What this test ends stays away until it asks.
+    let mut demo = Demo::start(&[("FANTAIL_DEMO_RESTART", "60")]);
+    let url = demo.http.clone();
+
+    // A task arrives on a stream; both came through nginx.
+    let mut stream = reqwest::get(format!("{url}/boards/board-1/events")).await.unwrap();
+    let head = read_until(&mut stream, "connected").await;
+    let id = head.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    let task = r#"{"title":"Through nginx","listId":"list-todo"}"#;
+    assert_eq!(post(&url, "/tasks", task).await, 201);
+    let entry = read_until(&mut stream, "Through nginx").await;
+    assert!(entry.contains("event: task_created"), "{entry}");
+    let mut curl = Command::new("curl");
+    curl.args(["-sk", "-o", "/dev/null", "-w", "%{http_version} %{http_code}"]);
+    let output = curl.arg(format!("{}/boards/board-1", demo.https)).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "2 200");
+
+    // One node is lost: nobody who opens a stream notices.
+    signal(demo.nodes[1], Signal::KILL);
+    for _ in 0..6 {
+        let mut stream = reqwest::get(format!("{url}/boards/board-1/events")).await.unwrap();
+        assert!(!read_until(&mut stream, "connected").await.contains("node-2"));
+    }
+
+    // All are lost: streams hear when to come back, writers hear the truth.
+    for &node in &demo.nodes {
+        signal(node, Signal::KILL);
+    }
+    until("the nodes are gone", async || !demo.nodes.iter().any(|&node| exists(node))).await;
+    assert_told_to_come_back(&url).await;
+    for path in ["/tasks", "/topics/news/events"] {
+        assert_eq!(post(&url, path, r#"{"data":1}"#).await, 502, "{path}");
+    }
+
+    // They come back, and so does the stream: where it was.
+    signal(demo.child.id(), Signal::USR1);
+    for node in &demo.urls {
+        until("all nodes are back", async || {
+            reqwest::get(format!("{node}/readyz")).await.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+    }
+    let resumed = reqwest::Client::new()
+        .get(format!("{url}/boards/board-1/events"))
+        .header("Last-Event-ID", &id)
+        .send();
+    let replayed = read_until(&mut resumed.await.unwrap(), "Through nginx").await;
+    assert!(!replayed.contains("event: reset"), "{replayed}");
+
+    // New streams are spread over all of them, at once.
+    let (mut streams, mut heads) = (Vec::new(), String::new());
+    for _ in 0..9 {
+        let mut stream = reqwest::get(format!("{url}/boards/board-1/events")).await.unwrap();
+        heads += &read_until(&mut stream, "connected").await;
+        streams.push(stream);
+    }
+    for node in ["node-1", "node-2", "node-3"] {
+        assert!(heads.matches(node).count() >= 2, "{node} gets no streams: {heads}");
+    }
+
+    // It ends, and leaves nothing behind.
+    signal(demo.child.id(), Signal::TERM);
+    let status = demo.ended_within(Duration::from_secs(10)).expect("the demo ends when told to");
+    assert_eq!(status.code(), Some(143));
+    assert!(!demo.directory.exists());
+    assert!(!exists(demo.nginx) && !exists(demo.redis), "the demo left processes behind");
+}
+
+#[tokio::test]
+async fn a_node_of_the_demo_comes_back_however_it_ended() {
+    need(&["redis-server", "nginx", "openssl"]);
+    let settings =
+        [("FANTAIL_DEMO_RESTART", "60"), ("FANTAIL_DRAIN", "10s"), ("FANTAIL_DEMO_NODES", "1")];
+    let demo = Demo::start(&settings);
+    let (node, pid) = (format!("{}/readyz", demo.urls[0]), demo.nodes[0]);
+    let is_ready = async || reqwest::get(&node).await.is_ok_and(|answer| answer.status() == 200);
+
+    // Wanted back while it drains, for which it has a stream.
+    let mut stream = reqwest::get(format!("{}/boards/board-1/events", demo.urls[0])).await.unwrap();
+    read_until(&mut stream, "connected").await;
+    signal(pid, Signal::TERM);
+    until("the node drains", async || !is_ready().await).await;
+    assert!(exists(pid), "the drain is over before anybody could ask for the node");
+    signal(demo.child.id(), Signal::USR1);
+    until("the node is back after its drain", is_ready).await;
+    assert!(!exists(pid));
+}
+
+#[tokio::test]
+async fn what_ends_in_the_demo_is_started_again_by_itself() {
+    need(&["redis-server", "nginx", "openssl"]);
+    let demo = Demo::start(&[("FANTAIL_DEMO_RESTART", "1"), ("FANTAIL_DEMO_NODES", "1")]);
+    for pid in [demo.nodes[0], demo.nginx, demo.redis] {
+        signal(pid, Signal::KILL);
+    }
+    let gone = [demo.nodes[0], demo.nginx, demo.redis];
+    until("they are gone", async || !gone.iter().any(|&pid| exists(pid))).await;
+    let url = format!("{}/readyz", demo.http);
+    until("they are back", async || {
+        reqwest::get(&url).await.is_ok_and(|answer| answer.status() == 200)
+    })
+    .await;
+}

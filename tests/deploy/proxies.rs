@@ -1,0 +1,289 @@
+//! What every proxy in front of the gateway owes its clients, with the files that ship.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::files::{text, top};
+use crate::node::Node;
+use crate::process::{A_MINUTE, Directory, free_port, post, until};
+use crate::proxy::{Kind, Proxy, program, run_nginx};
+
+const KINDS: [Kind; 3] = [Kind::Nginx, Kind::Haproxy, Kind::Caddy];
+
+/// Nobody listens there.
+const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+
+#[test]
+fn haproxy_and_caddy_accept_their_files_as_they_are() {
+    let haproxy = top().join("deploy/haproxy/haproxy.cfg");
+    let output = program("haproxy").arg("-c").arg("-f").arg(haproxy).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let directory = Directory::new("caddy-validate");
+    let mut caddy = program("caddy");
+    for variable in ["HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"] {
+        caddy.env(variable, &directory.0);
+    }
+    let file = top().join("deploy/caddy/Caddyfile");
+    let arguments = ["validate", "--adapter", "caddyfile", "--config"];
+    let output = caddy.args(arguments).arg(file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn streams_are_told_to_come_back_and_writers_the_truth_when_no_node_is_there() {
+    for kind in KINDS {
+        let proxy = Proxy::start(kind, &[NOBODY]).await;
+        assert_told_to_come_back(&proxy.url("")).await;
+        for path in ["/tasks", "/topics/news/events"] {
+            let status = post(&proxy.url(""), path, r#"{"data":1}"#).await;
+            assert!([502, 503].contains(&status), "{kind:?}: {path}: {status}");
+        }
+    }
+}
+
+/// Traefik and ingress-nginx have no answers of their own and ask this server.
+#[tokio::test]
+async fn the_server_that_says_retry_for_other_proxies_says_it_to_streams_alone() {
+    let directory = Directory::new("retry");
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let shipped = text(&top().join("deploy/nginx/retry.conf"));
+    assert!(shipped.contains("listen 8080;"));
+    let path = directory.0.display();
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("{name}_temp_path {path}/{name};"))
+        .join(" ");
+    let configuration = format!(
+        "daemon off; pid {path}/pid; events {{}} http {{ {temporary} {} }}",
+        shipped.replace("listen 8080;", &format!("listen {address};"))
+    );
+    let _nginx = run_nginx(&configuration, &directory.0);
+    until("nginx listens", async || TcpStream::connect(address).await.is_ok()).await;
+    let url = format!("http://{address}");
+    assert_told_to_come_back(&url).await;
+    assert_eq!(post(&url, "/topics/news/events", "{}").await, 503);
+}
+
+/// Every stream's address gives 200 and a time to wait, and not everybody the same. Nothing follows
+/// the time: four client libraries make an empty event of a blank line.
+pub async fn assert_told_to_come_back(url: &str) {
+    let paths = ["/boards/board-1/events", "/events?boards=board-1", "/topics/a%2Fb/events"];
+    let client = reqwest::Client::new();
+    // All at once: Caddy goes on looking for a node for some seconds.
+    let answers = futures_util::future::join_all(paths.iter().cycle().take(36).map(async |path| {
+        let request = client.get(format!("{url}{path}"));
+        let answer = request.header("Origin", "https://app.example").send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        let header = |name| answer.headers()[name].to_str().unwrap().to_owned();
+        assert!(header("content-type").starts_with("text/event-stream"));
+        assert!(header("cache-control").contains("no-cache"));
+        assert_eq!(header("access-control-allow-origin"), "https://app.example");
+        let body = answer.text().await.unwrap();
+        let wait = body.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix('\n'));
+        let wait = wait.and_then(|wait| wait.parse::<u64>().ok());
+        wait.unwrap_or_else(|| panic!("{path}: {body:?}"))
+    }));
+    let waits: BTreeSet<u64> = answers.await.into_iter().collect();
+    assert!(waits.iter().all(|wait| (1000..=6000).contains(wait)), "{waits:?}");
+    assert!(waits.len() > 1, "all clients would come back at once: {waits:?}");
+}
+
+#[tokio::test]
+async fn the_stream_of_a_client_that_is_killed_is_gone_from_its_node_at_once() {
+    // A heartbeat would find it out, too, and so would the proxies' 75 seconds.
+    let node = Node::start(&[("FANTAIL_HEARTBEAT", "10m")]).await;
+    for kind in KINDS {
+        let proxy = Proxy::start(kind, &[node.address]).await;
+        let over_http1 = RawStream::open(proxy.http1).await;
+        let over_http2 = Http2::connect(proxy.http2).await;
+        let body = over_http2.stream().await;
+        assert_eq!(node.streams().await, 2, "{kind:?}");
+
+        // What the kernel does for a process that is killed: it closes its sockets.
+        drop(over_http1);
+        gone(&node, 1, &format!("{kind:?} over HTTP/1.1")).await;
+        drop(over_http2);
+        drop(body);
+        gone(&node, 0, &format!("{kind:?} over HTTP/2")).await;
+    }
+}
+
+/// Until the node has only so many streams left.
+async fn gone(node: &Node, left: usize, kind: &str) {
+    let what = format!("the stream is gone behind {kind}");
+    until(&what, async || node.streams().await == left).await;
+}
+
+#[tokio::test]
+async fn one_http_2_connection_carries_240_streams_and_the_requests_beside_them() {
+    let node = Node::start(&[]).await;
+    for kind in KINDS {
+        let proxy = Proxy::start(kind, &[node.address]).await;
+        let browser = Http2::connect(proxy.http2).await;
+        let mut bodies = Vec::new();
+        for number in 0..240 {
+            let opened = tokio::time::timeout(A_MINUTE, browser.stream()).await;
+            bodies.push(opened.unwrap_or_else(|_| panic!("{kind:?}: stream {number} hangs")));
+        }
+        let board = tokio::time::timeout(A_MINUTE, browser.get("/boards/board-1"));
+        assert_eq!(board.await.expect("a request is answered").status(), 200, "{kind:?}");
+        assert_eq!(node.streams().await, 240, "{kind:?}");
+        drop((bodies, browser));
+        gone(&node, 0, &format!("{kind:?}")).await;
+    }
+}
+
+/// A client that takes a clean end for the end of the stream stops for ever behind a proxy that makes
+/// one of a node's death.
+#[tokio::test]
+async fn what_a_client_sees_when_its_node_dies_is_what_the_documentation_says() {
+    let page = text(&top().join("docs/clients.md"));
+    for (kind, name) in KINDS.into_iter().zip(["nginx", "HAProxy", "Caddy"]) {
+        let node = Node::start(&[]).await;
+        let proxy = Proxy::start(kind, &[node.address]).await;
+        let over_http1 = RawStream::open(proxy.http1).await;
+        let mut over_http2 = Http2::connect(proxy.http2).await.stream().await;
+        node.kill();
+        let http1 = over_http1.ends_cleanly().await;
+        let http2 = loop {
+            match over_http2.frame().await {
+                Some(Ok(_)) => {}
+                end => break end.is_none(),
+            }
+        };
+        let [http1, http2] = [http1, http2].map(|clean| if clean { "clean end" } else { "cut" });
+        let row = format!("\n| {name} | {http1} | {http2} |\n");
+        assert!(page.contains(&row), "docs/clients.md does not say {row}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_was_sent_is_not_sent_again_and_a_stream_is_asked_for_elsewhere() {
+    for kind in KINDS {
+        let (first, second) = (DyingNode::start().await, DyingNode::start().await);
+        let proxy = Proxy::start(kind, &[first.address, second.address]).await;
+        let count = |line: &str| first.heard(line) + second.heard(line);
+        for method in ["POST", "PATCH"] {
+            let method = method.parse::<reqwest::Method>().unwrap();
+            let line = format!("{method} /tasks/task-1/move");
+            let request = reqwest::Client::new().request(method, proxy.url("/tasks/task-1/move"));
+            let answer = request.body("{}").send().await.unwrap();
+            assert!([502, 503].contains(&answer.status().as_u16()), "{kind:?}: {answer:?}");
+            assert_eq!(count(&line), 1, "{kind:?}: {line} was sent again");
+        }
+        let answer = reqwest::get(proxy.url("/topics/t/events")).await.unwrap();
+        assert_eq!(answer.status(), 200, "{kind:?}");
+        assert!(answer.text().await.unwrap().starts_with("retry: "), "{kind:?}");
+        assert!(count("GET /topics/t/events") >= 2, "{kind:?} asked one node only");
+    }
+}
+
+/// A node that dies whenever it has read a request; to health checks it is well.
+struct DyingNode {
+    address: SocketAddr,
+    requests: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+}
+
+impl DyingNode {
+    async fn start() -> DyingNode {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
+        let heard = requests.clone();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let heard = heard.clone();
+                tokio::spawn(async move {
+                    let mut head = [0; 4096];
+                    let length = socket.read(&mut head).await.unwrap_or(0);
+                    let head = String::from_utf8_lossy(&head[..length]).into_owned();
+                    if head.starts_with("GET /readyz") {
+                        let well =
+                            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                        let _ = socket.write_all(well).await;
+                    } else if !head.is_empty() {
+                        heard.lock().unwrap().push(head);
+                    }
+                });
+            }
+        });
+        DyingNode { address, requests }
+    }
+
+    /// How many requests began like this.
+    fn heard(&self, line: &str) -> usize {
+        self.requests.lock().unwrap().iter().filter(|head| head.starts_with(line)).count()
+    }
+}
+
+/// A stream over a bare HTTP/1.1 connection, to see its every byte.
+struct RawStream(TcpStream);
+
+impl RawStream {
+    /// Opens one and waits for its first event.
+    async fn open(proxy: SocketAddr) -> RawStream {
+        let mut socket = TcpStream::connect(proxy).await.unwrap();
+        let request = format!("GET /topics/t/events HTTP/1.1\r\nHost: {proxy}\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        let opened = async {
+            while !String::from_utf8_lossy(&said).contains("connected") {
+                assert_ne!(socket.read_buf(&mut said).await.unwrap(), 0, "the stream ended");
+            }
+        };
+        tokio::time::timeout(A_MINUTE, opened).await.expect("the stream opens");
+        RawStream(socket)
+    }
+
+    /// Whether the response ends as if it were complete, after which the connection may stay open.
+    async fn ends_cleanly(mut self) -> bool {
+        let mut rest = Vec::new();
+        let read = async {
+            while !rest.ends_with(b"0\r\n\r\n") {
+                if !self.0.read_buf(&mut rest).await.is_ok_and(|length| length > 0) {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(A_MINUTE, read).await.expect("the response ends")
+    }
+}
+
+/// One HTTP/2 connection, as a browser has one for all its tabs.
+struct Http2 {
+    sender: SendRequest<Empty<Bytes>>,
+    authority: String,
+}
+
+impl Http2 {
+    async fn connect(proxy: SocketAddr) -> Http2 {
+        let socket = TcpStream::connect(proxy).await.unwrap();
+        let (sender, connection) =
+            handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+        tokio::spawn(connection);
+        Http2 { sender, authority: proxy.to_string() }
+    }
+
+    async fn get(&self, path: &str) -> hyper::Response<Incoming> {
+        let request = hyper::Request::get(format!("http://{}{path}", self.authority));
+        let request = request.body(Empty::new()).unwrap();
+        let mut sender = self.sender.clone();
+        sender.ready().await.unwrap();
+        sender.send_request(request).await.unwrap()
+    }
+
+    /// The body of a stream whose head came.
+    async fn stream(&self) -> Incoming {
+        let answer = self.get("/topics/t/events").await;
+        assert_eq!(answer.status(), 200);
+        answer.into_body()
+    }
+}
