@@ -79,13 +79,19 @@ impl fmt::Display for Position {
 }
 
 /// The positions that the id of a stream says, in the order of the stream's `topics`; `None` if it
-/// does not say one for each. The id of one topic is its position; that of several names each:
-/// `check-a-1:42-k3f9,check-a-2:17-c01d`. The names of a check's topics need no escapes.
+/// does not say one for each. The id of one topic is its position; that of several names each, and
+/// ends in check digits: `check-a-1:42-k3f9,check-a-2:17-c01d~1x7k0q`. Whether those are right is
+/// the gateway's to judge when it gets them back. The names of a check's topics need no escapes.
 pub fn read_id(id: &str, topics: &[&str]) -> Option<Vec<Position>> {
     if let [_] = topics {
         return Some(vec![id.parse().ok()?]);
     }
-    let parts: Vec<(&str, &str)> = id.split(',').filter_map(|part| part.rsplit_once(':')).collect();
+    let (named, check_digits) = id.rsplit_once('~')?;
+    if check_digits.len() != 6 || !check_digits.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let parts: Vec<(&str, &str)> =
+        named.split(',').filter_map(|part| part.rsplit_once(':')).collect();
     let position = |topic: &&str| {
         let (_, text) = parts.iter().find(|(name, _)| name == topic)?;
         text.parse().ok()
@@ -125,9 +131,17 @@ mod tests {
     #[test]
     fn the_id_of_several_topics_must_name_each_of_them() {
         let read = |id| read_id(id, &["check-a-1", "check-a-2"]);
-        let both = read("check-a-2:17-c01d,check-a-1:42-k3f9").unwrap();
+        let both = read("check-a-2:17-c01d,check-a-1:42-k3f9~1x7k0q").unwrap();
         assert_eq!(texts(&both), ["42-k3f9", "17-c01d"]);
-        for id in ["", "42-k3f9", "check-a-1:42-k3f9", "check-a-1:42-k3f9,check-a-2:17"] {
+        for id in [
+            "",
+            "42-k3f9",
+            "check-a-1:42-k3f9",
+            "check-a-1:42-k3f9~1x7k0q",
+            "check-a-1:42-k3f9,check-a-2:17~1x7k0q",
+            "check-a-1:42-k3f9,check-a-2:17-c01d",
+            "check-a-1:42-k3f9,check-a-2:17-c01d~1x7k0",
+        ] {
             assert_eq!(read(id), None, "{id}");
         }
         assert_eq!(texts(&read_id("42-k3f9", &["check-a-1"]).unwrap()), ["42-k3f9"]);
