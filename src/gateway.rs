@@ -140,6 +140,7 @@ impl Gateway {
             snapshots: boards.clone(),
             hub,
             relay: relay.clone(),
+            history_entries_max: config.history_size as u64,
             endings: Endings::new(config.max_stream_age),
         });
         let app = App {

@@ -45,6 +45,8 @@ pub struct Node {
     pub relay: Arc<Relay>,
     /// Shared reads of the log.
     pub replays: Replays,
+    /// Entries that the log keeps of a topic at most.
+    pub history_entries_max: u64,
     /// How streams are ended from outside.
     pub endings: Endings,
 }

@@ -193,6 +193,9 @@ impl Reactor {
                 let id = Id { index: (data >> 32) as u32, serial: data as u32 };
                 match readiness {
                     Readiness::Closed => work.streams.peer_closed(id),
+                    Readiness::HalfClosed => {
+                        work.streams.guarded(|streams| streams.peer_half_closed(id, now));
+                    }
                     Readiness::Writable => {
                         work.streams.guarded(|streams| streams.writable(id, now));
                     }

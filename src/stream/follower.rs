@@ -328,6 +328,19 @@ impl Follower {
             }
             SubscriptionState::Pending => return Ok(Outcome::Idle),
         };
+        // A tail may hold more than the log retains. Where a client resumes is judged by the log, the
+        // same on every node; who reads on is served from memory.
+        if subscription.resumed
+            && topic.head().is_some_and(|head| {
+                head.seq.saturating_sub(position.seq) > self.node.history_entries_max
+            })
+        {
+            let history = self.node.replays.history(topic.name()).await?;
+            let Some(history) = history else { return self.log_is_gone(at) };
+            if let Judgement::Reset(reason) = decide::by_log(&history, position) {
+                return Ok(self.say_reset(at, reason, position.to_string(), &history));
+            }
+        }
         // Counted before the log is read: what it says may be older than the next refresh.
         let refreshes = topic.refreshes();
         match decide::after_tail(topic.after(position), subscription.is_confirmed()) {

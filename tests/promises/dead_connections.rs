@@ -208,3 +208,27 @@ async fn after_silence_in_one_direction_everything_continues() {
     })
     .await;
 }
+
+/// What is under way is not begun again because a heartbeat is due.
+#[tokio::test]
+async fn reads_that_take_longer_than_a_heartbeat_arrive() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(redis.port(), fastrand::u64(..)).await;
+    let node = Node::start_behind("node-1", &proxy, &[("FANTAIL_HEARTBEAT", "200ms")]).await;
+    for n in 0..19 {
+        node.publish("t", n).await;
+    }
+    node.create("card", "list-todo").await;
+    proxy.slow(Duration::from_millis(300), 10_000_000);
+    let reads = node.metric("fantail_replay_reads_total", "").await;
+    for path in ["/topics/t/events?from=earliest", "/events?topics=t,u&from=earliest"] {
+        let mut stream = Stream::open(node.address, path).await;
+        for n in 1..=19 {
+            assert!(stream.event().await.id.contains(&format!("{n}-")), "{path}");
+        }
+    }
+    let mut board = Stream::open(node.address, "/boards/board-1/events?snapshot=true").await;
+    assert_eq!(board.event().await.kind, "snapshot");
+    let reads = node.metric("fantail_replay_reads_total", "").await - reads;
+    assert!(reads <= 10.0, "{reads} reads for three streams");
+}

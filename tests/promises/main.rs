@@ -15,6 +15,7 @@ mod dead_connections;
 mod drain;
 mod epochs;
 mod faults;
+mod half_closed;
 mod harness;
 mod http2;
 mod many_streams;

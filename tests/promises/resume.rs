@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Api, Backend, Event, Single, Stream, TIMEOUT, epoch, on_both_logs, seq};
+use crate::harness::{
+    Api, Backend, Cluster, Event, Single, Stream, TIMEOUT, epoch, on_both_logs, seq,
+};
 
 /// After so long nothing more is expected.
 const QUIET: Duration = Duration::from_millis(300);
@@ -190,5 +192,27 @@ on_both_logs! {
         }
         writing.await.unwrap();
         println!("{resumed} streams resumed while 2500 events were written");
+    }
+}
+
+#[tokio::test]
+async fn a_resume_is_judged_by_what_the_log_retains_on_a_node_that_watched_and_on_one_that_did_not()
+{
+    let cluster = Cluster::start(2, &[("FANTAIL_HISTORY_SIZE", "10")]).await;
+    let [watches, did_not] = [&cluster.nodes[0], &cluster.nodes[1]];
+    let mut watcher = Stream::open(watches.address, "/topics/t/events").await;
+    let mut ids = Vec::new();
+    for n in 0..15 {
+        ids.push(watches.publish("t", n).await);
+    }
+    // Who was there is served from memory, however slowly it reads.
+    assert_eq!(seqs(&watcher.events(15).await), (1..=15).collect::<Vec<_>>());
+    for node in [watches, did_not] {
+        let mut resumed = Stream::open_from(node.address, "/topics/t/events", &ids[0]).await;
+        let reset = resumed.event().await;
+        assert_eq!((reset.kind.as_str(), &reset.json()["reason"]), ("reset", &"trimmed".into()));
+        assert_eq!(seqs(&resumed.events(10).await), (6..=15).collect::<Vec<_>>());
+        let mut resumed = Stream::open_from(node.address, "/topics/t/events", &ids[4]).await;
+        assert_eq!(seqs(&resumed.events(10).await), (6..=15).collect::<Vec<_>>());
     }
 }

@@ -144,6 +144,7 @@ fn node(log: &Arc<FaultyLog>, number: usize, faults: Faults) -> Arc<Node> {
         log,
         hub,
         relay,
+        history_entries_max: u64::MAX,
         endings: Endings::new(None),
     })
 }

@@ -161,3 +161,30 @@ async fn a_stream_that_is_behind_is_counted_as_slow_until_it_is_not() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn streams_that_are_behind_are_counted_while_they_are() {
+    let node = Backend::Embedded.start(&[("FANTAIL_HISTORY_SIZE", "10000")]).await;
+    let mut lazy = Vec::new();
+    for path in ["/topics/t/events", "/events?topics=t,u"].repeat(10) {
+        lazy.push(lazy_stream(&node, path).await);
+    }
+    let text = "x".repeat(64 << 10);
+    for _ in 0..40 {
+        node.publish("t", text.clone()).await;
+    }
+    let slow = async |count: f64| {
+        until(&format!("{count} streams are slow"), async || {
+            (node.metric("fantail_slow_connections", "").await == count).then_some(())
+        })
+        .await;
+    };
+    slow(20.0).await;
+    // One that reads up is not slow any more.
+    let mut first = lazy.remove(0);
+    while first.event().await.seq() < 40 {}
+    slow(19.0).await;
+    drop(lazy);
+    node.until_streams(1).await;
+    slow(0.0).await;
+}

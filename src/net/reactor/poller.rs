@@ -10,7 +10,9 @@ pub(super) use none::Poller;
 pub(super) enum Readiness {
     /// It takes bytes again.
     Writable,
-    /// Its peer closed its side, or it broke.
+    /// Its peer sends no more. Whether it still reads shows when something is sent.
+    HalfClosed,
+    /// It is closed on both sides, or it broke.
     Closed,
 }
 
@@ -68,7 +70,7 @@ mod linux {
                 Err(rustix::io::Errno::INTR) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            let over = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+            let over = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
             for event in events {
                 let (data, flags) = (event.data.u64(), event.flags);
                 if data == WAKE_TOKEN {
@@ -76,7 +78,12 @@ mod linux {
                 }
                 if flags.intersects(over) {
                     ready(data, Readiness::Closed);
-                } else if flags.contains(epoll::EventFlags::OUT) {
+                    continue;
+                }
+                if flags.contains(epoll::EventFlags::RDHUP) {
+                    ready(data, Readiness::HalfClosed);
+                }
+                if flags.contains(epoll::EventFlags::OUT) {
                     ready(data, Readiness::Writable);
                 }
             }

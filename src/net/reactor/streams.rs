@@ -19,7 +19,7 @@ use super::pins::{Pin, Pins};
 use super::timer_wheel::{Id, TimerWheel};
 use crate::hub::{HubTopic, TopicObserver};
 use crate::position::{Position, write_cursor};
-use crate::said::{EndManner, EndReason};
+use crate::said::{EndManner, EndReason, Said};
 use crate::stream::session::goodbye;
 use crate::stream::terms::EndsAt;
 use crate::stream::{Follower, Leg, StreamGuard, Terms};
@@ -207,6 +207,8 @@ pub(super) struct Streams<S> {
     /// Streams that have ended, and until when they wait for their peers.
     pub(super) closing: VecDeque<(Instant, Id)>,
     pub(super) stalls_looked_at: Instant,
+    /// Streams that were counted as slow because their sockets take nothing.
+    pub(super) slow: usize,
     /// The stream that is being served, so that a panic can be told whose it was.
     pub(super) serving: Option<u32>,
     serial: u32,
@@ -259,6 +261,7 @@ impl<S: StreamSocket> Streams<S> {
             ending: HashMap::new(),
             closing: VecDeque::new(),
             stalls_looked_at: now,
+            slow: 0,
             serving: None,
             serial: 0,
         }
@@ -529,7 +532,21 @@ impl<S: StreamSocket> Streams<S> {
         }
     }
 
-    /// The peer closed its side, or the socket broke.
+    /// The peer sends no more. It may still read (`shutdown(SHUT_WR)`), and is served then; or it is
+    /// gone, and its kernel says so as soon as something is sent to it.
+    pub(super) fn peer_half_closed(&mut self, id: Id, now: Instant) {
+        let Some(stream) = self.get(id) else { return };
+        if matches!(stream.source, Source::Over) {
+            return self.peer_closed(id);
+        }
+        if !stream.is_blocked {
+            let mut bytes = VecDeque::new();
+            stream.terms.wire.encode_chunked(&Said::Heartbeat, &mut bytes);
+            self.write_out(id.index, bytes, None, now);
+        }
+    }
+
+    /// The peer is gone, or the socket broke.
     pub(super) fn peer_closed(&mut self, id: Id) {
         let Some(stream) = self.get(id) else { return };
         let reason = stream.socket.error().map_or(EndReason::Client, end_of);

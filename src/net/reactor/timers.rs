@@ -6,10 +6,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::streams::{Limit, LimitReason, Source, StreamSocket, Streams};
+use super::streams::{Blocked, Limit, LimitReason, Source, StreamSocket, Streams};
 use super::timer_wheel::Id;
 use crate::said::{EndReason, Said};
 use crate::stream::Terms;
+use crate::telemetry::metric;
+
+/// A stream whose socket takes nothing for this long is slow.
+const SLOW_AFTER: Duration = Duration::from_millis(500);
 
 impl<S: StreamSocket> Streams<S> {
     /// When something is to be done even if nothing happens.
@@ -46,6 +50,7 @@ impl<S: StreamSocket> Streams<S> {
         for at in all {
             self.close(at, EndReason::Drain);
         }
+        self.count_slow(Instant::now());
     }
 
     /// Has a stream end at a time.
@@ -74,6 +79,20 @@ impl<S: StreamSocket> Streams<S> {
         }
     }
 
+    /// Counts streams as slow whose sockets have taken nothing for some time. Those that are behind
+    /// their topics' tails are counted by their followers.
+    fn count_slow(&mut self, now: Instant) {
+        let is_slow = |(at, blocked): (&u32, &Blocked)| {
+            let stream = self.streams.get(*at as usize);
+            let is_live = stream
+                .is_some_and(|stream| matches!(stream.source, Source::One(_) | Source::Several(_)));
+            is_live && now.saturating_duration_since(blocked.window_began_at) >= SLOW_AFTER
+        };
+        let slow = self.blocked.iter().filter(|blocked| is_slow(*blocked)).count();
+        metric::slow_connections(slow as f64 - self.slow as f64);
+        self.slow = slow;
+    }
+
     fn send_heartbeat(&mut self, id: Id, now: Instant) {
         let tick = self.wheel.tick();
         let Some(stream) = self.get(id) else { return };
@@ -93,7 +112,8 @@ impl<S: StreamSocket> Streams<S> {
     fn close_all_stalled(&mut self, now: Instant) {
         let write_timeout = self.settings.write_timeout;
         let interval = (write_timeout / 8).min(Duration::from_secs(1));
-        if self.blocked.is_empty() || now.duration_since(self.stalls_looked_at) < interval {
+        let is_due = now.duration_since(self.stalls_looked_at) >= interval;
+        if !is_due || (self.blocked.is_empty() && self.slow == 0) {
             return;
         }
         self.stalls_looked_at = now;
@@ -108,5 +128,6 @@ impl<S: StreamSocket> Streams<S> {
         for at in stalled {
             self.close_stalled(at);
         }
+        self.count_slow(now);
     }
 }
