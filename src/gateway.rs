@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::admission::Admission;
+use crate::background::{Background, Ending};
 use crate::board::{Boards, keep_first_board};
 use crate::canary::Canary;
 use crate::config::Config;
@@ -42,9 +42,9 @@ pub struct Gateway {
     registry: Arc<dyn Registry>,
     admission: Arc<Admission>,
     stop_accepting: watch::Sender<bool>,
-    server: JoinHandle<()>,
-    /// Relay, canary, reports, the first board, upkeep: ended with the gateway.
-    background: Vec<JoinHandle<()>>,
+    server_ended: oneshot::Receiver<()>,
+    /// Accepting, relay, canary, reports, the first board, upkeep: ended with the gateway.
+    background: Background,
 }
 
 /// One backend, as those see it who need a part of it, and where its log is heard.
@@ -143,8 +143,10 @@ impl Gateway {
             history_entries_max: config.history_size as u64,
             endings: Endings::new(config.max_stream_age),
         });
+        let background = Background::default();
         let app = App {
             node: node.clone(),
+            background: background.clone(),
             registry: registry.clone(),
             admission: admission.clone(),
             canary: canary.clone(),
@@ -164,17 +166,35 @@ impl Gateway {
                 Err(error) => return Err(error),
             },
         };
+        let (tell_ended, server_ended) = oneshot::channel();
         let serving = server::serve(listener, router, limits, reactors, stopped);
-        let server = tokio::spawn(serving);
-        let background = vec![
-            tokio::spawn(relay.run(heard)),
-            tokio::spawn(async move { canary.run().await }),
-            tokio::spawn(report(node.clone(), registry.clone(), admission.clone())),
-            tokio::spawn(keep_first_board(boards)),
-            tokio::spawn(upkeep(node.clone(), metrics)),
-        ];
-        let gateway =
-            Gateway { address, node, registry, admission, stop_accepting, server, background };
+        background.need("accepting connections", Ending::Fine, async move {
+            serving.await;
+            let _ = tell_ended.send(());
+        });
+        // It is handed where the log is heard, once.
+        background.need("the relay", Ending::Fault, relay.run(heard));
+        background.keep("the canary", move || {
+            let canary = canary.clone();
+            async move { canary.run().await }
+        });
+        let reporting = (node.clone(), registry.clone(), admission.clone());
+        background.keep("reports", move || {
+            let (node, registry, admission) = reporting.clone();
+            report(node, registry, admission)
+        });
+        background.keep("the first board", move || keep_first_board(boards.clone()));
+        let swept = node.clone();
+        background.keep("upkeep", move || upkeep(swept.clone(), metrics.clone()));
+        let gateway = Gateway {
+            address,
+            node,
+            registry,
+            admission,
+            stop_accepting,
+            server_ended,
+            background,
+        };
         Ok(gateway)
     }
 
@@ -183,13 +203,20 @@ impl Gateway {
         self.address
     }
 
-    /// Waits until the log turns out to be one this node can never work with, and says why.
+    /// Waits until this node cannot go on, and says why: the log is one that it can never work with,
+    /// or a part of the node has ended. `/healthz` says so from then on.
     pub async fn unusable(&self) -> String {
-        loop {
-            if let Health::Unusable(why) = self.node.probe.health() {
-                return why;
+        let unusable_log = async {
+            loop {
+                if let Health::Unusable(why) = self.node.probe.health() {
+                    self.background.set_fault(why);
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        tokio::select! {
+            why = self.background.failed() => why,
+            never = unusable_log => never,
         }
     }
 
@@ -199,12 +226,9 @@ impl Gateway {
         let streams = self.admission.streams();
         self.stop_accepting.send_replace(true);
         self.node.endings.end_all(EndOrder::spread(EndReason::Drain, window, streams));
-        let over = tokio::time::timeout(window + LAST_BYTES, &mut self.server).await;
-        let cut = if over.is_ok() { 0 } else { self.admission.streams() };
-        self.server.abort();
-        for task in &self.background {
-            task.abort();
-        }
+        let over = tokio::time::timeout(window + LAST_BYTES, &mut self.server_ended).await;
+        let cut = if matches!(over, Ok(Ok(()))) { 0 } else { self.admission.streams() };
+        self.background.abort_all();
         self.registry.withdraw(&self.node.id).await;
         Drained { streams, cut }
     }

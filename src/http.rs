@@ -24,6 +24,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::admission::Admission;
+use crate::background::Background;
 use crate::board::Boards;
 use crate::canary::Canary;
 use crate::config::CorsOrigins;
@@ -43,6 +44,7 @@ pub(crate) struct App {
     pub(crate) node: Arc<Node>,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) background: Background,
     pub(crate) canary: Arc<Canary>,
     pub(crate) metrics: Option<PrometheusHandle>,
 }

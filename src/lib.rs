@@ -25,7 +25,8 @@
 //!    the HTTP server.
 //!
 //! Around it: [`config`] (every setting, as values; the program's `cli.rs` reads them), [`gateway`]
-//! (start and drain), [`admission`] (how many streams), [`canary`] (whether this node can deliver),
+//! (start and drain), [`background`] (the node's own tasks, and what
+//! follows when one ends), [`backoff`] (waits of all that tries again), [`admission`] (how many streams), [`canary`] (whether this node can deliver),
 //! [`telemetry`] (what operators see), [`health`] (what a container engine asks). Outside of it, in
 //! a package of its own under `check/`: a witness that asks gateways over HTTP whether they keep
 //! what is promised, and knows nothing of this one.
@@ -68,6 +69,10 @@ pub mod net;
 pub mod http;
 
 pub mod gateway;
+
+pub mod background;
+
+pub mod backoff;
 
 pub mod admission;
 

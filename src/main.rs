@@ -46,7 +46,7 @@ fn status_of(result: Result<(), String>, failure: ExitStatus) -> ExitStatus {
     match result {
         Ok(()) => ExitStatus::Success,
         Err(line) => {
-            eprintln!("fantail: {line}");
+            telemetry::say(&format!("fantail: {line}"));
             failure
         }
     }
@@ -59,7 +59,9 @@ fn serve(config: &Config) -> Result<(), String> {
         LogFormat::Json => telemetry::LogFormat::Json,
     };
     telemetry::start_logging(&config.log, format);
-    runtime(Some(config.workers()))?.block_on(run(config))
+    let served = runtime(Some(config.workers()))?.block_on(run(config));
+    telemetry::flush_log();
+    served
 }
 
 /// Checks a deployment.
@@ -81,15 +83,16 @@ fn runtime(workers: Option<usize>) -> Result<Runtime, String> {
 async fn run(config: &Config) -> Result<(), String> {
     let mut signals = StopSignals::new()?;
     let gateway = start(config).await?;
-    tokio::select! {
-        () = signals.next() => {}
-        why = gateway.unusable() => return Err(why),
-    }
+    let ended = tokio::select! {
+        () = signals.next() => Ok(()),
+        // Its streams can go on elsewhere, from where they stand.
+        why = gateway.unusable() => Err(why),
+    };
     tokio::select! {
         () = drain(gateway, config) => {}
         () = signals.next() => tracing::warn!("ended at once by a second signal"),
     }
-    Ok(())
+    ended
 }
 
 async fn start(config: &Config) -> Result<Gateway, String> {
@@ -121,27 +124,39 @@ async fn drain(gateway: Gateway, config: &Config) {
     tracing::info!(streams = drained.streams, cut = drained.cut, ?took, "drained");
 }
 
-/// SIGTERM, as orchestrators send it, and SIGINT, as Ctrl-C does.
+/// SIGTERM, as orchestrators send it, and SIGINT, as Ctrl-C does. Of those that would end the
+/// process without a drain, SIGHUP gets a line, for whoever expects it to reload settings, and
+/// SIGUSR1 and SIGUSR2 get none.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    _users: [Signal; 2],
 }
 
 impl StopSignals {
-    /// From now on neither signal ends the process by itself.
+    /// From now on none of these signals ends the process by itself.
     fn new() -> Result<StopSignals, String> {
-        let wrong = |error| format!("cannot wait for signals: {error}");
+        let listen =
+            |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
         Ok(StopSignals {
-            terminate: signal(SignalKind::terminate()).map_err(wrong)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(wrong)?,
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+            _users: [listen(SignalKind::user_defined1())?, listen(SignalKind::user_defined2())?],
         })
     }
 
-    /// Waits for the next one of either kind.
+    /// Waits for the next one that means to stop.
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => tracing::warn!(
+                    "SIGHUP changes nothing: settings are read when the program starts"
+                ),
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::background;
 use crate::frame::Frame;
 use crate::hub::tail::Pushed;
 use crate::hub::{Hub, HubTopic};
@@ -250,7 +251,13 @@ impl Relay {
         if !running {
             let relay = self.clone();
             let topic = topic.clone();
-            tokio::spawn(async move { relay.run_repair(&topic).await });
+            // A repair that broke has left its topic marked as under repair, and nothing would come
+            // through: it reads again what it has not read.
+            let begin = move || {
+                let (relay, topic) = (relay.clone(), topic.clone());
+                async move { relay.run_repair(&topic).await }
+            };
+            tokio::spawn(background::restarting("a repair", begin));
         }
     }
 

@@ -1,9 +1,15 @@
 //! What operators see: [`start_logging`] and the names of all [metrics](metric).
 
-use std::io::IsTerminal;
+mod log_lines;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{IsTerminal, Write};
+use std::panic::PanicHookInfo;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+
+use log_lines::LogLines;
 
 /// Buckets of all histograms, in seconds: from a delivery on loopback to a client that is lost.
 const SECONDS_BUCKETS: [f64; 14] =
@@ -19,18 +25,49 @@ pub enum LogFormat {
 }
 
 /// Sends log lines to standard error, those that `filter` lets through: a level, or directives such
-/// as `info,fantail::relay=debug`. Directives that cannot be read are left out.
+/// as `info,fantail::relay=debug`. Directives that cannot be read are left out. What panics say goes
+/// the same way. Whatever becomes of standard error, nobody who logs waits for it, or ends with it.
 pub fn start_logging(filter: &str, format: LogFormat) {
     let filter = EnvFilter::new(filter);
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        // It would be told on standard error, in the way that panics.
+        .log_internal_errors(false)
+        .with_writer(|| LogLines::get().clone());
     // An error means that a subscriber is set already, as tests in one process do.
     let _ = match format {
         LogFormat::Text => lines.with_target(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
+    std::panic::set_hook(Box::new(log_panic));
+}
+
+/// Says something to whoever started the program, as it is, and waits a moment until it was said.
+pub fn say(line: &str) {
+    let _ = LogLines::get().clone().write_all(format!("{line}\n").as_bytes());
+    flush_log();
+}
+
+/// Waits until what was logged is written, for half a second at most: before the process ends.
+pub fn flush_log() {
+    LogLines::get().flush();
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let why = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let why = why.unwrap_or("no text");
+    let at = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or_default();
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        tracing::error!(why, at, thread, %backtrace, "panic");
+    } else {
+        tracing::error!(why, at, thread, "panic");
+    }
 }
 
 /// Collects metrics from here on; the handle renders them for `GET /metrics`.
@@ -163,6 +200,16 @@ pub mod metric {
             Count,
             "Panics while streams were served; each ended one stream"
         );
+        describe_counter!(
+            "fantail_log_lines_dropped_total",
+            Count,
+            "Log lines that could not be written to standard error, or found no room to wait"
+        );
+        describe_counter!(
+            "fantail_background_restarts_total",
+            Count,
+            "Tasks of the node itself that ended by a panic and were begun again, by task"
+        );
         describe_gauge!("fantail_ready", Count, "2 ready, 1 degraded, 0 not ready");
         describe_gauge!("fantail_canary_age_seconds", Seconds, "Since the canary was last heard");
         describe_counter!(
@@ -194,6 +241,16 @@ pub mod metric {
         gauge!("fantail_budget_waiting").set(0.0);
         counter!("fantail_accept_errors_total").increment(0);
         counter!("fantail_stream_faults_total").increment(0);
+        counter!("fantail_log_lines_dropped_total").increment(0);
+    }
+
+    /// Must log nothing.
+    pub(super) fn log_line_dropped() {
+        counter!("fantail_log_lines_dropped_total").increment(1);
+    }
+
+    pub(crate) fn background_restarted(task: &'static str) {
+        counter!("fantail_background_restarts_total", "task" => task).increment(1);
     }
 
     /// Somebody began or ended to wait for the budget.

@@ -120,6 +120,23 @@ fn every_room_keeps_its_doors() {
     }
 }
 
+/// They panic when nobody reads what is printed, and wait while nobody does.
+#[test]
+fn nothing_prints_but_by_a_writer_that_can_fail() {
+    let mut texts = BTreeMap::new();
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for source in ["src", "check/src"] {
+        read_below(&top.join(source), &top.join(source), &mut texts);
+    }
+    assert!(texts.len() > 50, "the sources were read");
+    for (file, text) in texts {
+        for pair in without_tests(&tokens(&text)).windows(2) {
+            let prints = ["print", "println", "eprint", "eprintln", "dbg"].contains(&&*pair[0]);
+            assert!(!prints || pair[1] != "!", "{file} uses {}!", pair[0]);
+        }
+    }
+}
+
 /// The room that a file is in.
 fn room(file: &str) -> String {
     match ROOMS_WITHIN.iter().find(|room| is_within(file, room, "/")) {

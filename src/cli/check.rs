@@ -170,7 +170,7 @@ impl CheckArguments {
             loop {
                 ticks.tick().await;
                 if !self.quiet {
-                    eprintln!("{}", check.progress());
+                    say(&check.progress().to_string());
                 }
             }
         };
@@ -180,9 +180,14 @@ impl CheckArguments {
             () = progress => {}
         }
         if !self.quiet {
-            eprintln!("waiting for the last deliveries, at most {:?}", self.settle);
+            say(&format!("waiting for the last deliveries, at most {:?}", self.settle));
         }
     }
+}
+
+/// Says how it goes; whoever does not want to know still wants the verdict.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn write_evidence(file: &mut impl Write, verdict: &Verdict) -> std::io::Result<()> {

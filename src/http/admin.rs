@@ -60,9 +60,12 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
     response
 }
 
-/// The process is alive and answers.
-pub(super) async fn healthz() -> &'static str {
-    "ok\n"
+/// The process is alive and answers: 200 as long as none of its parts has ended, else 503.
+pub(super) async fn healthz(State(app): State<App>) -> (StatusCode, String) {
+    match app.background.fault() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
 }
 
 /// Whether this node can deliver (promise 8): 200 while ready or degraded, else 503.

@@ -29,6 +29,7 @@ use super::{
     Appended, Conditions, Health, Log, LogError, Notification, Notifier, Opened, Page, Probe,
     READ_BYTES_MAX, READ_ENTRIES_MAX, Registry, Retention, Snapshots,
 };
+use crate::background;
 use crate::entry::{Data, Event};
 use crate::position::{Epoch, LogHistory};
 use crate::topic::Topic;
@@ -120,7 +121,9 @@ impl RedisLog {
         let subscription =
             Subscription::new(client, keys.clone(), node, notifier, generation.clone());
         let subscription = Arc::new(subscription);
-        tokio::spawn(subscription.clone().run());
+        let heard = subscription.clone();
+        let begin = move || heard.clone().run();
+        tokio::spawn(background::restarting("the subscription", begin));
         let commands = |connections, slow_replies_expected| {
             Commands::new(&info, connections, generation.clone(), slow_replies_expected)
                 .map_err(|error| error.to_string())

@@ -41,6 +41,7 @@ use crate::hub::TopicObserver;
 use crate::hub::tail::BATCH_BYTES_MAX;
 use crate::stream::terms::EndListener;
 use crate::stream::{Answer, Follower, Node, Session, Terms, ask};
+use crate::telemetry;
 use mailbox::{Mailbox, Message};
 use poller::Readiness;
 use streams::{Adopted, Adoption, Asker, Question, StreamSettings, StreamSocket, Streams};
@@ -149,6 +150,7 @@ fn run_or_abort(reactor: &Reactor) {
     let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reactor.run()));
     if !matches!(ran, Ok(Ok(()))) {
         tracing::error!(?ran, "a reactor broke");
+        telemetry::flush_log();
         std::process::abort();
     }
 }

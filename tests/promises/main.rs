@@ -26,6 +26,7 @@ mod script_model_equivalence;
 mod simulation;
 mod slow;
 mod stream_age;
+mod surroundings;
 mod takeover;
 mod tasks;
 mod topics;

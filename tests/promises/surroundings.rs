@@ -1,0 +1,128 @@
+//! What a node's process meets besides clients and Redis: a standard error that nobody reads,
+//! signals that mean something else, few descriptors.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::harness::process::{Process, Redis, TempDir, free_port};
+use crate::harness::{Api, Backend, Stream, until, within};
+
+/// Starts a node whose log goes there, and waits until it answers.
+async fn start_logging_to(stderr: Stdio, settings: &[(&str, &str)]) -> (Process, SocketAddr, Api) {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let child = Command::new(env!("CARGO_BIN_EXE_fantail"))
+        .env_clear()
+        .env("FANTAIL_LISTEN", address.to_string())
+        .env("FANTAIL_NODE_ID", "node-1")
+        .envs(settings.iter().copied())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    let process = Process::quitting(child);
+    let api = Api::new(&format!("http://{address}"));
+    until("the node is ready", async || {
+        let ready = api.try_send("GET", "/readyz", None).await.ok()?;
+        (ready.status == 200).then_some(())
+    })
+    .await;
+    (process, address, api)
+}
+
+/// A pipe with a name, open at both ends.
+fn fifo(dir: &Path) -> (File, File) {
+    let path = dir.join("stderr");
+    let made = Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    // Opening one end alone would wait for the other.
+    let both = File::options().read(true).write(true).open(&path).unwrap();
+    let reader = File::open(&path).unwrap();
+    let writer = File::options().write(true).open(&path).unwrap();
+    drop(both);
+    (reader, writer)
+}
+
+/// Loses its subscription, says so, and serves as before.
+async fn outlives_its_log(
+    redis: &Redis,
+    mut process: Process,
+    address: SocketAddr,
+    api: Api,
+    is_dropped: bool,
+) {
+    let mut stream = Stream::open(address, "/topics/news/events").await;
+    for n in 0..3 {
+        let reconnects = api.metric("fantail_redis_reconnects_total", "").await;
+        let _: u64 = redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        until("it has subscribed again", async || {
+            (api.metric("fantail_redis_reconnects_total", "").await > reconnects).then_some(())
+        })
+        .await;
+        api.publish("news", n).await;
+        assert_eq!(stream.event().await.data, n.to_string());
+        assert_eq!(api.send("GET", "/healthz", None).await.status, 200);
+    }
+    let dropped = api.metric("fantail_log_lines_dropped_total", "").await;
+    assert_eq!(dropped > 0.0, is_dropped, "{dropped} lines were dropped");
+    process.signal(Signal::TERM);
+    within("the stream to be ended by the drain", async { while stream.next().await.is_some() {} })
+        .await;
+    assert_eq!(process.ended().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_node_goes_on_when_the_reader_of_its_log_is_gone() {
+    let redis = Redis::start().await;
+    let dir = TempDir::new();
+    let (reader, writer) = fifo(&dir.0);
+    let settings = [("FANTAIL_REDIS_URL", &*redis.url()), ("FANTAIL_DRAIN", "300ms")];
+    let (process, address, api) = start_logging_to(writer.into(), &settings).await;
+    drop(reader);
+    outlives_its_log(&redis, process, address, api, true).await;
+}
+
+#[tokio::test]
+async fn a_node_goes_on_when_the_disk_behind_its_log_is_full() {
+    let redis = Redis::start().await;
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let settings = [("FANTAIL_REDIS_URL", &*redis.url()), ("FANTAIL_DRAIN", "300ms")];
+    let (process, address, api) = start_logging_to(full.into(), &settings).await;
+    outlives_its_log(&redis, process, address, api, true).await;
+}
+
+#[tokio::test]
+async fn a_node_goes_on_when_nobody_reads_its_log() {
+    let redis = Redis::start().await;
+    let dir = TempDir::new();
+    let (_reader, writer) = fifo(&dir.0);
+    // Full to the last byte: whoever writes waits.
+    let filling = File::options().write(true).open(dir.0.join("stderr")).unwrap();
+    rustix::io::ioctl_fionbio(&filling, true).unwrap();
+    for size in [4096, 1] {
+        while rustix::io::write(&filling, &vec![b'x'; size]).is_ok() {}
+    }
+    let settings = [("FANTAIL_REDIS_URL", &*redis.url()), ("FANTAIL_DRAIN", "300ms")];
+    let (process, address, api) = start_logging_to(writer.into(), &settings).await;
+    outlives_its_log(&redis, process, address, api, false).await;
+}
+
+#[tokio::test]
+async fn signals_that_mean_something_else_end_nothing() {
+    let mut node = Backend::Embedded.start(&[("FANTAIL_DRAIN", "300ms")]).await.node;
+    let mut stream = Stream::open(node.address, "/topics/news/events").await;
+    for signal in [Signal::USR1, Signal::USR2, Signal::HUP] {
+        node.process.signal(signal);
+    }
+    until("it has said what SIGHUP does", async || {
+        node.log().iter().any(|line| line.contains("SIGHUP changes nothing")).then_some(())
+    })
+    .await;
+    node.publish("news", "still here").await;
+    assert_eq!(stream.event().await.data, "still here");
+    node.terminate();
+    within("the drain", async { while stream.next().await.is_some() {} }).await;
+    assert_eq!(node.process.ended().await, Some(0));
+}
