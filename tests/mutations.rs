@@ -95,37 +95,53 @@ fn every_mutation_says_what_it_breaks_and_names_tests_that_exist() {
         for test in caught_by {
             let (sources, filter) = match test.split(' ').collect::<Vec<_>>()[..] {
                 ["--lib", filter] => (sources(&root().join("src")), filter),
-                ["--test", program, filter] => {
-                    let tests = root().join("tests").join(program);
-                    (sources(if tests.is_dir() { &tests } else { tests.parent().unwrap() }), filter)
-                }
                 ["-p", package, "--lib", filter] => {
                     let package = package.trim_start_matches("fantail-");
                     (sources(&root().join(package).join("src")), filter)
                 }
+                ["--test", program, filter] => {
+                    (sources(&root().join("tests").join(program)), filter)
+                }
                 _ => panic!("{name}: {test:?} is not understood"),
             };
-            for part in filter.split("::") {
-                let ways = ["fn ", "mod "].map(|keyword| format!("{keyword}{part}"));
-                let is_there = ways.iter().any(|way| sources.contains(way));
-                assert!(is_there, "{name}: there is no {part:?} for {test:?}");
-            }
+            assert!(has_test(sources, filter), "{name}: there is no test for {test:?}");
         }
     }
 }
 
-/// The text of all Rust files under `dir`.
-fn sources(dir: &Path) -> String {
-    let mut text = String::new();
+/// Whether one of these files has a test or a module with tests whose path contains `filter`, of
+/// which the last part may be the beginning of a name.
+fn has_test(mut sources: Vec<(PathBuf, String)>, filter: &str) -> bool {
+    let (modules, last) = filter.rsplit_once("::").unwrap_or(("", filter));
+    for module in modules.split("::").filter(|module| !module.is_empty()) {
+        let is_file = |path: &Path| path.with_extension("").iter().any(|part| part == module);
+        // Otherwise it stands within a file: `mod tests`.
+        let inline = format!("mod {module} {{");
+        sources.retain(|(path, text)| is_file(path) || text.contains(&inline));
+    }
+    let is_module = |path: &Path| path.file_stem().is_some_and(|stem| stem == last);
+    let names = ["fn ", "mod "].map(|keyword| format!("{keyword}{last}"));
+    let has_name = |text: &str| names.iter().any(|name| text.contains(name));
+    sources.iter().any(|(path, text)| has_name(text) || is_module(path))
+}
+
+/// All Rust files under `dir`, or the one that has its name.
+fn sources(dir: &Path) -> Vec<(PathBuf, String)> {
+    let file = dir.with_extension("rs");
+    if !dir.is_dir() {
+        return vec![(file.clone(), fs::read_to_string(file).unwrap())];
+    }
+    let mut all = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            text.push_str(&sources(&path));
+            all.extend(sources(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            text.push_str(&fs::read_to_string(path).unwrap());
+            let text = fs::read_to_string(&path).unwrap();
+            all.push((path.strip_prefix(root()).unwrap().to_owned(), text));
         }
     }
-    text
+    all
 }
 
 // --- Making them -----------------------------------------------------------------------------
@@ -276,6 +292,8 @@ impl Copy {
                 .current_dir(&self.tree)
                 .env("CARGO_TARGET_DIR", &self.target)
                 .env("RUST_BACKTRACE", "0")
+                // What would never happen is not waited for as long as on a busy machine.
+                .env("TIMEOUT_SECONDS", "15")
                 .stdin(Stdio::null())
                 .stdout(output.try_clone().unwrap())
                 .stderr(output)

@@ -56,7 +56,8 @@ report() {
     echo
     printf '%-34s %-5s %7s %8s  %s\n' program kind seconds cpu outcome
     [[ ${#table[@]} -eq 0 ]] || printf '%s\n' "${table[@]}"
-    printf 'tests took %d:%02d of %d minutes\n' $((seconds / 60)) $((seconds % 60)) "$limit_minutes"
+    printf 'tests took %d:%02d minutes' $((seconds / 60)) $((seconds % 60))
+    [[ $limit_minutes -eq 0 ]] && echo || echo " of $limit_minutes"
 }
 
 end() {

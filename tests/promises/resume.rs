@@ -173,7 +173,7 @@ on_both_logs! {
                     let mut stream = Stream::open_from(address, "/topics/t/events", &id).await;
                     let mut last = start;
                     while last < start + 30 {
-                        let patience = if last < start + due { TIMEOUT } else { QUIET };
+                        let patience = if last < start + due { *TIMEOUT } else { QUIET };
                         let next = tokio::time::timeout(patience, stream.next()).await;
                         let Ok(Some(event)) = next else { break };
                         assert_eq!(event.kind, "message", "{event:?}");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Backend, Stream, epoch, h2c, on_both_logs, seq};
+use crate::harness::{Backend, Stream, epoch, h2c, on_both_logs, seq, takes_less_than};
 
 on_both_logs! {
     async fn a_stream_has_the_headers_that_sse_needs(backend: Backend) {
@@ -32,6 +32,24 @@ on_both_logs! {
         assert_eq!(seq(&hello.id), 0);
         assert!((4..=8).contains(&epoch(&hello.id).len()));
         assert_eq!(stream.interpreter.retry, Some(1234));
+    }
+
+    async fn an_event_reaches_a_stream_that_waits_at_once(backend: Backend) {
+        let node = backend.start(&[]).await;
+        let mut stream = Stream::open(node.address, "/topics/t/events").await;
+        takes_less_than(Duration::from_millis(400), async || {
+            let mut all = Duration::ZERO;
+            for n in 0..5 {
+                // Long enough for the node to have nothing to do.
+                tokio::time::sleep(Duration::from_millis(60)).await;
+                let id = node.publish("t", n).await;
+                let published_at = Instant::now();
+                assert_eq!(stream.event().await.id, id);
+                all += published_at.elapsed();
+            }
+            all
+        })
+        .await;
     }
 
     async fn entries_have_ids_that_go_up_by_one_and_the_type_of_their_change(backend: Backend) {

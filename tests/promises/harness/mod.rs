@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod reconnecting_client;
 pub mod server;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -28,8 +29,12 @@ pub use client::{Event, Stream};
 pub use process::{Node, Redis};
 
 /// How long anything may take that is expected to happen. Long, because machines are busy
-/// sometimes; nobody waits for it unless the test is about to fail.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// sometimes; nobody waits for it unless the test is about to fail. Shorter in the environment,
+/// as `TIMEOUT_SECONDS`, where that is wanted.
+pub static TIMEOUT: LazyLock<Duration> = LazyLock::new(|| {
+    let seconds = std::env::var("TIMEOUT_SECONDS").ok().map(|text| text.parse().unwrap());
+    Duration::from_secs(seconds.unwrap_or(60))
+});
 
 /// Which log a node runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +113,7 @@ pub(crate) use on_both_logs;
 
 /// Asks again and again until `condition` gives something; panics after [`TIMEOUT`].
 pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let result = tokio::time::timeout(TIMEOUT, async {
+    let result = tokio::time::timeout(*TIMEOUT, async {
         loop {
             if let Some(result) = condition().await {
                 return result;
@@ -121,7 +126,7 @@ pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>)
 
 /// Panics after [`TIMEOUT`].
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(TIMEOUT, future)
+    tokio::time::timeout(*TIMEOUT, future)
         .await
         .unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
@@ -181,7 +186,7 @@ impl Api {
         // A connection of its own for each request: what is tested here is not keep-alive.
         let client = reqwest::Client::builder()
             .pool_max_idle_per_host(0)
-            .timeout(TIMEOUT)
+            .timeout(*TIMEOUT)
             .no_proxy()
             .build()
             .unwrap();
@@ -190,7 +195,7 @@ impl Api {
 
     /// One that keeps its connections, for tests that send thousands of requests.
     pub fn keeping_alive(base: &str) -> Api {
-        let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().unwrap();
+        let client = reqwest::Client::builder().timeout(*TIMEOUT).no_proxy().build().unwrap();
         Api { base: base.to_owned(), client }
     }
 
