@@ -17,7 +17,6 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::Instant;
 
 use crate::budget::{BUDGET_BYTES_MAX, Budget, Reserved};
-use crate::entry::Entry;
 use crate::log::{Log, LogError, READ_BYTES_MAX, READ_ENTRIES_MAX, Snapshot, Snapshots};
 use crate::position::{LogHistory, Position};
 use crate::telemetry::metric;
@@ -110,22 +109,20 @@ impl Replays {
             })
         };
         self.pages
-            .get((topic.clone(), page), follows, |_| async {
+            .get((topic.clone(), page), follows, |before| async move {
                 let _permit = self.reads.acquire().await;
                 let reserved = self.reserve(READ_BYTES_MAX).await;
                 metric::replay_read();
-                let from = page * page_entries;
-                let read = self.log.read(topic, from, from + page_entries).await?;
-                // A page of large entries may end early: then read on from here.
-                let ends = |entries: &[Entry]| entries.last().map(|e| e.position.seq);
-                let read = match read {
-                    Some(page)
-                        if seq > from && ends(&page.entries).is_some_and(|end| end <= seq) =>
-                    {
-                        self.log.read(topic, seq, from + page_entries).await?
-                    }
-                    read => read,
-                };
+                let (begin, end) = (page * page_entries, (page + 1) * page_entries);
+                // A page of large entries ends early: then read on from here.
+                let ended =
+                    before.flatten().and_then(|page| page.frames.last()?.position.seq.into());
+                let from = if ended.is_some_and(|ended| ended <= seq) { seq } else { begin };
+                let mut read = self.log.read(topic, from, end).await?;
+                let last = read.as_ref().and_then(|page| Some(page.entries.last()?.position.seq));
+                if from < seq && last.is_some_and(|last| last <= seq) {
+                    read = self.log.read(topic, seq, end).await?;
+                }
                 let Some(page) = read else { return Ok(None) };
                 let (bytes, layouts) = sse::lay_out(&page.entries);
                 let bytes = self.hold(reserved, bytes).await;

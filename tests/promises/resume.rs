@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::{
-    Api, Backend, Cluster, Event, Single, Stream, TIMEOUT, epoch, on_both_logs, seq,
+    Api, Backend, Cluster, Event, Node, Redis, Single, Stream, TIMEOUT, epoch, on_both_logs, seq,
 };
 
 /// After so long nothing more is expected.
@@ -215,4 +215,31 @@ async fn a_resume_is_judged_by_what_the_log_retains_on_a_node_that_watched_and_o
         let mut resumed = Stream::open_from(node.address, "/topics/t/events", &ids[4]).await;
         assert_eq!(seqs(&resumed.events(10).await), (6..=15).collect::<Vec<_>>());
     }
+}
+
+#[tokio::test]
+async fn a_replay_of_large_entries_has_redis_read_each_byte_about_once() {
+    let redis = Redis::start().await;
+    let node = Node::start("node-1", Some(&redis), &[]).await;
+    let large = "x".repeat(1_000_000);
+    for n in 0..60 {
+        // Some small ones between, so that no page is alike.
+        node.publish("t", if n % 7 == 3 { "small".to_owned() } else { large.clone() }).await;
+    }
+    let stats = async || {
+        let info: String = redis.ask(&["INFO", "all"]).await;
+        let number = |name: &str| -> f64 {
+            let line = info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
+            line.split(',').next().unwrap().parse().unwrap()
+        };
+        (number("total_net_output_bytes:"), number("cmdstat_xrange:calls="))
+    };
+    let before = stats().await;
+    let mut stream = Stream::open(node.address, "/topics/t/events?from=earliest").await;
+    assert_eq!(seqs(&stream.events(60).await), (1..=60).collect::<Vec<_>>());
+    let after = stats().await;
+    let sent = after.0 - before.0;
+    assert!(sent <= 1.2 * 60e6, "Redis sent {sent} bytes");
+    let reads = after.1 - before.1;
+    assert!(reads <= 2.5 * 60.0, "{reads} XRANGE for 60 entries");
 }

@@ -31,6 +31,13 @@ local function replication_id()
   return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or 'unknown'
 end
 
+-- The id of the oldest entry of a log that stands at head, or ''. Numbers have no holes, so it can be
+-- counted: to read it would cost as much as the entry is large.
+local function oldest_id(log_key, head)
+  local length = redis.call('XLEN', log_key)
+  return length > 0 and digits(head - length + 1) .. '-0' or ''
+end
+
 -- Reads from a log's entries which epochs they belong to: what is left of the past when meta is
 -- missing. Returns them as in meta, and the seq up to which entries belong to none of them.
 local function epochs_of(log_key)

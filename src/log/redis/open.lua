@@ -13,5 +13,4 @@ for i = 1, 3 do
     redis.call('PEXPIRE', KEYS[i], ARGV[2])
   end
 end
-local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
-return { digits(head), meta, oldest[1] and oldest[1][1] or '', is_board }
+return { digits(head), meta, oldest_id(KEYS[2], head), is_board }

@@ -10,30 +10,35 @@ local meta = redis.call('GET', KEYS[3])
 if not seq or not meta then
   return {}
 end
-local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
+local head = tonumber(seq)
 local entries = {}
-local bytes = 0
 local first = tonumber(ARGV[1])
-local last = math.min(tonumber(ARGV[2]), tonumber(seq))
+local last = math.min(tonumber(ARGV[2]), head)
 local left = tonumber(ARGV[3])
--- A few first, to learn how large they are.
-local count = 16
-while left > 0 and first <= last do
+local room = tonumber(ARGV[4])
+local largest = 0
+-- One first, to learn how large they are, then more and more of them: what is read and does not fit is
+-- read again next time, and entries can be large.
+local count = 1
+while left > 0 and first <= last and (#entries == 0 or room >= largest) do
+  if largest > 0 then
+    count = math.min(count * 2, 8, math.max(1, math.floor(room / largest)))
+  end
   local found = redis.call('XRANGE', KEYS[2], digits(first) .. '-0', digits(last) .. '-0',
     'COUNT', math.min(count, left))
   if #found == 0 then
     break
   end
   for _, entry in ipairs(found) do
-    bytes = bytes + #entry[2][8]
-    if bytes > tonumber(ARGV[4]) and #entries > 0 then
-      return { seq, meta, oldest[1][1], entries }
+    local bytes = #entry[2][8]
+    if bytes > room and #entries > 0 then
+      return { seq, meta, oldest_id(KEYS[2], head), entries }
     end
+    room = room - bytes
+    largest = math.max(largest, bytes)
     entries[#entries + 1] = entry
     left = left - 1
     first = tonumber(string.match(entry[1], '^(%d+)')) + 1
   end
-  local average = math.max(1, bytes / #entries)
-  count = math.max(1, math.floor((tonumber(ARGV[4]) - bytes) / average))
 end
-return { seq, meta, oldest[1] and oldest[1][1] or '', entries }
+return { seq, meta, oldest_id(KEYS[2], head), entries }
