@@ -108,6 +108,10 @@ const stateWords = {
 };
 
 let source = null;
+/** From `pagehide` to `pageshow` there is no stream: in the back/forward cache it would go on unread,
+    and hold one of the six connections that HTTP/1.1 has for all pages of this origin. */
+let away = false;
+let reopening = 0;
 let state = 'connecting';
 let node = '';
 let lastEventId = '';
@@ -116,6 +120,9 @@ let lastEventId = '';
 let greetingDue = false;
 
 function openStream() {
+  clearTimeout(reopening);
+  source?.close();
+  if (away) return;
   const query = new URLSearchParams({ snapshot: 'true' });
   // Only what is in the truth can be continued; a page without it wants a snapshot anyway.
   if (truth) query.set('lastEventId', lastEventId);
@@ -193,11 +200,24 @@ async function lookWhyAndReopen() {
     () => false,
   );
   // Spread, so that many pages do not come back in the same moment.
-  if (!gone) return setTimeout(openStream, 1_000 + Math.random() * 3_000);
+  if (!gone) return (reopening = setTimeout(openStream, 1_000 + Math.random() * 3_000));
   truth = null;
   setState('stopped');
   log(`There is no board ${BOARD_ID}`, 'of-stream');
   showMessage(`There is no board “${BOARD_ID}”. `, { text: 'Go to the first board', href: '/' });
+}
+
+function pageLeft() {
+  away = true;
+  source.close();
+}
+
+/** Back out of the cache, with everything as it was: the stream goes on after the last id. */
+function pageShown({ persisted }) {
+  if (!persisted || state === 'stopped') return;
+  away = false;
+  setState(truth ? 'reconnecting' : 'connecting');
+  openStream();
 }
 
 function setState(next) {
@@ -539,26 +559,32 @@ function chooseTabStop(column, elements) {
 
 function rememberFocus() {
   const focused = document.activeElement;
-  const card = focused?.closest('.card');
-  if (!card) return null;
-  const tasks = card.parentElement;
-  return { focused, card, tasks, index: [...tasks.children].indexOf(card) };
+  const item = focused?.closest('.card, .more');
+  if (!item) return null;
+  const { listId } = item.closest('.list').dataset;
+  return { focused, item, listId, index: [...item.parentElement.children].indexOf(item) };
 }
 
-/** The focus stays on its card. If the card is gone, its neighbour gets it, else its list. */
+/** The focus stays on its card, or on the row that shows more. If that is gone, what is there now gets
+    it; if nothing is, the place to add a task. */
 function restoreFocus(focus) {
   if (!focus) return;
-  const { focused, card, tasks, index } = focus;
+  const { focused, item, listId, index } = focus;
   if (focused.isConnected) {
     if (document.activeElement !== focused) focused.focus({ preventScroll: true });
     return;
   }
-  if (editing?.card === card) {
+  if (editing?.card === item) {
     editing = null;
     toast('Somebody deleted the task meanwhile.');
   }
-  const rest = tasks.querySelectorAll('.card');
-  (rest[Math.min(index, rest.length - 1)] ?? tasks).focus({ preventScroll: true });
+  const column = columns.get(listId);
+  const rest = column?.tasks.children ?? [];
+  const there = rest[Math.min(index, rest.length - 1)];
+  const neighbour = there?.matches('.more') ? there.firstElementChild : there;
+  // A finger that deletes does not want the keyboard on the screen.
+  const emptied = used === 'touch' ? column?.tasks : column?.root.querySelector('.add input');
+  (neighbour ?? emptied ?? element('add-list').elements.title).focus({ preventScroll: true });
 }
 
 function reveal() {
@@ -779,6 +805,20 @@ function endDrag(drop) {
 
 // ---- Keys, forms and inline editing ---------------------------------------------------------
 
+/** What was used last: `keys`, `mouse` or `touch`; the help is about that. Until anything was, what
+    the device seems to have: many have both. */
+let used;
+
+function use(what) {
+  used = what;
+  document.documentElement.dataset.used = what;
+}
+
+/** Keys on the screen type into fields, too; those that do not are real ones. */
+function noticeKey({ key, target }) {
+  if (key === 'Tab' || !target.closest?.('input, textarea, select')) use('keys');
+}
+
 /** The title that is being edited: `{ taskId, card, field }`. */
 let editing = null;
 
@@ -969,12 +1009,24 @@ function toast(text, { error = false, action, onAction } = {}) {
   box.append(Object.assign(document.createElement('span'), { textContent: text }));
   if (action) {
     const button = Object.assign(document.createElement('button'), { type: 'button', textContent: action });
-    button.addEventListener('click', () => (box.remove(), onAction()));
+    button.addEventListener('click', () => (removeToast(box), onAction()));
     box.append(button);
   }
+  box.addEventListener('focusin', ({ relatedTarget }) => (box.cameFrom ??= relatedTarget));
   element('toasts').append(box);
-  while (element('toasts').childElementCount > 3) element('toasts').firstElementChild.remove();
-  setTimeout(() => box.remove(), TOAST_MILLISECONDS);
+  while (element('toasts').childElementCount > 3) removeToast(element('toasts').firstElementChild);
+  // Somebody who has come to it with the keyboard may take as long as it takes.
+  const fade = () => (box.matches(':focus-within') ? setTimeout(fade, TOAST_MILLISECONDS) : box.remove());
+  setTimeout(fade, TOAST_MILLISECONDS);
+}
+
+/** The focus goes back to where it came from, or to a card. */
+function removeToast(box) {
+  const held = box.matches(':focus-within');
+  box.remove();
+  if (!held) return;
+  const back = box.cameFrom?.isConnected ? box.cameFrom : boardElement.querySelector('.card[tabindex="0"], .add input');
+  back?.focus({ preventScroll: true });
 }
 
 const tellError = (error) => toast(error.message, { error: true });
@@ -1007,6 +1059,7 @@ async function submitBoard(event) {
     goToBoard((await write('POST', '/boards', { name: form.elements.name.value, lists })).answer.id);
   } catch (error) {
     form.inert = false;
+    form.elements.name.focus();
     element('board-form-error').textContent = error.message;
   }
 }
@@ -1028,6 +1081,11 @@ boardElement.addEventListener('focusin', (event) => {
     drawSoon();
   }
 });
+addEventListener('pagehide', pageLeft);
+addEventListener('pageshow', pageShown);
+addEventListener('pointerdown', ({ pointerType }) => use(pointerType === 'mouse' ? 'mouse' : 'touch'), true);
+addEventListener('keydown', noticeKey, true);
+use(matchMedia('(hover: none)').matches ? 'touch' : 'mouse');
 addEventListener('pointermove', pointerMoved);
 addEventListener('pointerup', pointerGone);
 addEventListener('pointercancel', pointerGone);

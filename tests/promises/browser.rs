@@ -260,3 +260,124 @@ async fn a_browser_resumes_by_itself_from_another_origin_and_hears_resets() {
     );
     browser.close().await;
 }
+
+#[tokio::test]
+async fn a_page_that_is_left_takes_its_stream_along_and_goes_on_when_it_is_shown_again() {
+    let node = Backend::Embedded.start(&[]).await;
+    let browser = Chromium::start().await;
+    let page = |number: usize| format!("{}/?board=board-1&page={number}", node.base);
+    node.create("before", "list-todo").await;
+    // With a stream in each of them the seventh could not even be loaded.
+    for number in 0..9 {
+        browser.open(&page(number)).await;
+        browser.until(LIVE).await;
+        browser.until(&shows("list-todo", "before")).await;
+        let notice = "addEventListener('pageshow', event => (window.fromCache = event.persisted))";
+        browser.client.execute(notice, Vec::new()).await.unwrap();
+    }
+    until("one page has one stream", async || {
+        (node.metric("fantail_connections", "").await == 1.0).then_some(())
+    })
+    .await;
+
+    // The one before comes out of the cache, and hears what it missed and what follows.
+    node.create("meanwhile", "list-doing").await;
+    browser.client.execute("history.back()", Vec::new()).await.unwrap();
+    browser.until("location.search.endsWith('page=7')").await;
+    // It is the same page: a new one would have nothing here.
+    browser.until("window.fromCache").await;
+    browser.until(LIVE).await;
+    browser.until(&shows("list-doing", "meanwhile")).await;
+    node.create("after", "list-done").await;
+    browser.until(&shows("list-done", "after")).await;
+    for number in (0..7).rev() {
+        browser.client.execute("history.back()", Vec::new()).await.unwrap();
+        browser.until(&format!("location.search.endsWith('page={number}')")).await;
+        browser.until(LIVE).await;
+        browser.until(&shows("list-done", "after")).await;
+    }
+    until("the page that is shown has the one stream", async || {
+        (node.metric("fantail_connections", "").await == 1.0).then_some(())
+    })
+    .await;
+    for reason in ["trimmed", "lost", "unreadable"] {
+        assert_eq!(node.metric("fantail_resets_total", reason).await, 0.0);
+    }
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_focus_is_never_lost_with_what_had_it() {
+    let node = Backend::Embedded.start(&[]).await;
+    node.create("first", "list-todo").await;
+    node.create("second", "list-todo").await;
+    let browser = Chromium::start().await;
+    browser.open(&format!("{}/", node.base)).await;
+    browser.until(&shows("list-todo", "second")).await;
+    let focused = |what: &str| format!("document.activeElement?.matches(`{what}`)");
+    let press = async |keys: &str| {
+        let focused = browser.client.active_element().await.unwrap();
+        focused.send_keys(keys).await.unwrap();
+    };
+    let (delete, tab, enter) = ("\u{e017}", "\u{e004}", "\u{e007}");
+
+    let focus = "document.querySelector('[data-task-id=\"task-1\"]').focus()";
+    browser.client.execute(focus, Vec::new()).await.unwrap();
+    press(delete).await;
+    browser.until(&focused("[data-task-id='task-2']")).await;
+    press(delete).await;
+    let add = "[data-list-id='list-todo'] form input";
+    browser.until(&focused(add)).await;
+    press(&format!("third{enter}")).await;
+    browser.until(&shows("list-todo", "third")).await;
+
+    // A toast with a button that is pressed gives it back.
+    let undo = "#toasts .toast:last-child button";
+    browser.until(&format!("document.querySelector(`{undo}`) !== null")).await;
+    browser
+        .client
+        .execute(&format!("document.querySelector(`{undo}`).focus()"), Vec::new())
+        .await
+        .unwrap();
+    browser.until(&focused(undo)).await;
+    press(enter).await;
+    browser.until(&shows("list-todo", "second")).await;
+    browser.until(&focused(add)).await;
+    press(tab).await;
+    browser.until("document.activeElement !== document.body").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_help_is_about_what_is_used() {
+    let node = Backend::Embedded.start(&[]).await;
+    node.create("card", "list-todo").await;
+    let browser = Chromium::start().await;
+    browser.open(&format!("{}/", node.base)).await;
+    browser.until(&shows("list-todo", "card")).await;
+    let helps = |with: &str, not_with: &str| {
+        format!(
+            "document.querySelector('.for-{with}').checkVisibility() && \
+             !document.querySelector('.for-{not_with}').checkVisibility()"
+        )
+    };
+    let press_key = async || {
+        let card = browser.client.find(fantoccini::Locator::Css(".card")).await.unwrap();
+        card.send_keys("\u{e015}").await.unwrap();
+    };
+    // Whatever this machine says that it has: a browser without a screen says "hover: none".
+    press_key().await;
+    browser.until(&helps("keys", "touch")).await;
+    let touch = "document.querySelector('.card').dispatchEvent(new PointerEvent('pointerdown', \
+                   { pointerType: 'touch', bubbles: true, button: 1 }))";
+    browser.client.execute(touch, Vec::new()).await.unwrap();
+    browser.until(&helps("touch", "keys")).await;
+    // The keyboard on a screen types into a field.
+    let field = "[data-list-id='list-todo'] form input";
+    let field = browser.client.find(fantoccini::Locator::Css(field)).await.unwrap();
+    field.send_keys("typed").await.unwrap();
+    browser.until(&helps("touch", "keys")).await;
+    press_key().await;
+    browser.until(&helps("keys", "touch")).await;
+    browser.close().await;
+}
