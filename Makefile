@@ -17,7 +17,7 @@ load: ## The demo, thousands of streams, and what the gateways deliver to them (
 
 # --- Bench -----------------------------------------------------------------------------------
 
-# How often everything is measured; QUICK=1 for two minutes; ONLY=memory,cpu for some measures.
+# How often everything is measured; QUICK=1 for some minutes; ONLY=memory,cpu for some measures.
 RUNS ?= $(if $(QUICK),1,5)
 BENCH_WHAT = --runs $(RUNS) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 BENCH = target/release/fantail-bench all $(BENCH_WHAT)

@@ -17,7 +17,7 @@ pub(crate) const TOPICS: [u32; 4] = [1, 2, 5, 100];
 pub(crate) fn shared_topics(settings: &Settings, kind: &Kind, topics: u32) -> Measured {
     let mut samples = settings.samples("shared-topics", kind);
     let (server, run) = settings.start(kind)?;
-    let count = settings.at_most(if settings.quick { 1_000 } else { STREAMS });
+    let count = settings.at_most(if settings.quick { STREAMS / 2 } else { STREAMS });
     warm_up(settings, &server, &run)?;
     std::thread::sleep(settings.rest());
     let before = server.memory_bytes()?;
