@@ -13,11 +13,11 @@ use crate::log::Probe;
 use crate::telemetry::metric;
 
 /// How often a canary is sent; sooner after one that was not heard.
-const EVERY: Duration = Duration::from_secs(1);
-const AGAIN: Duration = Duration::from_millis(200);
+const INTERVAL: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// How long one may take.
-const PATIENCE: Duration = Duration::from_millis(2_500);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 /// Heard within this time: ready.
 const FRESH: Duration = Duration::from_secs(5);
@@ -68,13 +68,13 @@ impl Canary {
     /// Sends canaries for ever.
     pub async fn run(&self) {
         loop {
-            let heard = tokio::time::timeout(PATIENCE, self.probe.canary()).await;
+            let heard = tokio::time::timeout(PROBE_TIMEOUT, self.probe.canary()).await;
             let error = match heard {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(_) => Some("the canary was published and not heard".to_owned()),
             };
-            let wait = if error.is_some() { AGAIN } else { EVERY };
+            let wait = if error.is_some() { RETRY_DELAY } else { INTERVAL };
             self.note(error);
             tokio::time::sleep(wait).await;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::admission::Admission;
@@ -17,7 +17,7 @@ use crate::http::{self, App};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::RedisLog;
-use crate::log::{Health, Log, Notification, Probe, Registry, Retention};
+use crate::log::{Health, Log, Notifications, Probe, Registry, Retention};
 use crate::net::listener::Listener;
 use crate::net::reactor::Reactors;
 use crate::net::{Limits, server};
@@ -53,20 +53,20 @@ struct Backend {
     boards: Arc<dyn Boards>,
     registry: Arc<dyn Registry>,
     probe: Arc<dyn Probe>,
-    heard: mpsc::Receiver<Notification>,
+    notifications: Notifications,
 }
 
 impl Backend {
     fn of<B: Log + Boards + Registry + Probe>(
         backend: Arc<B>,
-        heard: mpsc::Receiver<Notification>,
+        notifications: Notifications,
     ) -> Backend {
         Backend {
             log: backend.clone(),
             boards: backend.clone(),
             registry: backend.clone(),
             probe: backend,
-            heard,
+            notifications,
         }
     }
 }
@@ -98,10 +98,10 @@ impl Gateway {
             history_ttl: config.history_ttl,
             idempotency_window: config.idempotency_window,
         };
-        let Backend { log, boards, registry, probe, heard } = match &config.redis_url {
+        let Backend { log, boards, registry, probe, notifications } = match &config.redis_url {
             None => {
-                let (backend, heard) = MemoryLog::new(retention);
-                Backend::of(Arc::new(backend), heard)
+                let (backend, notifications) = MemoryLog::new(retention);
+                Backend::of(Arc::new(backend), notifications)
             }
             Some(url) => {
                 let started = RedisLog::start(
@@ -111,8 +111,8 @@ impl Gateway {
                     retention,
                     config.wait_replicas,
                 );
-                let (backend, heard) = started.map_err(std::io::Error::other)?;
-                Backend::of(backend, heard)
+                let (backend, notifications) = started.map_err(std::io::Error::other)?;
+                Backend::of(backend, notifications)
             }
         };
         // The first request must find the first board; Redis gets it when it can be reached.
@@ -172,8 +172,8 @@ impl Gateway {
             serving.await;
             let _ = tell_ended.send(());
         });
-        // It is handed where the log is heard, once.
-        background.need("the relay", Ending::Fault, relay.run(heard));
+        // It is handed the notifications, once.
+        background.need("the relay", Ending::Fault, relay.run(notifications));
         background.keep("the canary", move || {
             let canary = canary.clone();
             async move { canary.run().await }

@@ -14,30 +14,21 @@
 
 mod conditions;
 pub mod memory;
+mod notifier;
 pub mod redis;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use crate::entry::{Entry, Event};
-use crate::frame::Frame;
 use crate::position::{Epoch, LogHistory, Position};
 use crate::topic::Topic;
 
 pub use conditions::{Conditions, IdempotencyKey, IdempotencyKeyError};
-
-/// How many announcements may wait for the relay. When more do, the rest is dropped and
-/// [`Notification::MaybeLost`] tells the relay to compare heads: a bound without a silent loss.
-pub const INBOX_ENTRIES_MAX: usize = 8_192;
-
-/// Frames from this size on, in bytes, may only take a small part of the inbox, so that it is
-/// bounded in bytes as well: 8,192 × 32 KiB, and 64 of any size.
-const LARGE_FRAME_BYTES: usize = 32 << 10;
-const LARGE_FRAMES_MAX: usize = 64;
+pub(crate) use notifier::Notifier;
+pub use notifier::{INBOX_BYTES_MAX, INBOX_ENTRIES_MAX, Notification, Notifications};
 
 /// How many entries one [`Log::read`] returns at most.
 pub const READ_ENTRIES_MAX: usize = 256;
@@ -45,15 +36,6 @@ pub const READ_ENTRIES_MAX: usize = 256;
 /// About how many bytes one [`Log::read`] returns at most; a single larger entry is still
 /// returned.
 pub const READ_BYTES_MAX: usize = 1 << 20;
-
-/// What the relay hears from a log.
-#[derive(Debug)]
-pub enum Notification {
-    /// An entry was appended to a topic. May come twice, late, or not at all.
-    Entry(Topic, Frame),
-    /// Announcements may have been lost: compare all heads.
-    MaybeLost,
-}
 
 /// Where events were appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,40 +199,6 @@ pub trait Probe: Send + Sync + 'static {
     /// before it could. Entries carry times of this clock, so that a node whose own clock is
     /// wrong still measures delivery right.
     fn now_milliseconds(&self) -> Option<u64>;
-}
-
-/// The sending end of a relay's inbox.
-#[derive(Debug)]
-pub(crate) struct Notifier {
-    inbox: mpsc::Sender<Notification>,
-    /// Something was dropped since the relay was last told so.
-    missed: AtomicBool,
-}
-
-impl Notifier {
-    pub(crate) fn new() -> (Notifier, mpsc::Receiver<Notification>) {
-        let (inbox, notifications) = mpsc::channel(INBOX_ENTRIES_MAX);
-        (Notifier { inbox, missed: AtomicBool::new(false) }, notifications)
-    }
-
-    /// Passes on what was heard, or remembers that it could not. If nothing is announced after
-    /// a drop, the relay's audit of heads finds it.
-    pub(crate) fn notify(&self, topic: Topic, frame: Frame) {
-        if self.missed.load(Ordering::Acquire) {
-            self.maybe_lost();
-        }
-        let waiting = self.inbox.max_capacity() - self.inbox.capacity();
-        let too_much = frame.size() >= LARGE_FRAME_BYTES && waiting >= LARGE_FRAMES_MAX;
-        if too_much || self.inbox.try_send(Notification::Entry(topic, frame)).is_err() {
-            self.missed.store(true, Ordering::Release);
-        }
-    }
-
-    /// Tells the relay that announcements may have been lost.
-    pub(crate) fn maybe_lost(&self) {
-        let told = self.inbox.try_send(Notification::MaybeLost).is_ok();
-        self.missed.store(!told, Ordering::Release);
-    }
 }
 
 /// How much history a log keeps.

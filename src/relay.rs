@@ -1,7 +1,7 @@
 //! [`Relay`]: follow the log, repair gaps, audit heads, feed the [`Hub`].
 //!
-//! It hears [announcements](crate::log::Notification) and gives each frame to its topic's tail if it is
-//! the next one. Whatever is not so simple is a *repair*: read the log from the tail's head on and
+//! It is [notified](crate::log::Notification) of entries and gives each frame to its topic's tail if
+//! it is the next one. Whatever is not so simple is a *repair*: read the log from the tail's head on and
 //! feed that. Opening a topic, a gap, a new epoch, a lost subscription and a flushed log are all
 //! the same repair. While one runs, what is announced for its topic is parked, so that nothing is
 //! delivered before what came earlier.
@@ -10,14 +10,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::background;
 use crate::frame::Frame;
 use crate::hub::tail::Pushed;
 use crate::hub::{Hub, HubTopic};
-use crate::log::{Log, LogError, Notification};
+use crate::log::{Log, LogError, Notification, Notifications};
 use crate::position::{Epoch, Position};
 use crate::telemetry::metric;
 use crate::topic::Topic;
@@ -78,12 +78,12 @@ impl Relay {
         })
     }
 
-    /// Follows the log until `heard` ends.
-    pub async fn run(self: Arc<Relay>, heard: mpsc::Receiver<Notification>) {
+    /// Follows the log until its notifications end.
+    pub async fn run(self: Arc<Relay>, notifications: Notifications) {
         // In a fixed order, here and below, so that a simulated world can be played again.
         tokio::select! {
             biased;
-            () = self.listen(heard) => {}
+            () = self.listen(notifications) => {}
             () = self.open_requested() => {}
             () = self.audit() => {}
         }
@@ -94,9 +94,9 @@ impl Relay {
         self.repair(topic, None);
     }
 
-    async fn listen(self: &Arc<Relay>, mut heard: mpsc::Receiver<Notification>) {
-        while let Some(heard) = heard.recv().await {
-            match heard {
+    async fn listen(self: &Arc<Relay>, mut notifications: Notifications) {
+        while let Some(notification) = notifications.recv().await {
+            match notification {
                 Notification::Entry(topic, frame) => {
                     if let Some(topic) = self.hub.get(&topic) {
                         self.hear(&topic, frame);

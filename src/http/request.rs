@@ -16,7 +16,7 @@ use crate::position::PositionError;
 use crate::topic::Topic;
 
 /// Time to send a body: guards against peers that fill memory with bodies they never end.
-const BODY_WITHIN: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A JSON body of a known shape; fields it does not know are an error, so that a misspelt one is
 /// not taken for absent.
@@ -27,12 +27,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let read = Json::<T>::from_request(request, state);
-        match tokio::time::timeout(BODY_WITHIN, read).await {
+        match tokio::time::timeout(BODY_TIMEOUT, read).await {
             Ok(Ok(Json(body))) => Ok(Body(body)),
             Ok(Err(rejection)) => Err(of_json(&rejection)),
             Err(_) => Err(Problem::from_framework(
                 StatusCode::REQUEST_TIMEOUT,
-                format!("the body did not arrive within {BODY_WITHIN:?}"),
+                format!("the body did not arrive within {BODY_TIMEOUT:?}"),
             )),
         }
     }
@@ -55,9 +55,9 @@ fn of_json(rejection: &JsonRejection) -> Problem {
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What the headers `Idempotency-Key` and `If-Match` ask of a write.
-pub(super) struct On(pub(super) Conditions);
+pub(super) struct Preconditions(pub(super) Conditions);
 
-impl<S: Send + Sync> FromRequestParts<S> for On {
+impl<S: Send + Sync> FromRequestParts<S> for Preconditions {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
@@ -73,7 +73,7 @@ impl<S: Send + Sync> FromRequestParts<S> for On {
             })?),
             None => None,
         };
-        Ok(On(Conditions { idempotency_key, if_match }))
+        Ok(Preconditions(Conditions { idempotency_key, if_match }))
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::problem::Problem;
-use super::request::{Body, On, Parameters, TopicPath};
+use super::request::{Body, Parameters, Preconditions, TopicPath};
 use super::{App, set_last_event_id, set_replayed};
 use crate::entry::{Data, Entry, Event, EventType};
 use crate::json;
@@ -60,7 +60,7 @@ impl NewEvent {
 pub(super) async fn publish(
     State(app): State<App>,
     TopicPath(topic): TopicPath,
-    On(conditions): On,
+    Preconditions(conditions): Preconditions,
     Body(new): Body<NewEvents>,
 ) -> Result<Response, Problem> {
     let (events, several) = match new {

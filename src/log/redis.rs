@@ -22,11 +22,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Client, IntoConnectionInfo, Value};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{
-    Appended, Conditions, Health, Log, LogError, Notification, Notifier, Opened, Page, Probe,
+    Appended, Conditions, Health, Log, LogError, Notifications, Notifier, Opened, Page, Probe,
     READ_BYTES_MAX, READ_ENTRIES_MAX, Registry, Retention, Snapshots,
 };
 use crate::background;
@@ -108,7 +107,7 @@ impl RedisLog {
         node: &str,
         retention: Retention,
         wait_replicas: usize,
-    ) -> Result<(Arc<RedisLog>, mpsc::Receiver<Notification>), String> {
+    ) -> Result<(Arc<RedisLog>, Notifications), String> {
         // redis-rs leaves the choice of a cryptography provider to us. An error means that one is
         // chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -65,6 +65,15 @@ pub fn frame(entry: &Entry) -> Frame {
     layout.frame(&bytes.into())
 }
 
+/// The text of an entry, as [`event_text`] wrote it, from its frame.
+pub fn text_of_frame(frame: &Frame) -> Bytes {
+    let fields = frame.fields();
+    let mut text = Vec::with_capacity(fields.len() + 1);
+    text.extend_from_slice(&fields);
+    text.push(b'\n');
+    text.into()
+}
+
 /// Takes an announcement: an entry's SSE text that starts with its `id:` line; `None` if it does
 /// not.
 pub fn frame_of_announced(milliseconds: u64, text: &[u8]) -> Option<Frame> {

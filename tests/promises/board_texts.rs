@@ -12,14 +12,13 @@ use fantail::board::{
 };
 use fantail::log::memory::MemoryLog;
 use fantail::log::redis::RedisLog;
-use fantail::log::{Conditions, Log, LogError, Notification, Retention};
+use fantail::log::{Conditions, Log, LogError, Notification, Notifications, Retention};
 use fantail::topic::Topic;
 use fantail::wire::sse;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use crate::harness::{Redis, until};
 
@@ -90,7 +89,7 @@ fn topic(name: &str) -> Topic {
 /// One board in a log, and what it must be.
 struct Pair<B> {
     log: Arc<B>,
-    notifications: mpsc::Receiver<Notification>,
+    notifications: Notifications,
     board: Topic,
     model: Board,
     /// All that were ever made.
@@ -98,7 +97,7 @@ struct Pair<B> {
 }
 
 impl<B: Log + Boards> Pair<B> {
-    async fn new(log: Arc<B>, notifications: mpsc::Receiver<Notification>) -> Pair<B> {
+    async fn new(log: Arc<B>, notifications: Notifications) -> Pair<B> {
         let board = topic("b\"\\u0002\"\\");
         let name = Title::new("\"\\u0001\" \\").unwrap();
         let lists = ["l", "\"\\u0001\""].map(|id| {
@@ -217,7 +216,7 @@ impl<B: Log + Boards> Pair<B> {
 
 async fn every_text_is_the_one_of_the_model<B: Log + Boards>(
     log: Arc<B>,
-    notifications: mpsc::Receiver<Notification>,
+    notifications: Notifications,
 ) {
     let mut pair = Pair::new(log, notifications).await;
     let mut runner = TestRunner::default();

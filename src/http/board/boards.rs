@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::super::problem::Problem;
-use super::super::request::{Body, IdPath, On, topic};
+use super::super::request::{Body, IdPath, Preconditions, topic};
 use super::super::set_last_event_id;
 use super::{BoardApp, title, write_response};
 use crate::board::{BoardError, BoardSummary, Command, LISTS_MAX, NewList};
@@ -43,7 +43,7 @@ pub(super) async fn all(State(app): State<BoardApp>) -> Result<Json<Vec<BoardSum
 
 pub(super) async fn create(
     State(app): State<BoardApp>,
-    On(conditions): On,
+    Preconditions(conditions): Preconditions,
     Body(board): Body<NewBoard>,
 ) -> Result<Response, Problem> {
     if conditions != Conditions::NONE {
@@ -78,7 +78,7 @@ pub(super) async fn show(
 pub(super) async fn create_list(
     State(app): State<BoardApp>,
     IdPath(board): IdPath,
-    On(conditions): On,
+    Preconditions(conditions): Preconditions,
     Body(list): Body<NewListBody>,
 ) -> Result<Response, Problem> {
     let command = Command::CreateList { board, list: list.into_list()? };

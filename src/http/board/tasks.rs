@@ -6,7 +6,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::super::problem::Problem;
-use super::super::request::{Body, IdPath, On};
+use super::super::request::{Body, IdPath, Preconditions};
 use super::{BoardApp, title, write_response};
 use crate::board::{BoardError, Command};
 use crate::log::Conditions;
@@ -34,7 +34,7 @@ pub(super) struct NewPlace {
 
 pub(super) async fn create(
     State(app): State<BoardApp>,
-    On(conditions): On,
+    Preconditions(conditions): Preconditions,
     Body(task): Body<NewTask>,
 ) -> Result<Response, Problem> {
     let command = Command::CreateTask { title: title(&task.title)?, list: list(&task.list_id)? };
@@ -44,7 +44,7 @@ pub(super) async fn create(
 pub(super) async fn rename(
     State(app): State<BoardApp>,
     IdPath(task): IdPath,
-    On(conditions): On,
+    Preconditions(conditions): Preconditions,
     Body(new): Body<NewTitle>,
 ) -> Result<Response, Problem> {
     let command = Command::RenameTask { task, title: title(&new.title)? };
@@ -54,7 +54,7 @@ pub(super) async fn rename(
 pub(super) async fn place(
     State(app): State<BoardApp>,
     IdPath(task): IdPath,
-    On(conditions): On,
+    Preconditions(conditions): Preconditions,
     Body(new): Body<NewPlace>,
 ) -> Result<Response, Problem> {
     let command = Command::MoveTask { task, list: list(&new.list_id)?, index: new.index };
@@ -64,7 +64,7 @@ pub(super) async fn place(
 pub(super) async fn delete(
     State(app): State<BoardApp>,
     IdPath(task): IdPath,
-    On(conditions): On,
+    Preconditions(conditions): Preconditions,
 ) -> Result<Response, Problem> {
     let command = Command::DeleteTask { task };
     // To delete twice is to delete once: the second finds no task. A key would add nothing.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fantail::entry::{Data, Event};
-use fantail::log::Notification;
+use fantail::log::{Notification, Notifications};
 use fantail::position::Position;
 use fantail::topic::Topic;
 use fantail::wire::sse;
@@ -62,14 +62,14 @@ impl FaultyLog {
     }
 
     /// One more node: its way to the log, and what is announced to it.
-    pub fn node(self: &Arc<FaultyLog>, faults: Faults) -> (NodeLog, mpsc::Receiver<Notification>) {
+    pub fn node(self: &Arc<FaultyLog>, faults: Faults) -> (NodeLog, Notifications) {
         let (inbox, announced) = mpsc::unbounded_channel();
         let (delivered, heard) = mpsc::channel(1024);
         let mut state = self.state();
         let ear = Ear { up: true, wanted: BTreeSet::new(), subscribed: BTreeSet::new(), inbox };
         state.ears.push(ear);
         tokio::spawn(faults.disturb(announced, delivered));
-        (NodeLog::new(self.clone(), state.ears.len() - 1, faults), heard)
+        (NodeLog::new(self.clone(), state.ears.len() - 1, faults), heard.into())
     }
 
     /// Replicas have everything now.

@@ -1,11 +1,10 @@
 use redis::IntoConnectionInfo;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::log::Notification;
 use crate::log::redis::commands::with_resp3;
 use crate::log::redis::scripted_server::{Reply, ScriptedServer};
+use crate::log::{Notification, Notifications};
 
 /// Beyond this time a test has failed, however slow the machine is.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -13,7 +12,7 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 struct Running {
     subscription: Arc<Subscription>,
     generation: Arc<ConnectionGeneration>,
-    notifications: mpsc::Receiver<Notification>,
+    notifications: Notifications,
     task: JoinHandle<()>,
 }
 

@@ -1,0 +1,240 @@
+//! The task board in memory: every command is carried out by [`Board`] itself.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{MemoryLog, State};
+use crate::board::{
+    self, BOARDS_MAX, Board, BoardError, BoardSummary, Boards, Change, ChangeError, Changed,
+    Command, NewList, Title,
+};
+use crate::entry::Event;
+use crate::log::{Conditions, LogError, Snapshot, Snapshots};
+use crate::topic::Topic;
+
+/// All boards, and where ids lead that are unique over all of them.
+#[derive(Default)]
+pub(super) struct BoardStates {
+    boards: HashMap<Topic, Board>,
+    /// Ids of boards in the order of their creation.
+    order: Vec<Topic>,
+    board_of_list: HashMap<Topic, Topic>,
+    board_of_task: HashMap<Topic, Topic>,
+    tasks_made: u64,
+    lists_made: u64,
+    boards_made: u64,
+}
+
+/// Whether only a board may publish one of these events, if the topic belongs to one.
+pub(super) fn are_of_board(events: &[Event]) -> bool {
+    events.iter().any(board::is_of_board)
+}
+
+#[async_trait]
+impl Snapshots for MemoryLog {
+    async fn exist(&self, topics: &[Topic]) -> Result<bool, LogError> {
+        let state = self.state();
+        Ok(topics.iter().all(|topic| state.boards.contain(topic)))
+    }
+
+    async fn snapshot(&self, topic: &Topic) -> Result<Option<Snapshot>, LogError> {
+        let state = &mut *self.state();
+        if !state.boards.contain(topic) {
+            return Ok(None);
+        }
+        let history = state.open(topic).history();
+        let position = history.at(history.head);
+        let board = state.boards.boards.get(topic);
+        let json = board.map(|board| board.to_json(&position.to_string()));
+        Ok(json.map(|json| Snapshot { position, json: json.into() }))
+    }
+}
+
+#[async_trait]
+impl Boards for MemoryLog {
+    async fn change(
+        &self,
+        command: Command,
+        conditions: &Conditions,
+    ) -> Result<Changed, ChangeError> {
+        let now = format!("{:.3}", jiff::Timestamp::now());
+        let fingerprint = command.fingerprint();
+        let state = &mut *self.state();
+        if let Some(board) = state.boards.told_on(&command) {
+            let stored = state.stored_result(&board, &fingerprint, conditions)?;
+            if let Some(stored) = stored {
+                let (position, answer) = (stored.position, stored.answer);
+                return Ok(Changed { board, position, events: 0, answer, replayed: true });
+            }
+            state.check_head(&board, conditions)?;
+        }
+        let (board, change) = match command {
+            Command::CreateBoard { id, name, lists } => {
+                return create_board(state, id, name, lists);
+            }
+            command => state.boards.apply(command, &now)?,
+        };
+        let position = self.append_to(state, &board, &change.event);
+        let answer = Bytes::from(change.answer);
+        state.store_result(&board, &fingerprint, conditions, position, answer.clone());
+        Ok(Changed { board, position, events: 1, answer, replayed: false })
+    }
+
+    async fn list(&self) -> Result<Vec<BoardSummary>, LogError> {
+        let boards = &self.state().boards;
+        let summary = |id: &Topic| {
+            let name = boards.boards.get(id)?.name().as_str().to_owned();
+            Some(BoardSummary { id: id.to_string(), name })
+        };
+        Ok(boards.order.iter().filter_map(summary).collect())
+    }
+
+    async fn ensure_first_board(&self) -> Result<(), LogError> {
+        if !self.state().boards.order.is_empty() {
+            return Ok(());
+        }
+        match self.change(board::first_board(), &Conditions::NONE).await {
+            Ok(_) | Err(ChangeError::Refused(_)) => Ok(()),
+            Err(ChangeError::Log(error)) => Err(error),
+        }
+    }
+}
+
+fn create_board(
+    state: &mut State,
+    id: Option<Topic>,
+    name: Title,
+    lists: Vec<NewList>,
+) -> Result<Changed, ChangeError> {
+    let id = state.boards.create(id, name, lists)?;
+    let history = state.open(&id).history();
+    let position = history.at(history.head);
+    let board = state.boards.boards.get(&id).ok_or(BoardError::NoSuchBoard)?;
+    let answer = board.to_json(&position.to_string()).into();
+    Ok(Changed { board: id, position, events: 0, answer, replayed: false })
+}
+
+impl BoardStates {
+    /// Whether there is a board of this name.
+    pub(super) fn contain(&self, topic: &Topic) -> bool {
+        self.boards.contains_key(topic)
+    }
+
+    /// The board whose topic will tell of a change, if there is one already.
+    fn told_on(&self, command: &Command) -> Option<Topic> {
+        match command {
+            Command::CreateTask { list, .. } => self.board_of_list.get(list).cloned(),
+            Command::RenameTask { task, .. }
+            | Command::MoveTask { task, .. }
+            | Command::DeleteTask { task } => self.board_of_task.get(task).cloned(),
+            Command::CreateBoard { .. } => None,
+            Command::CreateList { board, .. } => {
+                self.boards.contains_key(board).then(|| board.clone())
+            }
+        }
+    }
+
+    /// Changes the board that a command is about; it does not make boards.
+    fn apply(&mut self, command: Command, now: &str) -> Result<(Topic, Change), BoardError> {
+        match command {
+            Command::CreateTask { title, list } => {
+                let board = self.board_of_list.get(&list).ok_or(BoardError::NoSuchList)?.clone();
+                let id = number("task", &mut self.tasks_made, |_| true);
+                let found = self.boards.get_mut(&board).ok_or(BoardError::NoSuchList)?;
+                let change = found.create_task(id.clone(), title, list, now)?;
+                self.board_of_task.insert(id, board.clone());
+                Ok((board, change))
+            }
+            Command::RenameTask { task, title } => {
+                let (board, found) = self.board_of_task(&task)?;
+                Ok((board, found.rename_task(&task, title, now)?))
+            }
+            Command::MoveTask { task, list, index } => {
+                let elsewhere = self.board_of_list.get(&list).cloned();
+                let (board, found) = self.board_of_task(&task)?;
+                if elsewhere.is_some_and(|elsewhere| elsewhere != board) {
+                    return Err(BoardError::ListElsewhere);
+                }
+                Ok((board, found.move_task(&task, list, index, now)?))
+            }
+            Command::DeleteTask { task } => {
+                let (board, found) = self.board_of_task(&task)?;
+                let change = found.delete_task(&task)?;
+                self.board_of_task.remove(&task);
+                Ok((board, change))
+            }
+            Command::CreateList { board, list } => {
+                if !self.contain(&board) {
+                    return Err(BoardError::NoSuchBoard);
+                }
+                let id = self.list_id(&list)?;
+                let found = self.boards.get_mut(&board).ok_or(BoardError::NoSuchBoard)?;
+                let change = found.create_list(id.clone(), list.title)?;
+                self.board_of_list.insert(id, board.clone());
+                Ok((board, change))
+            }
+            Command::CreateBoard { .. } => Err(BoardError::NoSuchBoard),
+        }
+    }
+
+    /// Makes a board with its lists and returns its id.
+    fn create(
+        &mut self,
+        id: Option<Topic>,
+        name: Title,
+        lists: Vec<NewList>,
+    ) -> Result<Topic, BoardError> {
+        if self.boards.len() >= BOARDS_MAX {
+            return Err(BoardError::TooManyBoards);
+        }
+        let id = match id {
+            Some(id) if self.contain(&id) => return Err(BoardError::BoardExists),
+            Some(id) => id,
+            None => number("board", &mut self.boards_made, |id| !self.boards.contains_key(id)),
+        };
+        let mut board = Board::new(id.clone(), name);
+        let mut list_ids = Vec::new();
+        for list in lists {
+            let list_id = self.list_id(&list)?;
+            board.create_list(list_id.clone(), list.title)?;
+            list_ids.push(list_id);
+        }
+        // Nothing can fail from here on.
+        self.boards.insert(id.clone(), board);
+        self.order.push(id.clone());
+        for list_id in list_ids {
+            self.board_of_list.insert(list_id, id.clone());
+        }
+        Ok(id)
+    }
+
+    fn board_of_task(&mut self, task: &Topic) -> Result<(Topic, &mut Board), BoardError> {
+        let board = self.board_of_task.get(task).ok_or(BoardError::NoSuchTask)?.clone();
+        let found = self.boards.get_mut(&board).ok_or(BoardError::NoSuchTask)?;
+        Ok((board, found))
+    }
+
+    fn list_id(&mut self, list: &NewList) -> Result<Topic, BoardError> {
+        if let Some(id) = &list.id {
+            let taken = self.board_of_list.contains_key(id);
+            return if taken { Err(BoardError::ListExists) } else { Ok(id.clone()) };
+        }
+        let made = &mut self.lists_made;
+        Ok(number("list", made, |id| !self.board_of_list.contains_key(id)))
+    }
+}
+
+/// The next free id with this prefix.
+fn number(prefix: &str, made: &mut u64, free: impl Fn(&Topic) -> bool) -> Topic {
+    loop {
+        *made += 1;
+        // The prefixes are short and the digits harmless, so this is a name.
+        if let Ok(id) = Topic::new(&format!("{prefix}-{made}"))
+            && free(&id)
+        {
+            return id;
+        }
+    }
+}
