@@ -1,7 +1,7 @@
 //! The limit to compare with: the smallest server that says what Fantail says.
 //!
 //! One thread, one epoll. A stream of `GET /topics/{topic}/events` gets the same head, the same
-//! opening block, and every event as one chunk with the same `id:` and `data:` lines; a
+//! opening block, and every event as one chunk with the same `data:` and `id:` lines; a
 //! `POST /topics/{topic}/events` with `{"data":"…"}` sends it at once to all streams of the topic,
 //! with exactly one `send` for each and nothing else. A stream of `GET /events?topics={topic},…` gets
 //! the events of all of them, and as their `id:` where it stands in each. There is no history, no resume, no second
@@ -40,6 +40,11 @@ const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; c
     access-control-expose-headers: last-event-id,location,retry-after,\
     idempotent-replayed\r\n\
     transfer-encoding: chunked\r\ndate: Sat, 21 Nov 2026 07:10:38 GMT\r\n\r\n";
+
+/// What stands between the head and the opening block.
+const RETRY: &str = "C\r\nretry: 3000\n\r\n";
+/// As many as an id of several topics has.
+const CHECK_DIGITS: &str = "~abcdef";
 
 struct Connection {
     socket: OwnedFd,
@@ -230,22 +235,20 @@ impl Server {
             let comma = if id.is_empty() { "" } else { "," };
             let _ = write!(id, "{comma}{name}:{}-abcdef", seq(topic));
         }
-        id
+        id + CHECK_DIGITS
     }
 
     fn open(&mut self, index: u32, names: &str) {
         let group = self.group(names);
         self.groups[group as usize].streams.push(index);
         let id = self.id(&self.groups[group as usize]);
-        let block = format!(
-            "retry: 3000\ndata: {{\"type\":\"connected\",\"node\":\"bench\"}}\nid: {id}\n\n"
-        );
+        let block = format!("data: {{\"type\":\"connected\",\"node\":\"bench\"}}\nid: {id}\n\n");
         let Some(connection) = &mut self.connections[index as usize] else { return };
         connection.group = Some(group);
         // Streams say nothing more; what they asked with need not be kept.
         connection.request = Vec::new();
         self.heartbeats.push(Reverse((Instant::now() + HEARTBEAT, index)));
-        let text = format!("{STREAM_HEAD}{:x}\r\n{block}\r\n", block.len());
+        let text = format!("{STREAM_HEAD}{RETRY}{:X}\r\n{block}\r\n", block.len());
         self.send(index, text.as_bytes());
     }
 
@@ -257,9 +260,9 @@ impl Server {
         let groups = std::mem::take(&mut self.topics[topic].groups);
         for &group in &groups {
             let id = self.id(&self.groups[group as usize]);
-            let block_bytes = "id: \ndata: \n\n".len() + id.len() + data.len();
+            let block_bytes = "data: \nid: \n\n".len() + id.len() + data.len();
             text.clear();
-            let _ = write!(text, "{block_bytes:x}\r\ndata: {data}\nid: {id}\n\n\r\n");
+            let _ = write!(text, "{block_bytes:X}\r\ndata: {data}\nid: {id}\n\n\r\n");
             let streams = std::mem::take(&mut self.groups[group as usize].streams);
             self.send_to_all(&streams, text.as_bytes());
             // Closing takes from this list; none was closed unless a reader was too slow.
@@ -362,7 +365,7 @@ impl Server {
             // finds that something was just sent.
             let mut next = connection.last_sent + HEARTBEAT;
             if next <= now {
-                self.send(index, b"c\r\n: heartbeat\n\r\n");
+                self.send(index, b"C\r\n: heartbeat\n\r\n");
                 next = now + HEARTBEAT;
             }
             self.heartbeats.push(Reverse((next, index)));

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::http::header;
+use super::scanner::Marker;
 use super::socket::{connect, wait};
 use crate::clock;
 use crate::histogram::Histogram;
@@ -215,7 +216,7 @@ impl Publisher<'_> {
         let number = &mut published.counts[series as usize];
         *number += 1;
         data.clear();
-        let _ = write!(data, "~{series}.{number}.{due}~");
+        let _ = write!(data, "{}", Marker { series, number: *number, due });
         // Comes out as text without anything to escape.
         data.extend(std::iter::repeat_n('x', job.bytes.saturating_sub(data.len())));
         request.clear();

@@ -1,14 +1,35 @@
 //! [`Scanner`]: reads one stream as it comes off the socket, and keeps nothing of it.
 //!
-//! It looks for markers in the body. A marker is `~<series>.<number>.<due>~`: whose event this is,
-//! which of the series, counted from 1, and when it was due to be published, in microseconds of the
-//! run's clock. A series is what one connection publishes to one topic, in order. Markers are the
-//! only `~` in what the bench publishes, so that the same scanner reads every server, whatever it
-//! puts around the data. No allocation once the head was read, some 80 bytes a stream.
+//! It looks for [`Marker`]s in the body. No server puts a `|` around the data, or changes one in it, so
+//! that the same scanner reads all of them. No allocation once the head was read, some 80 bytes a stream.
+
+use std::fmt;
 
 use memchr::memchr;
 
 use super::http::BodyReader;
+
+/// Where a marker begins and ends.
+const MARK: u8 = b'|';
+
+/// What tells one event from all others: text that its data begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marker {
+    /// What one connection publishes to one topic, in order, is a series.
+    pub series: u32,
+    /// Which of its series the event is, counted from 1.
+    pub number: u32,
+    /// When it was due to be published, in microseconds of the run's clock.
+    pub due: u64,
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Marker { series, number, due } = self;
+        let mark = char::from(MARK);
+        write!(f, "{mark}{series}.{number}.{due}{mark}")
+    }
+}
 
 /// What a stream said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,14 +37,7 @@ pub(crate) enum Scanned {
     /// The stream is open: the head came and, if the server greets, its first block.
     Opened,
     /// An event.
-    Event {
-        /// The series it belongs to.
-        series: u32,
-        /// Which of its series, counted from 1.
-        number: u32,
-        /// When it was due to be published, in microseconds of the run's clock.
-        due: u64,
-    },
+    Event(Marker),
 }
 
 /// Where in a stream its reader is.
@@ -40,11 +54,12 @@ struct Text {
     greets: bool,
     /// Whether the last byte ended a line, while the greeting is awaited.
     line_ended: bool,
-    marker: Marker,
+    place: Place,
 }
 
+/// Where in a marker.
 #[derive(Debug, Clone, Copy)]
-enum Marker {
+enum Place {
     Outside,
     Series(u32),
     Number(u32, u32),
@@ -54,7 +69,7 @@ enum Marker {
 impl Scanner {
     /// At the beginning of an answer. `greets`: the server begins its streams with a block.
     pub(crate) fn new(greets: bool) -> Scanner {
-        let text = Text { opened: false, greets, line_ended: false, marker: Marker::Outside };
+        let text = Text { opened: false, greets, line_ended: false, place: Place::Outside };
         Scanner { body: BodyReader::new(), text }
     }
 
@@ -92,9 +107,9 @@ impl Text {
             found(Scanned::Opened);
         }
         while !rest.is_empty() {
-            if let Marker::Outside = self.marker {
-                let Some(at) = memchr(b'~', rest) else { break };
-                self.marker = Marker::Series(0);
+            if let Place::Outside = self.place {
+                let Some(at) = memchr(MARK, rest) else { break };
+                self.place = Place::Series(0);
                 rest = &rest[at + 1..];
                 continue;
             }
@@ -102,20 +117,18 @@ impl Text {
             rest = &rest[1..];
             let digit = byte.wrapping_sub(b'0');
             let more = |number: u32| number.wrapping_mul(10).wrapping_add(u32::from(digit));
-            self.marker = match (self.marker, byte) {
-                (Marker::Series(series), b'0'..=b'9') => Marker::Series(more(series)),
-                (Marker::Series(series), b'.') => Marker::Number(series, 0),
-                (Marker::Number(series, number), b'0'..=b'9') => {
-                    Marker::Number(series, more(number))
-                }
-                (Marker::Number(series, number), b'.') => Marker::Due(series, number, 0),
-                (Marker::Due(series, number, due), b'0'..=b'9') => {
+            self.place = match (self.place, byte) {
+                (Place::Series(series), b'0'..=b'9') => Place::Series(more(series)),
+                (Place::Series(series), b'.') => Place::Number(series, 0),
+                (Place::Number(series, number), b'0'..=b'9') => Place::Number(series, more(number)),
+                (Place::Number(series, number), b'.') => Place::Due(series, number, 0),
+                (Place::Due(series, number, due), b'0'..=b'9') => {
                     let due = due.wrapping_mul(10).wrapping_add(u64::from(digit));
-                    Marker::Due(series, number, due)
+                    Place::Due(series, number, due)
                 }
-                (Marker::Due(series, number, due), b'~') => {
-                    found(Scanned::Event { series, number, due });
-                    Marker::Outside
+                (Place::Due(series, number, due), MARK) => {
+                    found(Scanned::Event(Marker { series, number, due }));
+                    Place::Outside
                 }
                 _ => return Err("a marker came mutilated".to_owned()),
             };
@@ -153,9 +166,9 @@ mod tests {
 
     #[test]
     fn events_are_found_wherever_reads_and_chunks_are_cut() {
-        let body = "retry: 1\nid: 0-a\ndata: {}\n\nid: 1-a\ndata: ~0.1.20~xx\n\n: heartbeat\n\
-                    id: 2-a\ndata: ~31.2.4000000000~\n\n";
-        let event = |series, number, due| Scanned::Event { series, number, due };
+        let body = "retry: 1\nid: 0-a\ndata: {}\n\nid: 1-a\ndata: |0.1.20|xx\n\n: heartbeat\n\
+                    id: a:2-a,b:1-c~1k3f9w\ndata: |31.2.4000000000|\n\n";
+        let event = |series, number, due| Scanned::Event(Marker { series, number, due });
         for cut in 1..body.len() {
             let mut text = HEAD.to_owned();
             for chunk in body.as_bytes().chunks(cut) {
@@ -171,8 +184,8 @@ mod tests {
 
     #[test]
     fn a_body_without_chunks_is_read_too() {
-        let text = "HTTP/1.1 200 OK\r\n\r\n: hi\n\ndata: ~0.7.8~\n\n";
-        let all = [Scanned::Opened, Scanned::Event { series: 0, number: 7, due: 8 }];
+        let text = "HTTP/1.1 200 OK\r\n\r\n: hi\n\ndata: |0.7.8|\n\n";
+        let all = [Scanned::Opened, Scanned::Event(Marker { series: 0, number: 7, due: 8 })];
         assert_eq!(read(text, true, 5).unwrap(), all);
     }
 

@@ -19,7 +19,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::scanner::{Scanned, Scanner};
+use super::scanner::{Marker, Scanned, Scanner};
 use super::socket::connect;
 use crate::clock;
 use crate::histogram::Histogram;
@@ -353,7 +353,7 @@ impl Reader {
                 progress.last_opened.fetch_max(now, Ordering::Relaxed);
                 progress.opened.fetch_add(1, Ordering::Relaxed);
             }
-            Scanned::Event { series, number, due } => {
+            Scanned::Event(Marker { series, number, due }) => {
                 if !stream.series.contains(&series) {
                     strange = Some(series);
                     return;

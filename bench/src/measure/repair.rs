@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Measured, Settings, append, new_run};
 use crate::clock;
 use crate::load::http::Client;
+use crate::load::scanner::Marker;
 use crate::load::subscribers::{Account, Plan, Subscribers};
 use crate::server::{Kind, Server};
 
@@ -80,7 +81,8 @@ fn lose(
         let topic = (share * f64::from(topics)) as u32;
         published[topic as usize] += 1;
         let number = published[topic as usize];
-        append(&format!("{run}-{topic}"), &format!("~{topic}.{number}.{}~", clock::now()))?;
+        let marker = Marker { series: topic, number, due: clock::now() };
+        append(&format!("{run}-{topic}"), &marker.to_string())?;
         subscribers.until_delivered(u64::from(n) + 1, FOUND_TIMEOUT)?;
     }
     subscribers.close_complete(&published)

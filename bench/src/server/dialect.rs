@@ -128,11 +128,11 @@ mod tests {
     fn the_length_of_a_publish_is_its_body_s() {
         for dialect in [Dialect::Fantail, Dialect::Nchan, Dialect::Pushpin, Dialect::Centrifugo] {
             let mut request = Vec::new();
-            dialect.publish_request("r", 0, "~0.1.2~", &mut request);
+            dialect.publish_request("r", 0, "|0.1.2|", &mut request);
             let text = String::from_utf8(request).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(head.ends_with(&format!("content-length: {}", body.len())), "{text}");
-            assert!(body.contains("~0.1.2~"));
+            assert!(body.contains("|0.1.2|"));
         }
     }
 }

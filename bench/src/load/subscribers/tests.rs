@@ -25,7 +25,7 @@ fn stream_of(series: Range<u32>) -> (Subscribers, TcpStream) {
 fn verdict(events: &[(u32, u32)], published: &[u32]) -> Result<u64, String> {
     let mut text = String::new();
     for (series, number) in events {
-        text += &format!("id: {number}-a\ndata: ~{series}.{number}.5~\n\n");
+        text += &format!("id: {number}-a\ndata: |{series}.{number}.5|\n\n");
     }
     let (subscribers, mut stream) = stream_of(0..published.len() as u32);
     stream.write_all(text.as_bytes()).unwrap();
@@ -52,7 +52,7 @@ fn the_series_of_one_stream_are_counted_apart() {
 #[test]
 fn an_event_of_another_topic_fails_the_run() {
     let (subscribers, mut stream) = stream_of(0..1);
-    stream.write_all(b"data: ~7.1.5~\n\n").unwrap();
+    stream.write_all(b"data: |7.1.5|\n\n").unwrap();
     clock::until("it to fail", Duration::from_secs(20), || subscribers.failed()).unwrap();
     assert!(subscribers.close().is_err_and(|why| why.contains("for others")));
 }
@@ -64,7 +64,7 @@ fn what_comes_is_read_at_once_and_not_together_with_what_comes_later() {
     let mut took = Vec::new();
     for number in 1..=EVENTS {
         let began = std::time::Instant::now();
-        stream.write_all(format!("data: ~0.{number}.5~\n\n").as_bytes()).unwrap();
+        stream.write_all(format!("data: |0.{number}.5|\n\n").as_bytes()).unwrap();
         while subscribers.delivered() < number {
             assert!(!subscribers.failed());
             std::thread::yield_now();
