@@ -536,3 +536,6 @@ impl Drop for Follower {
         self.set_slow(false);
     }
 }
+
+#[cfg(test)]
+mod tests;
