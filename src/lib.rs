@@ -1,6 +1,6 @@
 //! Fantail, a horizontally scalable Server-Sent Events gateway backed by Redis.
 //!
-//! The log is the truth; an announcement is only a hint; a connection is one cursor over the log.
+//! The log is the truth; an announcement is only a hint; a stream is one cursor over the log.
 //!
 //! # The road of an event
 //!
@@ -12,8 +12,8 @@
 //! 3. [`log`] is the promise that state, sequence number, entry and announcement change as one
 //!    step. [`log::redis`] keeps it with Lua scripts, for all nodes; [`log::memory`] with a lock, for
 //!    one.
-//! 4. [`wire`] has written the event as text by then; the log puts its [`position`] to it. In each
-//!    node it becomes a [`frame`] once, and nobody encodes it again.
+//! 4. [`wire::sse::event_text`] has written the event as text by then; the log puts its
+//!    [`position`] to it. In each node it becomes a [`frame`] once, and nobody encodes it again.
 //! 5. Every node that has somebody watching hears the announcement through its [`relay`], which
 //!    checks that nothing is missing in between and otherwise reads the log first.
 //! 6. The relay gives it to the topic's tail in the [`hub`], which tells those who follow the topic.
@@ -25,11 +25,21 @@
 //!    the HTTP server.
 //!
 //! Around it: [`config`] (every setting, as values; the program's `cli.rs` reads them), [`gateway`]
-//! (start and drain), [`background`] (the node's own tasks, and what
-//! follows when one ends), [`backoff`] (waits of all that tries again), [`admission`] (how many streams), [`canary`] (whether this node can deliver),
-//! [`telemetry`] (what operators see), [`health`] (what a container engine asks). Outside of it, in
-//! a package of its own under `check/`: a witness that asks gateways over HTTP whether they keep
-//! what is promised, and knows nothing of this one.
+//! (start and drain), [`background`] (the node's own tasks, and what follows when one ends),
+//! [`backoff`] (waits of all that tries again), [`admission`] (how many streams), [`budget`] (how
+//! much is held for readers), [`canary`] (whether this node can deliver), [`telemetry`] (what
+//! operators see), [`health`] (what a container engine asks). Outside of it, in a package of its own
+//! under `check/`: a witness that asks gateways over HTTP whether they keep what is promised, and
+//! knows nothing of this one.
+//!
+//! # Where to look
+//!
+//! - Where an event becomes text: [`wire::sse::event_text`]; where it is written to a socket:
+//!   [`net::reactor`] (its `deliver.rs`), and `net/body.rs` for the HTTP server's streams.
+//! - Where a stream is refused: `http/streams.rs`, and nowhere else; where one is ended from outside:
+//!   [`stream::terms::Endings`].
+//! - Where one more wire goes: [`wire::Wire`], a file beside [`wire::sse`], and an encoding in
+//!   [`frame::Frame`].
 //!
 //! # Doors
 //!
