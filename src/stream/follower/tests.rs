@@ -6,7 +6,7 @@ use super::*;
 use crate::entry::{Data, Event};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
-use crate::log::{Conditions, Log, Retention};
+use crate::log::{Conditions, Retention};
 use crate::position::Cursor;
 use crate::relay::Relay;
 use crate::replay::Replays;
