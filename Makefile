@@ -1,7 +1,7 @@
 # What one types. Everything here is a thin name for a command that can be run by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo load bench bench-peers bench-reactors bench-compare bench-results deps test test-all mutations soak sanitize
+.PHONY: help run demo load bench bench-peers bench-reactors bench-compare bench-results deps test test-all clients mutations soak sanitize
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ test-all: deps ## The same, longer explorations, every carriage of streams, all 
 # SOAK_ONLY=network takes those faults alone whose line in the table contains the word.
 soak: deps ## Every fault for a minute, then all at random for five; prints a table
 	cargo test --test promises faults::soak -- --ignored --nocapture
+
+clients: deps ## Thirteen client libraries from npm, PyPI and Go, cut at every byte of a block
+	tests/clients/install.sh
+	cargo test --test clients -- --ignored --nocapture
 
 # There is no unsafe code here: it looks at what the crates below us do with memory.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')

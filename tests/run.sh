@@ -124,5 +124,7 @@ step test "promises, without reactors" env REACTORS=0 cargo test -q --test promi
     --test-threads "$threads" "${not_about_sockets[@]}"
 step test "promises, over HTTP/2" env HTTP2=1 cargo test -q --test promises -- \
     --test-threads "$threads" "${not_about_sockets[@]}" "${not_over_http_2[@]}"
+step test "client libraries, installation" tests/clients/install.sh
+program "client libraries" clients --ignored --nocapture
 step test mutations env MUTATIONS= cargo test -q --test mutations -- --ignored --nocapture
 end
