@@ -271,6 +271,10 @@ impl<S: StreamSocket> Streams<S> {
     /// first if something will be answered under it.
     pub(super) fn adopt(&mut self, adoption: Adoption<S>, now: Instant) -> Id {
         let Adoption { socket, terms, limit, guard, pending, state } = adoption;
+        if self.streams.is_empty() {
+            // Nobody has turned it meanwhile; what is in it is of streams that are gone.
+            drop(self.wheel.advance(now));
+        }
         self.serial = self.serial.wrapping_add(1);
         let at = self.streams.insert(Stream {
             socket,

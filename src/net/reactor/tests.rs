@@ -446,6 +446,18 @@ fn silence_is_broken_by_heartbeats_and_only_silence() {
 }
 
 #[test]
+fn the_first_stream_after_a_long_rest_is_not_taken_for_silent() {
+    let mut world = World::new(1);
+    world.now += HEARTBEAT * 10;
+    world.come(&[0], 0, usize::MAX);
+    for _ in 0..8 {
+        world.pass(HEARTBEAT / 10);
+        world.work();
+    }
+    assert_eq!(world.written(0), "");
+}
+
+#[test]
 fn a_peer_that_takes_nothing_or_next_to_nothing_is_given_up_and_one_that_takes_some_is_not() {
     let mut world = World::new(1);
     for _ in 0..3 {
