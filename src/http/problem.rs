@@ -18,6 +18,8 @@ pub(crate) struct Problem {
     title: &'static str,
     detail: String,
     retry_after_seconds: Option<u32>,
+    /// Nothing else is wished for on this connection: it shall not hold a place.
+    closes: bool,
     /// Where the log is, if that is what is wrong.
     head: Option<Position>,
 }
@@ -30,7 +32,15 @@ impl Problem {
         title: &'static str,
         detail: String,
     ) -> Problem {
-        Problem { status, kind, title, detail, retry_after_seconds: None, head: None }
+        Problem {
+            status,
+            kind,
+            title,
+            detail,
+            retry_after_seconds: None,
+            closes: false,
+            head: None,
+        }
     }
 
     /// 400: what was sent can never be accepted.
@@ -125,7 +135,9 @@ impl From<NotAdmitted> for Problem {
             NotAdmitted::Full => "this node carries as many streams as it may",
             NotAdmitted::AddressFull => "this client address has as many streams as it may",
         };
-        Problem::try_later("full", "Full", detail.to_owned())
+        let mut problem = Problem::try_later("full", "Full", detail.to_owned());
+        problem.closes = true;
+        problem
     }
 }
 
@@ -151,6 +163,10 @@ impl IntoResponse for Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.closes {
+            // Over HTTP/2, where connections are few, the server leaves it out.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(head) = self.head {
             super::set_last_event_id(&mut response, head);

@@ -10,13 +10,14 @@ use axum::response::Response;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::Watcher;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
 use super::socket::TimeoutSocket;
 use super::{Limits, Peer};
+use crate::admission::OpenSocket;
 
 /// Time to send any request head but the first on a connection, idle time included. Longer than the
 /// 60 s for which nginx keeps upstream connections, so that the proxy closes first and no request
@@ -61,14 +62,16 @@ impl HttpServer {
     }
 
     /// Serves a connection to its end. `answer` is given to its first request if it is there already;
-    /// without one the first request has to come until `first_head_by`.
+    /// without one the first request has to come until `first_head_by`. Once `ending`, or when places
+    /// for sockets are short, what is under way is answered and nothing more is taken.
     pub(super) async fn serve(
         &self,
         stream: TcpStream,
         peer: Peer,
         answer: Option<Box<Response>>,
         first_head_by: Instant,
-        watcher: Watcher,
+        open: &OpenSocket,
+        mut ending: watch::Receiver<bool>,
     ) {
         let Limits { write_timeout, heartbeat, .. } = self.limits;
         let socket = TimeoutSocket::new(stream, write_timeout, peer.stalled.clone());
@@ -92,7 +95,18 @@ impl HttpServer {
             })
         };
         let connection = self.server.serve_connection(TokioIo::new(socket), service).into_owned();
-        let mut connection = std::pin::pin!(watcher.watch(connection));
+        let mut connection = std::pin::pin!(connection);
+        let connection = async {
+            tokio::select! {
+                biased;
+                _ = connection.as_mut() => return,
+                _ = ending.wait_for(|ending| *ending) => {}
+                () = open.crowded_out() => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        };
+        let mut connection = std::pin::pin!(connection);
         if tokio::time::timeout_at(first_head_by, connection.as_mut()).await.is_ok() {
             return;
         }
@@ -100,11 +114,11 @@ impl HttpServer {
             // Nothing that is a request has come by now, whatever was sent.
             None => {}
             Some(&Version::HTTP_2) => tokio::select! {
-                _ = connection => {}
+                () = connection => {}
                 never = peer.unread.expire(heartbeat + write_timeout) => match never {},
             },
             Some(_) => {
-                let _ = connection.await;
+                connection.await;
             }
         }
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::FutureExt;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,6 +16,7 @@ use super::reactor::Reactors;
 use super::sniff::{Sniffed, sniff};
 use super::{Limits, Peer};
 use crate::admission::{OpenSocket, Sockets};
+use crate::backoff::{Backoff, Rarely};
 use crate::telemetry::metric;
 
 /// Time to send the first request head: guards against peers that open sockets and say nothing.
@@ -28,7 +28,8 @@ const LAST_REQUESTS_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long to wait before accepting again when the process has no descriptors left. They come back
 /// when streams end.
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_FIRST: Duration = Duration::from_millis(20);
+const ACCEPT_RETRY_LONGEST: Duration = Duration::from_millis(500);
 
 /// Accepts connections until `stop` is set, then waits until all of them are over. Without
 /// `reactors` the HTTP server carries all streams.
@@ -39,8 +40,8 @@ pub(crate) async fn serve(
     reactors: Option<Arc<Reactors>>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let graceful = GracefulShutdown::new();
-    let sockets = Arc::new(Sockets::default());
+    let (end_idle, ending) = watch::channel(false);
+    let sockets = Sockets::new(limits.sockets_max);
     let handler = Arc::new(ConnectionHandler {
         http: HttpServer::new(router.clone(), limits),
         router,
@@ -48,11 +49,12 @@ pub(crate) async fn serve(
         stop: stop.clone(),
     });
     let handle = |(socket, address): (TcpStream, SocketAddr)| {
-        let Some(open) = sockets.open(limits.sockets_max) else { return };
+        let Some(open) = sockets.open() else { return };
         let peer = Peer::new(address.ip());
-        tokio::spawn(handler.clone().handle(socket, peer, open, graceful.watcher()));
+        tokio::spawn(handler.clone().handle(socket, peer, open, ending.clone()));
     };
-    let mut failing = false;
+    let mut backoff = Backoff::new(ACCEPT_RETRY_FIRST, ACCEPT_RETRY_LONGEST);
+    let mut line = Rarely::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -60,16 +62,15 @@ pub(crate) async fn serve(
         };
         match accepted {
             Ok(accepted) => {
-                failing = false;
+                backoff.reset();
                 handle(accepted);
             }
             Err(error) => {
                 metric::accept_failed();
-                // Once for as long as it lasts.
-                if !std::mem::replace(&mut failing, true) {
+                if line.is_due() {
                     tracing::warn!(%error, "cannot accept connections");
                 }
-                tokio::time::sleep(ACCEPT_RETRY).await;
+                tokio::time::sleep(backoff.wait()).await;
             }
         }
     }
@@ -80,7 +81,7 @@ pub(crate) async fn serve(
     }
     drop(listener);
     tokio::time::sleep(LAST_REQUESTS_TIMEOUT).await;
-    graceful.shutdown().await;
+    end_idle.send_replace(true);
     sockets.all_closed().await;
 }
 
@@ -98,12 +99,12 @@ impl ConnectionHandler {
         socket: TcpStream,
         peer: Peer,
         open: OpenSocket,
-        watcher: Watcher,
+        ending: watch::Receiver<bool>,
     ) {
         let first_head_by = Instant::now() + FIRST_HEAD_TIMEOUT;
         let mut answer = None;
         if let Some(reactors) = &self.reactors {
-            let first = self.sniff_first_request(&socket, &peer);
+            let first = self.sniff_first_request(&socket, &peer, &open);
             match tokio::time::timeout_at(first_head_by, first).await {
                 Ok(Sniffed::Stream(session, head)) => {
                     match socket.into_std() {
@@ -118,13 +119,17 @@ impl ConnectionHandler {
             metric::head_sniffed("left");
         }
         // Boxed: it is large, and most connections never need it.
-        Box::pin(self.http.serve(socket, peer, answer, first_head_by, watcher)).await;
-        drop(open);
+        Box::pin(self.http.serve(socket, peer, answer, first_head_by, &open, ending)).await;
     }
 
-    /// Waits for the first bytes and looks at them; nothing if the peer is gone. If this node stops
-    /// first, the HTTP server knows how to end a connection that has not begun.
-    async fn sniff_first_request(&self, socket: &TcpStream, peer: &Peer) -> Sniffed {
+    /// Waits for the first bytes and looks at them; nothing if the peer is gone, or has to go. If
+    /// this node stops first, the HTTP server knows how to end a connection that has not begun.
+    async fn sniff_first_request(
+        &self,
+        socket: &TcpStream,
+        peer: &Peer,
+        open: &OpenSocket,
+    ) -> Sniffed {
         let mut stop = None;
         loop {
             match sniff(socket, &self.router, peer).await {
@@ -139,6 +144,7 @@ impl ConnectionHandler {
                     }
                 }
                 _ = stop.wait_for(|stop| *stop) => return Sniffed::Other(None),
+                () = open.crowded_out() => return Sniffed::Nothing,
             }
         }
     }

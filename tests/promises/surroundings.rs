@@ -5,8 +5,11 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::harness::process::{Process, Redis, TempDir, free_port};
 use crate::harness::{Api, Backend, Stream, until, within};
@@ -125,4 +128,92 @@ async fn signals_that_mean_something_else_end_nothing() {
     node.terminate();
     within("the drain", async { while stream.next().await.is_some() {} }).await;
     assert_eq!(node.process.ended().await, Some(0));
+}
+
+/// What a client says that keeps its connection, and the socket with the head of the answer.
+async fn ask(address: SocketAddr, path: &str) -> (TcpStream, String) {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.windows(4).any(|four| four == b"\r\n\r\n") {
+        assert_ne!(socket.read_buf(&mut head).await.unwrap(), 0, "closed without an answer");
+    }
+    (socket, String::from_utf8_lossy(&head).to_ascii_lowercase())
+}
+
+#[tokio::test]
+async fn a_node_that_is_full_answers_operators_and_publishes() {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let child = Command::new("prlimit")
+        .args(["--nofile=256:256", env!("CARGO_BIN_EXE_fantail")])
+        .env_clear()
+        .env("PATH", std::env::var("PATH").unwrap())
+        .env("FANTAIL_LISTEN", address.to_string())
+        .env("FANTAIL_DRAIN", "0s")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _process = Process::quitting(child);
+    let api = Api::new(&format!("http://{address}"));
+    until("the node is ready", async || {
+        let ready = api.try_send("GET", "/readyz", None).await.ok()?;
+        (ready.status == 200).then_some(())
+    })
+    .await;
+
+    let mut streams = Vec::new();
+    let mut refused = Vec::new();
+    while refused.len() < 64 {
+        let (socket, head) = ask(address, "/topics/news/events").await;
+        match &head[..12] {
+            "http/1.1 200" => streams.push(socket),
+            "http/1.1 503" => {
+                assert!(head.contains("connection: close"), "{head}");
+                refused.push(socket);
+            }
+            _ => panic!("{head}"),
+        }
+    }
+    assert!(streams.len() > 100, "{} streams", streams.len());
+    let serves = async || {
+        for path in ["/healthz", "/readyz"] {
+            let answer = api.try_send("GET", path, None).await.ok()?;
+            assert_eq!(answer.status, 200);
+        }
+        let event = Some(serde_json::json!({ "data": "x" }));
+        let published = api.try_send("POST", "/topics/news/events", event).await.ok()?;
+        assert_eq!(published.status, 201);
+        let url = format!("http://{address}/healthz");
+        let health = Command::new(env!("CARGO_BIN_EXE_fantail"))
+            .args(["health", "--url", &url])
+            .env_clear()
+            .status();
+        health.unwrap().success().then_some(())
+    };
+    // Those that were refused have been let go, whether or not they want to.
+    assert_eq!(serves().await, Some(()));
+    for mut socket in refused {
+        let mut rest = Vec::new();
+        within("a refused connection to be closed", socket.read_to_end(&mut rest)).await.unwrap();
+    }
+    // Nor do those take all the places that keep a connection after an answer, or say nothing.
+    let mut kept = Vec::new();
+    for n in 0..200 {
+        if n % 2 == 0 {
+            kept.extend(TcpStream::connect(address).await);
+        } else if let Ok(mut socket) = TcpStream::connect(address).await {
+            let _ = socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            kept.push(socket);
+        }
+    }
+    let began_at = Instant::now();
+    until("it serves again", serves).await;
+    assert!(began_at.elapsed() < Duration::from_secs(8), "after {:?}", began_at.elapsed());
+    // And no stream was ended.
+    for mut stream in streams {
+        let mut part = [0; 4096];
+        let read = within("what was published", stream.read(&mut part)).await.unwrap();
+        assert_ne!(read, 0, "a stream was ended");
+    }
 }
