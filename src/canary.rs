@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::backoff::{Backoff, Rarely};
 use crate::log::Probe;
 use crate::telemetry::metric;
 
-/// How often a canary is sent; sooner after one that was not heard.
+/// How often a canary is sent; sooner after one that was not heard, at first.
 const INTERVAL: Duration = Duration::from_secs(1);
-const RETRY_DELAY: Duration = Duration::from_millis(200);
+const RETRY_FIRST: Duration = Duration::from_millis(200);
 
 /// How long one may take.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(2_500);
@@ -35,6 +36,9 @@ pub struct Canary {
 struct Last {
     heard_at: Option<Instant>,
     error: Option<String>,
+    line: Rarely,
+    /// The log says that this node cannot deliver.
+    is_told: bool,
 }
 
 /// Whether the node can deliver.
@@ -67,6 +71,7 @@ impl Canary {
 
     /// Sends canaries for ever.
     pub async fn run(&self) {
+        let mut backoff = Backoff::new(RETRY_FIRST, INTERVAL);
         loop {
             let heard = tokio::time::timeout(PROBE_TIMEOUT, self.probe.canary()).await;
             let error = match heard {
@@ -74,7 +79,13 @@ impl Canary {
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(_) => Some("the canary was published and not heard".to_owned()),
             };
-            let wait = if error.is_some() { RETRY_DELAY } else { INTERVAL };
+            let wait = match error {
+                Some(_) => backoff.wait(),
+                None => {
+                    backoff.reset();
+                    INTERVAL
+                }
+            };
             self.note(error);
             tokio::time::sleep(wait).await;
         }
@@ -82,13 +93,14 @@ impl Canary {
 
     fn note(&self, error: Option<String>) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&error, &last.error) {
+        match &error {
             // Before the first one, nothing that worked has stopped working.
-            (Some(error), None) if last.heard_at.is_some() => {
-                tracing::warn!(%error, "this node cannot deliver")
+            Some(error) if last.heard_at.is_some() && last.line.is_due() => {
+                last.is_told = true;
+                tracing::warn!(%error, "this node cannot deliver");
             }
-            (None, Some(_)) if last.heard_at.is_some() => {
-                tracing::info!("this node can deliver again")
+            None if std::mem::take(&mut last.is_told) => {
+                tracing::info!("this node can deliver again");
             }
             _ => {}
         }

@@ -14,6 +14,7 @@ use fantail::health::HealthUrl;
 use fantail::log::redis::check_url;
 
 pub(crate) mod check;
+mod environment;
 
 use check::CheckArguments;
 
@@ -125,6 +126,10 @@ where
 /// What the settings cannot say of themselves one by one.
 fn serve(config: Box<Config>) -> Result<Invocation, UsageError> {
     let wrong = |line| UsageError { line, status: ExitStatus::Failure };
+    let variables = std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+    });
+    environment::check(variables).map_err(wrong)?;
     config.check_relations().map_err(wrong)?;
     // Only the log knows what addresses Redis has.
     if let Some(url) = &config.redis_url {
@@ -170,7 +175,8 @@ fn one_line(error: &clap::Error) -> String {
         _ => {
             let rendered = error.to_string();
             let line = rendered.lines().next().unwrap_or_default();
-            format!("{} (see --help)", line.trim_start_matches("error: "))
+            let line = without_credentials(line.trim_start_matches("error: "));
+            format!("{line} (see --help)")
         }
     }
 }
@@ -184,11 +190,25 @@ fn wrong_value(flag: &str, value: &str, right: &str) -> String {
     }
 }
 
-/// A URL as it may stand in a log: a wrong one may have the right password in it.
-fn without_credentials(value: &str) -> String {
-    let Some((before, host)) = value.rsplit_once('@') else { return value.to_owned() };
-    let scheme = before.find("://").map_or("", |end| &before[..end + 3]);
-    format!("{scheme}…@{host}")
+/// A URL, or a line with one in it, as it may stand in a log: a wrong one may have the right password
+/// in it, at the right place or at a wrong one.
+fn without_credentials(text: &str) -> String {
+    let (before, rest) = match text.find("://") {
+        Some(end) => text.split_at(end + 3),
+        None => ("", text),
+    };
+    if let Some((_, host)) = rest.rsplit_once('@') {
+        return format!("{before}…@{host}");
+    }
+    // Without a host, what is taken for a port may be what was meant as a password.
+    let end = rest.find(['/', '?', '\'', ' ']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !before.is_empty() && port.parse::<u16>().is_err() => {
+            format!("{before}{host}:…{path}")
+        }
+        _ => text.to_owned(),
+    }
 }
 
 #[cfg(test)]

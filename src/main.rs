@@ -97,12 +97,11 @@ async fn run(config: &Config) -> Result<(), String> {
 
 async fn start(config: &Config) -> Result<Gateway, String> {
     let metrics = telemetry::start_metrics()?;
-    match &config.redis_url {
-        None => tracing::info!(
+    if config.redis_url.is_none() {
+        tracing::info!(
             "embedded log: entries live in this process's memory, for this node alone; \
              set FANTAIL_REDIS_URL to run several nodes"
-        ),
-        Some(_) => tracing::info!(prefix = config.redis_prefix, "log in Redis"),
+        );
     }
     let descriptors_max = raise_descriptor_limit();
     tracing::info!(descriptors_max, "file-descriptor limit");

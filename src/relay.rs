@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::background;
+use crate::backoff::Backoff;
 use crate::frame::Frame;
 use crate::hub::tail::Pushed;
 use crate::hub::{Hub, HubTopic};
@@ -126,6 +127,7 @@ impl Relay {
     async fn open_requested(self: &Arc<Relay>) {
         let mut sweep = tokio::time::interval(Duration::from_secs(1));
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         loop {
             tokio::select! {
                 biased;
@@ -137,16 +139,18 @@ impl Relay {
                         self.log.unsubscribe(&left).await;
                     }
                 }
-                wanted = self.hub.requested_opens() => self.open_batch(wanted).await,
+                wanted = self.hub.requested_opens() => self.open_batch(wanted, &mut backoff).await,
             }
         }
     }
 
     /// Subscribes first and reads afterwards, so that nothing falls between the two.
-    async fn open_batch(self: &Arc<Relay>, wanted: Vec<Arc<HubTopic>>) {
+    async fn open_batch(self: &Arc<Relay>, wanted: Vec<Arc<HubTopic>>, backoff: &mut Backoff) {
+        let mut missed = self.missed.subscribe();
         let names: Vec<Topic> = wanted.iter().map(|topic| topic.name().clone()).collect();
         match self.log.subscribe(&names).await {
             Ok(()) => {
+                backoff.reset();
                 for topic in wanted {
                     self.repair(&topic, None);
                 }
@@ -157,8 +161,12 @@ impl Relay {
                     topic.set_waiting();
                 }
                 let relay = self.clone();
+                let wait = backoff.wait();
                 tokio::spawn(async move {
-                    tokio::time::sleep(RETRY_FIRST * 2).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        _ = missed.changed() => {}
+                    }
                     for topic in wanted {
                         if relay.hub.get(topic.name()).is_some_and(|now| Arc::ptr_eq(&now, &topic))
                         {
@@ -262,7 +270,7 @@ impl Relay {
     }
 
     async fn run_repair(self: Arc<Relay>, topic: &Arc<HubTopic>) {
-        let mut wait = RETRY_FIRST;
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         loop {
             let announced = self.take_parked(topic);
             let mut missed = self.missed.subscribe();
@@ -276,14 +284,14 @@ impl Relay {
                     if self.unpark(topic) {
                         return;
                     }
-                    wait = RETRY_FIRST;
+                    backoff.reset();
                 }
                 Err(error) => {
                     tracing::debug!(%error, topic = %topic.name(), "cannot read yet");
                     topic.set_waiting();
                     tokio::select! {
-                        () = tokio::time::sleep(wait) => wait = (wait * 2).min(RETRY_LONGEST),
-                        _ = missed.changed() => wait = RETRY_FIRST,
+                        () = tokio::time::sleep(backoff.wait()) => {}
+                        _ = missed.changed() => backoff.reset(),
                     }
                     if self.hand_over(topic) {
                         return;

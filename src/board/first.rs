@@ -4,22 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Boards, Command, NewList, Title};
+use crate::backoff::Backoff;
 use crate::topic::Topic;
 
 /// How often it is made sure of: the log may lose everything at any time.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long to wait after the log could not be asked.
-const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// The first wait after the log could not be asked; [`INTERVAL`] is the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
 
 /// Makes the first board whenever there is none, for ever.
 pub async fn keep_first_board(boards: Arc<dyn Boards>) {
+    let mut backoff = Backoff::new(RETRY_FIRST, INTERVAL);
     loop {
         let wait = match boards.ensure_first_board().await {
-            Ok(()) => INTERVAL,
+            Ok(()) => {
+                backoff.reset();
+                INTERVAL
+            }
             Err(error) => {
                 tracing::debug!(%error, "cannot make the first board");
-                RETRY_DELAY
+                backoff.wait()
             }
         };
         tokio::time::sleep(wait).await;

@@ -41,7 +41,7 @@ fn a_wrong_value_is_one_line_that_names_setting_value_and_remedy() {
         ),
         (
             ["--redis-url", "redis://127.0.0.1:port"],
-            ["--redis-url", "FANTAIL_REDIS_URL", "redis://127.0.0.1:port", "redis.example:6379"],
+            ["--redis-url", "FANTAIL_REDIS_URL", "redis://127.0.0.1:…", "redis.example:6379"],
         ),
         (["--redis-prefix", "a{b}"], ["--redis-prefix", "FANTAIL_REDIS_PREFIX", "a{b}", "letters"]),
         (["--max-body", "1GB"], ["--max-body", "FANTAIL_MAX_BODY", "1GB", "1MiB"]),

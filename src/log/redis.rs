@@ -9,6 +9,7 @@ mod boards;
 mod commands;
 mod keys;
 mod replies;
+mod rights;
 #[cfg(test)]
 mod scripted_server;
 mod scripts;
@@ -113,6 +114,7 @@ impl RedisLog {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let info = url.into_connection_info().map_err(|error| error.to_string())?;
         let info = commands::with_resp3(info);
+        tracing::info!(redis = %info.addr(), prefix, "log in Redis");
         let (notifier, notifications) = Notifier::new();
         let keys = Keys::new(prefix);
         let client = Client::open(info.clone()).map_err(|error| error.to_string())?;

@@ -21,6 +21,7 @@ mod http2;
 mod many_streams;
 mod operations;
 mod redis_outage;
+mod redis_refusals;
 mod resume;
 mod script_model_equivalence;
 mod simulation;

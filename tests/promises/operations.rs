@@ -92,6 +92,9 @@ fn a_wrong_setting_stops_the_start_with_one_line() {
             ["FANTAIL_LISTEN", "127.0.0.1", "127.0.0.1:3000"],
         ),
         (&["--listen", "192.0.2.1:1"], &[], ["FANTAIL_LISTEN", "192.0.2.1:1", "cannot listen"]),
+        (&[], &[("FANTAIL_LOG", "inof")], ["FANTAIL_LOG", "\"inof\"", "info"]),
+        (&[], &[("FANTAIL_LOG", "info,fantial=debug")], ["FANTAIL_LOG", "fantial", "fantail::"]),
+        (&[], &[("FANTAIL_REDIS", "redis://x")], ["FANTAIL_REDIS ", "FANTAIL_REDIS_URL", "--help"]),
         (&["--colour"], &[], ["--colour", "unexpected argument", "--help"]),
     ] {
         let (success, _, error) = fantail(arguments, settings);
@@ -110,6 +113,22 @@ fn a_password_in_the_redis_url_is_shown_nowhere() {
     let (_, out, error) = fantail(&[], &settings);
     let (_, help, _) = fantail(&["--help"], &settings);
     assert!(!format!("{out}{error}{help}").contains("hunter2"));
+    for url in [
+        "redis://:hunter2@h:99999",
+        "redis://:hun/ter2hunter2@h:6379",
+        "redis://:hunter2",
+        "redis://app:hunter2",
+        "rediss:/:hunter2@h",
+        "http://app:hunter2@h",
+    ] {
+        let (success, out, error) = fantail(&[], &[("FANTAIL_REDIS_URL", url)]);
+        assert!(!success && error.starts_with("fantail: --redis-url"), "{error}");
+        assert!(!format!("{out}{error}").contains("hunter2"), "{error}");
+        for arguments in [&[url][..], &["serve", url], &["--redis-url", url, "--colour"]] {
+            let (success, out, error) = fantail(arguments, &[]);
+            assert!(!success && !format!("{out}{error}").contains("hunter2"), "{error}");
+        }
+    }
 }
 
 #[test]

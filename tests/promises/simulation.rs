@@ -282,6 +282,8 @@ async fn simulate(seed: u64) -> Outcome {
 
 /// Plays one simulation from its beginning to its end.
 fn play(seed: u64) -> Outcome {
+    // Of the waits between attempts, too.
+    fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

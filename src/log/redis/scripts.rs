@@ -30,6 +30,7 @@ scripts! {
     INDEX_TASK = "boards/index_task.lua";
     INDEX_BOARD = "boards/index_board.lua";
     REPORT = "report.lua";
+    RIGHTS = "rights.lua";
 }
 
 /// One call of a script, with its keys and arguments.

@@ -8,16 +8,20 @@
 mod tests;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, Value};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::commands::{CONNECT_TIMEOUT, ConnectionGeneration};
 use super::keys::Keys;
+use super::rights;
 use super::version;
+use crate::backoff::{Backoff, Rarely};
 use crate::frame::Frame;
 use crate::log::{Health, LogError, Notifier};
 use crate::telemetry::metric;
@@ -30,8 +34,14 @@ const PING_INTERVAL: Duration = Duration::from_millis(500);
 const REPLY_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// The first and the longest wait between attempts to connect. Short: held streams wait for it.
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
-const RETRY_DELAY_MAX: Duration = Duration::from_millis(250);
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_millis(1_000);
+
+/// The longest wait where a Redis is there and does not want us: it will not change its mind soon.
+const REFUSED_RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// A connection that held for so long was sound.
+const SOUND_AFTER: Duration = Duration::from_secs(2);
 
 /// Channels subscribed in one command.
 const SUBSCRIBE_CHANNELS_MAX: usize = 500;
@@ -39,11 +49,15 @@ const SUBSCRIBE_CHANNELS_MAX: usize = 500;
 /// The node's connection for announcements.
 pub(super) struct Subscription {
     client: Client,
+    /// Where Redis is, as told to people: host and port.
+    server: String,
     keys: Keys,
     canary_channel: String,
     notifier: Notifier,
     state: Mutex<State>,
     health: Mutex<Health>,
+    /// It was once connected and had subscribed everything.
+    was_up: AtomicBool,
     /// The number of the last canary heard.
     canary: watch::Sender<u64>,
     /// The number of the last connection that hears nothing although it seems to live.
@@ -79,6 +93,7 @@ impl Subscription {
         generation: Arc<ConnectionGeneration>,
     ) -> Self {
         Subscription {
+            server: client.get_connection_info().addr().to_string(),
             client,
             canary_channel: keys.canary_channel(node),
             keys,
@@ -90,6 +105,7 @@ impl Subscription {
                 is_subscribed: false,
             }),
             health: Mutex::new(Health::Down("not connected yet".to_owned())),
+            was_up: AtomicBool::new(false),
             canary: watch::Sender::new(0),
             stale: watch::Sender::new(0),
             generation,
@@ -98,40 +114,65 @@ impl Subscription {
 
     /// Keeps the connection alive for ever; returns only if this Redis can never do.
     pub(super) async fn run(self: Arc<Subscription>) {
-        let mut wait = RETRY_DELAY_MIN;
-        let mut noted = false;
+        // One that ran before may have broken.
+        self.forget();
+        let mut unreachable = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+        let mut refused = Backoff::new(RETRY_FIRST, REFUSED_RETRY_LONGEST);
+        let mut line = Rarely::default();
+        let mut is_told = true;
         loop {
-            let why = match self.connect().await {
+            let connected = self.connect().await;
+            let (why, meaning, wait) = match connected {
                 Ok((connection, broken)) => {
-                    tracing::info!("hearing announcements");
-                    if std::mem::replace(&mut noted, true) {
+                    if std::mem::take(&mut is_told) {
+                        tracing::info!(redis = self.server, "hearing announcements");
+                    }
+                    if self.was_up.swap(true, Ordering::Relaxed) {
                         metric::redis_reconnected();
                     }
                     self.set_health(Health::Up);
                     metric::redis_up(true);
-                    wait = RETRY_DELAY_MIN;
-                    match self.watch(connection, &broken).await {
+                    unreachable.reset();
+                    let up_since = Instant::now();
+                    let why = match self.watch(connection, &broken).await {
                         Disconnect::Broken => "the connection broke".to_owned(),
                         Disconnect::Silent(why) => {
                             self.generation.invalidate_all();
                             why
                         }
+                    };
+                    if up_since.elapsed() >= SOUND_AFTER {
+                        refused.reset();
                     }
+                    (why, "the connection to Redis is gone", refused.wait())
                 }
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    let meaning = meaning(&error);
+                    // A reason not to start. Rights that are taken away later may come back.
+                    if is_denied(&error) && !self.was_up.load(Ordering::Relaxed) {
+                        let why = format!("{meaning} ({}): {error}", self.server);
+                        self.set_health(Health::Unusable(why));
+                    }
+                    let wait = if is_refusal(&error) { &mut refused } else { &mut unreachable };
+                    (error.to_string(), meaning, wait.wait())
+                }
             };
             self.forget();
             metric::redis_up(false);
             if matches!(self.health(), Health::Unusable(_)) {
                 return;
             }
-            if self.health() == Health::Up || !noted {
-                tracing::warn!(%why, "not hearing announcements");
-                noted = true;
+            if line.is_due() {
+                is_told = true;
+                tracing::warn!(
+                    redis = self.server,
+                    %why,
+                    "not hearing announcements: {meaning}; until that changes, streams are silent \
+                     and changes are answered 503"
+                );
             }
-            self.set_health(Health::Down(why));
+            self.set_health(Health::Down(format!("{meaning} ({}): {why}", self.server)));
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RETRY_DELAY_MAX);
         }
     }
 
@@ -192,6 +233,10 @@ impl Subscription {
             state.wanted.iter().cloned().collect()
         };
         connection.subscribe(&self.canary_channel).await?;
+        if !self.was_up.load(Ordering::Relaxed) {
+            // What shows only half-way through a script cannot be answered well.
+            rights::check(&mut connection, &self.keys, &self.canary_channel).await?;
+        }
         self.subscribe_on(&mut connection, &wanted).await?;
         // Everything announced before this moment may have been missed.
         self.notifier.maybe_lost();
@@ -305,13 +350,45 @@ impl Subscription {
     }
 }
 
-/// Asks the connection whether it lives until it does not say so.
+/// What an error of Redis means to whoever runs this node.
+fn meaning(error: &RedisError) -> &'static str {
+    match error.code() {
+        Some("WRONGPASS" | "NOAUTH") => {
+            "Redis refuses the user or the password of FANTAIL_REDIS_URL"
+        }
+        _ if is_denied(error) => "the user of FANTAIL_REDIS_URL lacks rights in Redis",
+        _ if error.kind() == ErrorKind::AuthenticationFailed => {
+            "Redis refuses the user or the password of FANTAIL_REDIS_URL"
+        }
+        Some("LOADING") => "Redis is loading its data",
+        Some(_) => "Redis refuses",
+        None if error.is_connection_refusal() => "nothing listens where Redis should be",
+        None if error.is_timeout() => "Redis does not answer",
+        None => "Redis cannot be reached",
+    }
+}
+
+fn is_denied(error: &RedisError) -> bool {
+    error.code() == Some("NOPERM") || error.to_string().contains("NOPERM")
+}
+
+/// Whether Redis answered, and will not answer otherwise soon.
+fn is_refusal(error: &RedisError) -> bool {
+    let passes = ["LOADING", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN"];
+    error.kind() == ErrorKind::AuthenticationFailed
+        || error.code().is_some_and(|code| !passes.contains(&code))
+}
+
+/// Asks the connection whether it lives until it does not answer. An answer that is an error is one:
+/// Redis refuses PING while it cannot save to disk, and goes on announcing what it takes.
 async fn ping_until_error(mut connection: MultiplexedConnection) -> RedisError {
     let mut every = tokio::time::interval(PING_INTERVAL);
     loop {
         every.tick().await;
         let pong: Result<Value, _> = redis::cmd("PING").query_async(&mut connection).await;
-        if let Err(error) = pong {
+        if let Err(error) = pong
+            && error.code().is_none()
+        {
             return error;
         }
     }

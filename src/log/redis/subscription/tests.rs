@@ -60,6 +60,8 @@ fn healthy(command: &str) -> Reply {
     match command {
         "INFO server" => Reply::Sent("$19\r\nredis_version:7.0.0\r\n".to_owned()),
         "PING" => Reply::line("PONG"),
+        _ if command.starts_with("PUBLISH ") => Reply::Sent(":0\r\n".to_owned()),
+        _ if command.starts_with("EVALSHA ") => Reply::Sent("*0\r\n".to_owned()),
         _ => Reply::error("ERR not in the script of this test"),
     }
 }

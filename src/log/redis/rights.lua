@@ -1,0 +1,31 @@
+-- Which of the commands that Fantail sends or its scripts call this user may not use on the keys and
+-- channels of a topic. Changes nothing. Before Redis 7 nobody can be asked, and nothing is missing.
+--
+-- KEYS 1 and more: those of a topic
+-- ARGV 1 channel
+-- returns the names of the commands that are denied
+
+if not redis.acl_check_cmd then
+  return {}
+end
+local key = KEYS[1]
+local commands = {
+  { 'PUBLISH', ARGV[1], '' }, { 'SUBSCRIBE', ARGV[1] }, { 'UNSUBSCRIBE', ARGV[1] },
+  { 'EVAL', 'return 1', '1', key }, { 'INFO', 'replication' }, { 'TIME' }, { 'PING' },
+  { 'EXISTS', key }, { 'GET', key }, { 'MGET', key }, { 'SET', key, '' }, { 'SETEX', key, '1', '' },
+  { 'INCR', key }, { 'PEXPIRE', key, '1' }, { 'PTTL', key }, { 'PERSIST', key },
+  { 'XADD', key, '*', 'e', '' }, { 'XRANGE', key, '-', '+' }, { 'XREVRANGE', key, '+', '-' },
+  { 'XINFO', 'STREAM', key },
+  { 'HGET', key, 'f' }, { 'HGETALL', key }, { 'HLEN', key }, { 'HEXISTS', key, 'f' },
+  { 'HSET', key, 'f', '' }, { 'HSETNX', key, 'f', '' }, { 'HDEL', key, 'f' },
+  { 'LINDEX', key, '0' }, { 'LINSERT', key, 'BEFORE', 'a', 'b' }, { 'LLEN', key },
+  { 'LPOS', key, 'a' }, { 'LRANGE', key, '0', '-1' }, { 'LREM', key, '0', 'a' },
+  { 'RPUSH', key, 'a' },
+}
+local denied = {}
+for _, command in ipairs(commands) do
+  if not redis.acl_check_cmd(unpack(command)) then
+    denied[#denied + 1] = command[1]
+  end
+end
+return denied

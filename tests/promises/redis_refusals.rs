@@ -1,0 +1,122 @@
+//! A Redis that is there and refuses: for want of a disk, for a wrong password, for missing rights.
+
+use std::time::Duration;
+
+use crate::harness::process::{Redis, TempDir};
+use crate::harness::{Node, Stream, until};
+
+#[tokio::test]
+async fn a_redis_that_cannot_save_is_asked_with_patience_and_heard_as_soon_as_it_can() {
+    let dir = TempDir::new();
+    let redis = Redis::start_with(&["--save", "3600 1", "--dir", dir.0.to_str().unwrap()]).await;
+    let node = Node::start("node-1", Some(&redis), &[]).await;
+    let mut stream = Stream::open(node.address, "/topics/news/events").await;
+    std::fs::remove_dir_all(&dir.0).unwrap();
+    until("Redis refuses to write", async || {
+        let _ = redis.try_ask::<redis::Value>(&["BGSAVE"]).await;
+        let refused = redis.try_ask::<redis::Value>(&["SET", "a", "b"]).await.err()?;
+        refused.to_string().contains("MISCONF").then_some(())
+    })
+    .await;
+    until("the node says that it cannot publish", async || {
+        let answer = node.send("POST", "/topics/news/events", Some(event())).await;
+        (answer.status == 503).then_some(())
+    })
+    .await;
+
+    let connections = async || {
+        let info: String = redis.ask(&["INFO", "stats"]).await;
+        let line = info.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        line.unwrap().trim().parse::<u64>().unwrap()
+    };
+    let before = (connections().await, node.log().len());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let after = (connections().await, node.log().len());
+    assert!(after.0 - before.0 <= 5, "{} connections in 5 s", after.0 - before.0);
+    assert!(after.1 - before.1 <= 2, "{:?}", &node.log()[before.1..]);
+
+    // Whoever does not want to save need not be able to.
+    let _: String = redis.ask(&["CONFIG", "SET", "save", ""]).await;
+    let began_at = std::time::Instant::now();
+    until("it can publish again", async || {
+        let answer = node.send("POST", "/topics/news/events", Some(event())).await;
+        (answer.status == 201).then_some(())
+    })
+    .await;
+    assert_eq!(stream.event().await.data, "x");
+    assert!(began_at.elapsed() < Duration::from_secs(4), "{:?}", began_at.elapsed());
+}
+
+fn event() -> serde_json::Value {
+    serde_json::json!({ "data": "x" })
+}
+
+/// A Redis with a user `app`, and the URL of that user with a password.
+async fn with_user(rules: &[&str], password: &str) -> (Redis, String) {
+    let redis = Redis::start().await;
+    let user = [&["ACL", "SETUSER", "app", "on", ">hunter2"], rules].concat();
+    let _: String = redis.ask(&user).await;
+    let url = format!("redis://app:{password}@127.0.0.1:{}", redis.port());
+    (redis, url)
+}
+
+#[tokio::test]
+async fn a_user_without_the_rights_that_are_needed_is_refused_at_the_start_in_one_sentence() {
+    for (rules, lacking) in [
+        (&["+@all", "~*", "resetchannels"][..], "channel"),
+        (&["+@all", "~*", "resetchannels", "&fantail:{index,}:*"], "PUBLISH"),
+        (&["+@all", "~other:*", "&*"], "keys"),
+        (&["+@all", "-xadd", "~*", "&*"], "XADD"),
+        (&["+@all", "-evalsha", "~*", "&*"], "evalsha"),
+    ] {
+        let (redis, url) = with_user(rules, "hunter2").await;
+        let mut node = Node::start_at("node-1", "127.0.0.1:0", Some(&url), &[]).await;
+        assert_eq!(node.process.ended().await, Some(1), "{rules:?}: {:?}", node.log());
+        let sentence = until("it has said so", async || {
+            node.log().into_iter().find(|line| line.starts_with("fantail: "))
+        })
+        .await;
+        assert!(sentence.contains("lacks rights"), "{sentence}");
+        assert!(sentence.contains(&format!("127.0.0.1:{}", redis.port())), "{sentence}");
+        assert!(sentence.contains(lacking), "{lacking} is not in {sentence}");
+        assert!(!node.log().concat().contains("hunter2"), "{:?}", node.log());
+    }
+    // And one that has them serves.
+    let rules = ["+@all", "-@admin", "~fantail:*", "&fantail:*"];
+    let (_redis, url) = with_user(&rules, "hunter2").await;
+    let node = Node::start_at("node-1", "127.0.0.1:0", Some(&url), &[]).await;
+    until("it publishes", async || {
+        let answer = node.send("POST", "/topics/news/events", Some(event())).await;
+        (answer.status == 201).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_a_server_that_is_not_there_are_told_plainly_and_without_secrets() {
+    let (redis, wrong) = with_user(&["+@all", "~*", "&*"], "letmein7").await;
+    let port = crate::harness::process::free_port();
+    let nowhere = format!("redis://:letmein7@127.0.0.1:{port}");
+    for (url, port, meaning) in [
+        (wrong, redis.port(), "refuses the user or the password of FANTAIL_REDIS_URL"),
+        (nowhere, port, "nothing listens where Redis should be"),
+    ] {
+        let settings = [("FANTAIL_LOG", "trace")];
+        let node = Node::start_at("node-1", "127.0.0.1:0", Some(&url), &settings).await;
+        until("it has said so", async || {
+            let place = format!("127.0.0.1:{port}");
+            let says = |line: &String| line.contains(meaning) && line.contains(&place);
+            node.log().iter().any(says).then_some(())
+        })
+        .await;
+        let answer = node.send("POST", "/topics/news/events", Some(event())).await;
+        assert_eq!(answer.status, 503);
+        let ready = node.send("GET", "/readyz", None).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let warnings = node.log().iter().filter(|line| line.contains("WARN")).count();
+        assert!(warnings <= 2, "{:?}", node.log());
+        let metrics = reqwest::get(format!("http://{}/metrics", node.address)).await.unwrap();
+        let said = format!("{answer:?} {ready:?} {:?} {:?}", node.log(), metrics.text().await);
+        assert!(!said.contains("letmein7"), "{said}");
+    }
+}
