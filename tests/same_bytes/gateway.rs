@@ -99,7 +99,7 @@ impl Gateway {
         let mut connection = Connection::open(self.address).await;
         let request = format!("GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n");
         connection.send(request.as_bytes()).await;
-        connection.until_end().await;
+        within(path, connection.until_end()).await;
         String::from_utf8(connection.received).unwrap()
     }
 

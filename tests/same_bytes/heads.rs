@@ -14,12 +14,12 @@ use crate::compare::{Exactness, Pair, difference, pairs, start};
 use crate::gateway::{Gateway, PATIENCE};
 use crate::http1::{Connection, answer_length, find, joined};
 use crate::normal::Normaliser;
-use request::Request;
+use request::{Pieces, Request};
 
 /// The request after each.
 const NEXT: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: next\r\nConnection: close\r\n\r\n";
 
-const HELLO: &[u8] = b"\"type\":\"connected\",\"node\":\"gateway\"}\nid: ";
+const HELLO: &[u8] = b"\"type\":\"connected\",\"node\":\"gateway\"}\n";
 const HEARTBEAT: &[u8] = b": heartbeat\n";
 const HEARTBEAT_CHUNK: &[u8] = b"C\r\n: heartbeat\n\r\n";
 
@@ -46,15 +46,15 @@ const FAST: Pace = Pace {
 
 /// So slow that everything sent was read before anything else is.
 const SLOW: Pace = Pace {
-    pause: Duration::from_millis(25),
+    pause: Duration::from_millis(50),
     pause_of_bytes: Duration::from_millis(2),
     silence: Duration::from_millis(700),
 };
 
-/// A request whose answers differed is sent so often slowly, and has to be answered differently so
-/// often again: machines stand still sometimes, and then a gateway that works seems to wait.
+/// How often a request is sent slowly whose answers differed. None of the answers of one gateway may
+/// be among those of the other then: machines stand still sometimes, and what is up to chance for
+/// one is up to chance for both.
 const SLOW_TIMES: u64 = 5;
-const DIFFERENT_TIMES: usize = 2;
 
 /// A number from the environment.
 pub fn number(name: &str) -> Option<u64> {
@@ -74,7 +74,10 @@ async fn request_heads_of_every_kind() {
         let both = Both { pair: &pair, gateways: [one, other] };
         let both = &both;
         let outcomes: Vec<(u64, [Vec<u8>; 2])> = stream::iter(numbers.clone())
-            .map(|number| async move { (number, both.ask(seed, number, 0, FAST).await) })
+            .map(|number| async move {
+                let request = Request::draw(seed, number, &topic(number, 0));
+                (number, both.ask(&request, FAST).await)
+            })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
@@ -132,13 +135,8 @@ struct Both<'a> {
 }
 
 impl Both<'_> {
-    /// Sends a request to both; what came back, normalised. Each attempt has a topic of its own.
-    async fn ask(&self, seed: u64, number: u64, attempt: u64, pace: Pace) -> [Vec<u8>; 2] {
-        let request = Request::draw(seed, number, &topic(number, attempt));
-        self.ask_this(&request, pace).await
-    }
-
-    async fn ask_this(&self, request: &Request, pace: Pace) -> [Vec<u8>; 2] {
+    /// Sends a request to both; what came back, normalised.
+    async fn ask(&self, request: &Request, pace: Pace) -> [Vec<u8>; 2] {
         let [one, other] = &self.gateways;
         let (one, other) = join!(exchange(one, request, pace), exchange(other, request, pace));
         [one, other].map(|bytes| {
@@ -152,23 +150,13 @@ impl Both<'_> {
 
     /// Asks again, slowly, and panics with the simplest request that is still answered differently.
     async fn explain(&self, seed: u64, number: u64) {
-        let mut differ = Vec::new();
-        for attempt in 1..=SLOW_TIMES {
-            let answers = self.ask(seed, number, attempt, SLOW).await;
-            if answers[0] != answers[1] {
-                differ.push((attempt, answers));
-            }
-        }
-        if differ.len() < DIFFERENT_TIMES {
-            return;
-        }
-        let (attempt, mut answers) = differ.swap_remove(0);
-        let mut request = Request::draw(seed, number, &topic(number, attempt));
+        let draw = |attempt| Request::draw(seed, number, &topic(number, attempt));
+        let Some(mut answers) = self.differ(draw).await else { return };
+        let mut request = draw(SLOW_TIMES + 1);
         'simpler: loop {
             for simpler in request.simpler() {
-                let simpler_answers = self.ask_this(&simpler, SLOW).await;
-                if simpler_answers[0] != simpler_answers[1] {
-                    (request, answers) = (simpler, simpler_answers);
+                if let Some(differ) = self.differ(|_| simpler.clone()).await {
+                    (request, answers) = (simpler, differ);
                     continue 'simpler;
                 }
             }
@@ -184,6 +172,20 @@ impl Both<'_> {
             difference(&answers[0], &answers[1]).unwrap_or_default()
         );
     }
+
+    /// Two answers, if none of one gateway is among those of the other.
+    async fn differ(&self, draw: impl Fn(u64) -> Request) -> Option<[Vec<u8>; 2]> {
+        let (mut ones, mut others) = (Vec::new(), Vec::new());
+        for attempt in 1..=SLOW_TIMES {
+            let [one, other] = self.ask(&draw(attempt), SLOW).await;
+            ones.push(one);
+            others.push(other);
+            if ones.iter().any(|one| others.contains(one)) {
+                return None;
+            }
+        }
+        ones.pop().zip(others.pop()).map(|(one, other)| [one, other])
+    }
 }
 
 /// A name for the topic of one attempt; all are of the same length.
@@ -196,17 +198,21 @@ fn topic(number: u64, attempt: u64) -> String {
 async fn exchange(gateway: &Gateway, request: &Request, pace: Pace) -> Vec<u8> {
     let mut connection = Connection::open(gateway.address).await;
     let pieces = request.pieces(NEXT);
-    let pause = match &request.pieces {
-        request::Pieces::Bytes => pace.pause_of_bytes,
-        _ => pace.pause,
-    };
-    for (n, piece) in pieces.iter().enumerate() {
-        if n > 0 && pause.is_zero() {
-            tokio::task::yield_now().await;
-        } else if n > 0 {
-            tokio::time::sleep(pause).await;
+    let head_length = request.bytes().len() - request.body.len();
+    let mut sent = 0;
+    for piece in &pieces {
+        let pause = match &request.pieces {
+            // What comes behind a head may find its answer being written.
+            Pieces::Bytes if sent != head_length => pace.pause_of_bytes,
+            _ => pace.pause,
+        };
+        match pause {
+            Duration::ZERO => tokio::task::yield_now().await,
+            _ if sent == 0 => {}
+            _ => tokio::time::sleep(pause).await,
         }
         connection.send(piece).await;
+        sent += piece.len();
     }
     let mut next_sent = request.followed_at_once;
     let mut nothing_more = false;

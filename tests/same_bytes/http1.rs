@@ -56,7 +56,7 @@ impl Connection {
     }
 
     pub async fn until_end(&mut self) {
-        within("the end of a connection", async { while self.more().await {} }).await;
+        while self.more().await {}
     }
 
     /// Waits for the answer that begins after `from` received bytes, and says where it ends; at the
@@ -77,32 +77,26 @@ impl Connection {
 
     /// Waits until this has come.
     ///
-    /// Panics if the connection ends before.
+    /// Panics if the connection ends before, or nothing comes any more.
     pub async fn raw_until(&mut self, text: &str) {
-        within(text, async {
-            while find(&self.received, text.as_bytes()).is_none() {
-                let more = self.more().await;
-                assert!(more, "waited for {text}: {}", String::from_utf8_lossy(&self.received));
-            }
-        })
-        .await;
+        while find(&self.received, text.as_bytes()).is_none() {
+            let more = within(text, self.more()).await;
+            assert!(more, "waited for {text}: {}", String::from_utf8_lossy(&self.received));
+        }
     }
 
     /// Waits until the body of the stream that begins this connection satisfies `condition`.
     ///
-    /// Panics if it ends before.
+    /// Panics if it ends before, or nothing comes any more.
     pub async fn body_until(&mut self, what: &str, mut condition: impl FnMut(&[u8]) -> bool) {
-        within(what, async {
-            loop {
-                self.body.decode(&self.received);
-                if condition(&self.body.bytes) {
-                    return;
-                }
-                let more = self.more().await;
-                assert!(more, "waited for {what}: {}", String::from_utf8_lossy(&self.received));
+        loop {
+            self.body.decode(&self.received);
+            if condition(&self.body.bytes) {
+                return;
             }
-        })
-        .await;
+            let more = within(what, self.more()).await;
+            assert!(more, "waited for {what}: {}", String::from_utf8_lossy(&self.received));
+        }
     }
 }
 

@@ -235,7 +235,7 @@ impl Player {
             within(&what, stream.until_end()).await;
             self.record(what, stream.into_bytes());
         }
-        self.calls.until_end().await;
+        within("the end of calls", self.calls.until_end()).await;
         let rest = self.calls.received[self.calls_read..].to_vec();
         self.record(format!("the connection of calls, {:?}", self.calls.end), rest);
         let status = self.gateway.ended().await;
@@ -260,17 +260,14 @@ impl Stream {
         if let Stream::Http1 { connection, .. } = self {
             return connection.body_until(what, condition).await;
         }
-        within(what, async {
-            loop {
-                if let Stream::Http2 { received, .. } = self
-                    && condition(received)
-                {
-                    return;
-                }
-                assert!(self.more().await, "{what}: it ended");
+        loop {
+            if let Stream::Http2 { received, .. } = self
+                && condition(received)
+            {
+                return;
             }
-        })
-        .await;
+            assert!(within(what, self.more()).await, "{what}: it ended");
+        }
     }
 
     /// Reads some more; no at the end.
