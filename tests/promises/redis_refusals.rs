@@ -1,4 +1,5 @@
-//! A Redis that is there and refuses: for want of a disk, for a wrong password, for missing rights.
+//! A Redis that is there and refuses: for want of a disk, for a wrong password, for missing rights;
+//! or has what nobody has written.
 
 use std::time::Duration;
 
@@ -119,4 +120,21 @@ async fn a_wrong_password_and_a_server_that_is_not_there_are_told_plainly_and_wi
         let said = format!("{answer:?} {ready:?} {:?} {:?}", node.log(), metrics.text().await);
         assert!(!said.contains("letmein7"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_floor_beyond_the_head_is_told_once_and_the_stream_goes_on() {
+    let redis = Redis::start().await;
+    let node = Node::start("node-1", Some(&redis), &[]).await;
+    let first = node.publish("news", "first").await;
+    node.publish("news", "second").await;
+    let meta: String = redis.ask(&["GET", "fantail:{news}:meta"]).await;
+    let corrupt = format!("{} 999999", meta.rsplit_once(' ').unwrap().0);
+    let _: String = redis.ask(&["SET", "fantail:{news}:meta", &corrupt]).await;
+    let mut stream = Stream::open_from(node.address, "/topics/news/events", &first).await;
+    assert_eq!(stream.event().await.kind, "reset");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(node.metric("fantail_resets_total", "reason=\"lost\"").await, 0.0);
+    node.publish("news", "third").await;
+    assert_eq!(stream.event().await.data, "third");
 }

@@ -53,9 +53,12 @@ pub(super) fn history(head: &str, meta: &str, oldest: &str) -> Result<LogHistory
         let past_epochs = past_epochs.collect::<Option<_>>()?;
         let oldest = match oldest.split_once('-') {
             Some((seq, _)) => seq.parse().ok()?,
-            None => head + 1,
+            None => head.saturating_add(1),
         };
-        Some(LogHistory { epoch, past_epochs, head, oldest: oldest.max(floor + 1) })
+        // Whatever is stored, the oldest entry that can be read is at most the next one: whoever was
+        // told to go on beyond that would be lost there, and told so again and again.
+        let oldest = oldest.max(floor.saturating_add(1)).min(head.saturating_add(1));
+        Some(LogHistory { epoch, past_epochs, head, oldest })
     };
     read().ok_or_else(|| unexpected("epochs"))
 }
