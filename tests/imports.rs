@@ -17,6 +17,11 @@ const PURE: &[&str] = &["topic", "position", "entry", "frame", "said", "wire", "
 /// Files in such rooms that wait all the same.
 const WAITING: &[&str] = &["board/first", "stream/follower", "stream/session", "stream/terms"];
 
+/// Who names the task board, an application over the log: where it is mounted, the streams that are
+/// opened by a board's name, and its own part of each log.
+const BOARD_FILES: &[&str] = &["gateway", "http", "http/board", "http/streams"];
+const BOARD_DIRECTORIES: &[&str] = &["http/board", "log/memory/boards", "log/redis/boards"];
+
 /// What speaks HTTP as a server.
 const HTTP: &[&str] = &["axum", "hyper", "hyper_util", "http_body", "tower", "tower_http"];
 
@@ -47,6 +52,10 @@ fn closed_doors(file: &str, room: &str) -> Vec<&'static str> {
     // Which of the logs is running is known where one is chosen, and where its address is read.
     if !["gateway", "cli"].contains(&room) {
         closed.extend(["log/memory", "log/redis"]);
+    }
+    let is_of_board = |directory: &&str| is_within(file, directory, "/");
+    if !BOARD_FILES.contains(&file) && !BOARD_DIRECTORIES.iter().any(is_of_board) {
+        closed.extend(["board"]);
     }
     // Decide, encode, carry: each knows only what the one before it hands on.
     if ["hub", "relay", "replay", "stream", "wire"].contains(&room) {

@@ -1,0 +1,111 @@
+//! [`LogHistory`]: what a log knows of its own past, and what that says about a position.
+
+use super::{Epoch, Position};
+
+/// How many past epochs of one log are remembered; a position of an older one counts as unknown.
+pub const EPOCHS_MAX: usize = 16;
+
+/// What a log knows of itself: its current epoch, how far the earlier ones reached, and what it
+/// still holds. Every judgement about a position needs this and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LogHistory {
+    /// The current incarnation.
+    pub epoch: Epoch,
+    /// Earlier incarnations, newest first, each with the last seq of it that this log holds.
+    pub past_epochs: Vec<(Epoch, u64)>,
+    /// Seq of the newest entry; 0 while the log is empty.
+    pub head: u64,
+    /// Seq of the oldest entry that can still be read; `head + 1` when none can.
+    pub oldest: u64,
+}
+
+/// What a [`LogHistory`] says about a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It belongs to this log's past, and everything after it can still be read.
+    Continues,
+    /// It belongs to this log's past, but entries after it are gone.
+    Trimmed,
+    /// What its holder has seen was lost, or belongs to another incarnation of the log.
+    Lost,
+}
+
+impl LogHistory {
+    /// The last seq of `epoch` that this log holds; `None` for an epoch it does not know.
+    pub fn last_seq_of(&self, epoch: Epoch) -> Option<u64> {
+        if epoch == self.epoch {
+            return Some(self.head);
+        }
+        self.past_epochs.iter().find(|(past, _)| *past == epoch).map(|&(_, end)| end)
+    }
+
+    /// Judges a position (design §5). Final only if this history was read after the position was
+    /// handed out: an older one can be behind.
+    pub fn judge(&self, position: Position) -> Verdict {
+        match self.last_seq_of(position.epoch) {
+            Some(end) if position.seq > end => Verdict::Lost,
+            None => Verdict::Lost,
+            Some(_) if position.seq + 1 < self.oldest => Verdict::Trimmed,
+            Some(_) => Verdict::Continues,
+        }
+    }
+
+    /// Whether the newest entry is the one at `position`, which may be of an earlier epoch that no
+    /// entry followed.
+    pub fn is_head(&self, position: Position) -> bool {
+        position.seq == self.head
+            && self.last_seq_of(position.epoch).is_some_and(|end| end >= self.head)
+    }
+
+    /// The place at `seq`, in the current epoch.
+    pub fn at(&self, seq: u64) -> Position {
+        Position { seq, epoch: self.epoch }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn epoch(text: &str) -> Epoch {
+        text.parse().unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn a_history_judges_as_what_happened(
+            // Epochs as (entries that survived, entries lost at their end), oldest first.
+            ended_epochs in proptest::collection::vec((0..20_u64, 0..5_u64), 1..10),
+            trimmed in 0..30_u64,
+        ) {
+            let name = |n: usize| epoch(&format!("e{n:03}"));
+            let mut head = 0;
+            let mut ends = Vec::new();
+            for (n, &(kept, lost)) in ended_epochs.iter().enumerate() {
+                let last = n + 1 == ended_epochs.len();
+                head += kept;
+                ends.push((name(n), head, if last { 0 } else { lost }));
+            }
+            let oldest = trimmed.min(head) + 1;
+            let past_epochs = ends.iter().rev().skip(1).map(|&(epoch, end, _)| (epoch, end)).collect();
+            let history = LogHistory { epoch: ends[ends.len() - 1].0, past_epochs, head, oldest };
+            for (epoch, end, lost) in ends {
+                for seq in 0..=end + lost {
+                    let expected = if seq > end {
+                        Verdict::Lost
+                    } else if seq + 1 < oldest {
+                        Verdict::Trimmed
+                    } else {
+                        Verdict::Continues
+                    };
+                    prop_assert_eq!(history.judge(Position { seq, epoch }), expected);
+                }
+            }
+            prop_assert_eq!(
+                history.judge(Position { seq: 0, epoch: epoch("zzzz") }), Verdict::Lost
+            );
+        }
+    }
+}
