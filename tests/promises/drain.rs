@@ -46,7 +46,10 @@ on_both_logs! {
             assert!(time > turn - 0.2, "the {n}th ended after {time} s: {times:?}");
         }
         assert!(times[times.len() / 2] < 2.5, "{times:?}");
-        assert!(node.log().iter().any(|line| line.contains("drained")), "{:?}", node.log());
+        until("it has said that it is drained", async || {
+            node.log().iter().any(|line| line.contains("drained")).then_some(())
+        })
+        .await;
     }
 }
 

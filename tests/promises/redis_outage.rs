@@ -146,7 +146,10 @@ async fn an_address_without_a_redis_is_told_in_the_log_and_drains_all_the_same()
     node.terminate();
     within("the end", held.end()).await;
     assert_eq!(node.process.ended().await, Some(0));
-    assert!(node.log().iter().any(|line| line.contains("not hearing announcements")));
+    until("it has said why", async || {
+        node.log().iter().any(|line| line.contains("not hearing announcements")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
