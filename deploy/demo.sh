@@ -371,6 +371,7 @@ done)
   Watch a board       curl -N http://127.0.0.1:$http_port/boards/board-1/events
   over HTTP/2         curl -kN https://127.0.0.1:$https_port/boards/board-1/events
   Post a task         curl -H 'Content-Type: application/json' -d '{"title":"Hello","listId":"list-todo"}' http://127.0.0.1:$http_port/tasks
+  Check its promises  $binary check http://127.0.0.1:$http_port --seconds 3
   Drain a node        kill ${node_pids[second - 1]}
   Lose a node         kill -9 ${node_pids[second - 1]}
   It comes back after $restart s, or at once by

@@ -123,3 +123,36 @@ async fn what_ends_in_the_demo_is_started_again_by_itself() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_the_demo_says_that_one_can_try_works_as_it_is_printed() {
+    need(&["redis-server", "nginx", "openssl", "curl"]);
+    let demo = Demo::start(&[("FANTAIL_DEMO_RESTART", "1")]);
+    let said = |what: &str| {
+        let line = demo.hints.iter().find_map(|line| line.trim_start().strip_prefix(what));
+        line.unwrap_or_else(|| panic!("{what:?} is not among {:?}", demo.hints)).trim().to_owned()
+    };
+    let sh = |command: String| {
+        let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+
+    let boards = reqwest::get(said("The task board")).await.unwrap();
+    assert!(boards.text().await.unwrap().contains("<title>Fantail</title>"));
+    let (code, task) = sh(said("Post a task"));
+    assert!(code == Some(0) && task.contains(r#""id":"task-1""#), "{task}");
+    for watch in ["Watch a board", "over HTTP/2"] {
+        // A stream has no end: enough is heard after its first event.
+        let (_, heard) = sh(format!("{} | sed /connected/q", said(watch)));
+        assert!(heard.contains(r#""type":"connected""#), "{watch}: {heard}");
+    }
+    let (code, verdict) = sh(said("Check its promises"));
+    assert!(code == Some(0) && verdict.contains("KEPT"), "{verdict}");
+
+    let node = format!("{}/readyz", demo.urls[1]);
+    let is_ready = async || reqwest::get(&node).await.is_ok_and(|answer| answer.status() == 200);
+    assert_eq!(sh(said("Drain a node")).0, Some(0));
+    until("the node has ended", async || !exists(demo.nodes[1])).await;
+    assert_eq!(sh(format!("kill -USR1 {}", said("kill -USR1"))).0, Some(0));
+    until("the node is back", is_ready).await;
+}

@@ -164,6 +164,21 @@ async fn what_a_client_sees_when_its_node_dies_is_what_the_documentation_says() 
     }
 }
 
+/// A client of HTTP/1.0 need not name a host, and a node that is asked with HTTP/1.1 insists on one.
+#[tokio::test]
+async fn a_request_without_a_host_is_answered() {
+    let node = Node::start(&[]).await;
+    for kind in [Kind::Nginx, Kind::Haproxy] {
+        let proxy = Proxy::start(kind, &[node.address]).await;
+        let mut socket = TcpStream::connect(proxy.http1).await.unwrap();
+        socket.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        let read = socket.read_to_string(&mut answer);
+        tokio::time::timeout(A_MINUTE, read).await.expect("it is answered").unwrap();
+        assert!(answer.contains(" 200 OK") && answer.contains("\r\n\r\nok"), "{kind:?}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn a_write_that_was_sent_is_not_sent_again_and_a_stream_is_asked_for_elsewhere() {
     for kind in KINDS {

@@ -20,6 +20,8 @@ pub struct Demo {
     pub nginx: u32,
     pub redis: u32,
     pub directory: PathBuf,
+    /// What it says that one can try, line by line.
+    pub hints: Vec<String>,
 }
 
 impl Demo {
@@ -34,8 +36,9 @@ impl Demo {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut ready = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let ready = lines.next().expect("the demo starts");
+        let hints = lines.take_while(|line| !line.contains("Ctrl-C")).collect();
         let words: Vec<&str> = ready.split_whitespace().collect();
         let word = |name: &str| {
             let value = words.iter().find_map(|word| word.strip_prefix(name));
@@ -50,6 +53,7 @@ impl Demo {
             nginx: id(word("nginx=")),
             redis: id(word("redis=")),
             directory: word("directory=").into(),
+            hints,
             child,
         }
     }
