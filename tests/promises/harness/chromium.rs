@@ -20,25 +20,9 @@ pub struct Chromium {
 impl Chromium {
     pub async fn start() -> Chromium {
         let dir = TempDir::new();
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            // A group of its own: the browser's processes end with the driver's.
-            .process_group(0)
-            .spawn()
-            .expect("chromedriver is installed (package chromium-driver)");
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port: u16 = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                let (_, port) = line.split_once("started successfully on port ")?;
-                port.trim_end_matches('.').parse().ok()
-            })
-            .expect("chromedriver says its port");
-        std::thread::spawn(move || lines.for_each(drop));
-        let driver = Process::group(driver);
+        // It takes a free port of one kind of address and ends if that of the other is taken.
+        let (driver, port) =
+            (0..10).find_map(|_| start_driver()).expect("chromedriver says its port");
         let arguments = [
             "--headless",
             "--no-sandbox",
@@ -95,4 +79,25 @@ impl Chromium {
         let _ = self.client.clone().close().await;
         self.driver.kill();
     }
+}
+
+/// chromedriver and its port, unless it ended before it had one.
+fn start_driver() -> Option<(Process, u16)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        // A group of its own: the browser's processes end with the driver's.
+        .process_group(0)
+        .spawn()
+        .expect("chromedriver is installed (package chromium-driver)");
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    let driver = Process::group(driver);
+    let port = lines.by_ref().map_while(Result::ok).find_map(|line| {
+        let (_, port) = line.split_once("started successfully on port ")?;
+        port.trim_end_matches('.').parse().ok()
+    });
+    // What it says later must go somewhere.
+    std::thread::spawn(move || lines.for_each(drop));
+    Some((driver, port?))
 }
