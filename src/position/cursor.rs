@@ -316,8 +316,9 @@ mod tests {
             let topics: Vec<Topic> = positions.keys().cloned().collect();
             let text = write_cursor(positions.iter().map(|(topic, &position)| (topic, position)));
             let changed = change.make(&text);
-            prop_assume!(changed != text);
             let cursor = Cursor::read(&changed, &topics);
+            // An escape says the same in small letters, and a name may come decoded.
+            prop_assume!(cursor != Cursor::read(&text, &topics));
             for topic in &topics {
                 let point = cursor.resume_point(topic);
                 prop_assert!(matches!(point, Some(ResumePoint::Unreadable(_))), "{changed} {point:?}");
