@@ -23,6 +23,11 @@ use crate::telemetry::metric;
 /// How long to wait before asking a log again that did not answer.
 const LOG_RETRY: Duration = Duration::from_millis(500);
 
+/// After a reset, how long the next one waits if no entry came between them, and at most: whatever
+/// the log says, there is no loop without a wait.
+const RESET_WAIT: Duration = Duration::from_millis(500);
+const RESET_WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// The positions of one stream in its topics.
 pub struct Follower {
     node: Arc<Node>,
@@ -74,6 +79,9 @@ struct Subscription {
     confirmed_at: Option<u64>,
     /// It resumed, and nothing was caught up yet.
     resumed: bool,
+    /// Resets that were told since the last entry, and until when the next one waits.
+    resets: u32,
+    next_reset_at: Option<Instant>,
 }
 
 /// Where a subscription stands.
@@ -109,6 +117,8 @@ impl Follower {
                 joined: node.hub.join(&requested.topic, signal.clone()),
                 must_be_board: requested.board,
                 resumed: start.is_some(),
+                resets: 0,
+                next_reset_at: None,
                 start,
                 from_earliest: matches!(request.start, StartAt::Earliest),
                 state: SubscriptionState::Pending,
@@ -139,6 +149,8 @@ impl Follower {
             snapshot_due: false,
             confirmed_at: None,
             resumed: false,
+            resets: 0,
+            next_reset_at: None,
         });
         let subscriptions = subscriptions.collect();
         Follower::of(node, subscriptions, snapshot, signal)
@@ -324,7 +336,7 @@ impl Follower {
                 let Some(history) = self.node.replays.history(topic.name()).await? else {
                     return self.log_is_gone(at);
                 };
-                return Ok(self.say_reset(at, ResetReason::Unreadable, from, &history));
+                return self.say_reset(at, ResetReason::Unreadable, from, &history);
             }
             SubscriptionState::Pending => return Ok(Outcome::Idle),
         };
@@ -338,7 +350,7 @@ impl Follower {
             let history = self.node.replays.history(topic.name()).await?;
             let Some(history) = history else { return self.log_is_gone(at) };
             if let Judgement::Reset(reason) = decide::by_log(&history, position) {
-                return Ok(self.say_reset(at, reason, position.to_string(), &history));
+                return self.say_reset(at, reason, position.to_string(), &history);
             }
         }
         // Counted before the log is read: what it says may be older than the next refresh.
@@ -360,7 +372,7 @@ impl Follower {
                         Ok(Outcome::Said)
                     }
                     Err(judgement) => {
-                        Ok(self.judged(at, position, judgement, &page.history, refreshes))
+                        self.judged(at, position, judgement, &page.history, refreshes)
                     }
                 }
             }
@@ -368,7 +380,7 @@ impl Follower {
                 let history = self.node.replays.history(topic.name()).await?;
                 let Some(history) = history else { return self.log_is_gone(at) };
                 let judgement = decide::by_log(&history, position);
-                Ok(self.judged(at, position, judgement, &history, refreshes))
+                self.judged(at, position, judgement, &history, refreshes)
             }
         }
     }
@@ -382,7 +394,7 @@ impl Follower {
         judgement: Judgement,
         history: &LogHistory,
         refreshes: u64,
-    ) -> Outcome {
+    ) -> Result<Outcome, LogError> {
         match judgement {
             Judgement::Reset(reason) => self.say_reset(at, reason, position.to_string(), history),
             Judgement::Confirmed => {
@@ -390,7 +402,7 @@ impl Follower {
                 let subscription = &mut self.subscriptions[at];
                 subscription.confirmed_at = Some(refreshes);
                 self.node.relay.request_repair(&subscription.joined.topic);
-                Outcome::Idle
+                Ok(Outcome::Idle)
             }
         }
     }
@@ -419,6 +431,7 @@ impl Follower {
         metric::delivered(count, bytes);
         let subscription = &mut self.subscriptions[at];
         subscription.confirmed_at = None;
+        (subscription.resets, subscription.next_reset_at) = (0, None);
         if std::mem::take(&mut subscription.resumed) {
             metric::replay(source);
         }
@@ -437,8 +450,15 @@ impl Follower {
         reason: ResetReason,
         from: String,
         history: &LogHistory,
-    ) -> Outcome {
+    ) -> Result<Outcome, LogError> {
         let subscription = &mut self.subscriptions[at];
+        let now = Instant::now();
+        if subscription.next_reset_at.is_some_and(|next_reset_at| now < next_reset_at) {
+            return Err(LogError::Unavailable("it was reset a moment ago".to_owned()));
+        }
+        let wait = RESET_WAIT.saturating_mul(1 << subscription.resets.min(10));
+        subscription.next_reset_at = Some(now + wait.min(RESET_WAIT_MAX));
+        subscription.resets = subscription.resets.saturating_add(1);
         let topic = &subscription.joined.topic;
         let snapshot = self.snapshot && topic.state() == (TopicState::Open { has_state: true });
         let reset = Reset::new(topic.name().as_str(), reason, from, history);
@@ -455,7 +475,7 @@ impl Follower {
             let cursor = Some(self.cursor());
             self.said.push(Said::Reset { reset, cursor });
         }
-        Outcome::Said
+        Ok(Outcome::Said)
     }
 
     async fn say_snapshot(&mut self, at: usize) -> Result<Outcome, LogError> {
