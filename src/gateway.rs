@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{oneshot, watch};
-use tokio::time::MissedTickBehavior;
 
 use crate::admission::Admission;
 use crate::background::{Background, Ending};
@@ -24,13 +23,11 @@ use crate::net::{Limits, server};
 use crate::relay::Relay;
 use crate::replay::Replays;
 use crate::said::EndReason;
+use crate::stats::ClusterStats;
 use crate::stream::{EndOrder, Endings, Node};
 
 /// File descriptors kept back for Redis, files and accepting.
 const DESCRIPTORS_RESERVED: usize = 64;
-
-/// How often a node tells the others what it serves.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// After the drain window, the time in which the last bytes may still leave.
 const LAST_BYTES: Duration = Duration::from_secs(3);
@@ -39,11 +36,11 @@ const LAST_BYTES: Duration = Duration::from_secs(3);
 pub struct Gateway {
     address: SocketAddr,
     node: Arc<Node>,
-    registry: Arc<dyn Registry>,
+    stats: Arc<ClusterStats>,
     admission: Arc<Admission>,
     stop_accepting: watch::Sender<bool>,
     server_ended: oneshot::Receiver<()>,
-    /// Accepting, relay, canary, reports, the first board, upkeep: ended with the gateway.
+    /// Accepting, relay, canary, stats, the first board, upkeep: ended with the gateway.
     background: Background,
 }
 
@@ -128,6 +125,7 @@ impl Gateway {
         let admission = Admission::new(streams_max, config.max_connections_per_address);
         let hub = Hub::new();
         let relay = Relay::new(log.clone(), hub.clone(), config.history_ttl);
+        let stats = ClusterStats::new(&config.node_id, hub.clone(), admission.clone(), registry);
         let canary = Canary::new(probe.clone());
         let (stop_accepting, stopped) = watch::channel(false);
         let node = Arc::new(Node {
@@ -147,7 +145,7 @@ impl Gateway {
         let app = App {
             node: node.clone(),
             background: background.clone(),
-            registry: registry.clone(),
+            stats: stats.clone(),
             admission: admission.clone(),
             canary: canary.clone(),
             metrics: metrics.clone(),
@@ -178,23 +176,13 @@ impl Gateway {
             let canary = canary.clone();
             async move { canary.run().await }
         });
-        let reporting = (node.clone(), registry.clone(), admission.clone());
-        background.keep("reports", move || {
-            let (node, registry, admission) = reporting.clone();
-            report(node, registry, admission)
-        });
+        let counted = stats.clone();
+        background.keep("stats", move || counted.clone().run());
         background.keep("the first board", move || keep_first_board(boards.clone()));
         let swept = node.clone();
         background.keep("upkeep", move || upkeep(swept.clone(), metrics.clone()));
-        let gateway = Gateway {
-            address,
-            node,
-            registry,
-            admission,
-            stop_accepting,
-            server_ended,
-            background,
-        };
+        let gateway =
+            Gateway { address, node, stats, admission, stop_accepting, server_ended, background };
         Ok(gateway)
     }
 
@@ -229,21 +217,8 @@ impl Gateway {
         let over = tokio::time::timeout(window + LAST_BYTES, &mut self.server_ended).await;
         let cut = if matches!(over, Ok(Ok(()))) { 0 } else { self.admission.streams() };
         self.background.abort_all();
-        self.registry.withdraw(&self.node.id).await;
+        self.stats.remove().await;
         Drained { streams, cut }
-    }
-}
-
-/// Tells the other nodes what this one serves.
-async fn report(node: Arc<Node>, registry: Arc<dyn Registry>, admission: Arc<Admission>) {
-    let mut every = tokio::time::interval(REPORT_EVERY);
-    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        every.tick().await;
-        let census = node.hub.census(admission.streams());
-        if let Err(error) = registry.report(&node.id, &crate::json::to_text(&census)).await {
-            tracing::debug!(%error, "cannot report");
-        }
     }
 }
 

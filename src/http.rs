@@ -28,8 +28,8 @@ use crate::background::Background;
 use crate::board::Boards;
 use crate::canary::Canary;
 use crate::config::CorsOrigins;
-use crate::log::Registry;
 use crate::position::Position;
+use crate::stats::ClusterStats;
 use crate::stream::Node;
 use crate::telemetry::metric;
 use problem::Problem;
@@ -42,7 +42,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) node: Arc<Node>,
-    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) stats: Arc<ClusterStats>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) background: Background,
     pub(crate) canary: Arc<Canary>,

@@ -26,8 +26,8 @@
 //!
 //! Around it: [`config`] (every setting, as values; the program's `cli.rs` reads them), [`gateway`]
 //! (start and drain), [`background`] (the node's own tasks, and what follows when one ends),
-//! [`backoff`] (waits of all that tries again), [`admission`] (how many streams), [`budget`] (how
-//! much is held for readers), [`canary`] (whether this node can deliver), [`telemetry`] (what
+//! [`backoff`] (waits of all that tries again), [`admission`] (how many streams), [`stats`] (of
+//! which topics, over all nodes), [`budget`] (how much is held for readers), [`canary`] (whether this node can deliver), [`telemetry`] (what
 //! operators see), [`health`] (what a container engine asks). Outside of it, in a package of its own
 //! under `check/`: a witness that asks gateways over HTTP whether they keep what is promised, and
 //! knows nothing of this one.
@@ -85,6 +85,8 @@ pub mod background;
 pub mod backoff;
 
 pub mod admission;
+
+pub mod stats;
 
 pub mod canary;
 

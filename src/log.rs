@@ -16,6 +16,7 @@ mod conditions;
 pub mod memory;
 mod notifier;
 pub mod redis;
+mod registry;
 
 use std::fmt;
 
@@ -29,6 +30,7 @@ use crate::topic::Topic;
 pub use conditions::{Conditions, IdempotencyKey, IdempotencyKeyError};
 pub(crate) use notifier::Notifier;
 pub use notifier::{INBOX_BYTES_MAX, INBOX_ENTRIES_MAX, Notification, Notifications};
+pub use registry::{NodeTotals, Published, Registry, StatsUpdate, TopicStreams};
 
 /// How many entries one [`Log::read`] returns at most.
 pub const READ_ENTRIES_MAX: usize = 256;
@@ -167,19 +169,6 @@ pub trait Snapshots: Send + Sync + 'static {
 
     /// The state of one topic; `None` if it has none.
     async fn snapshot(&self, topic: &Topic) -> Result<Option<Snapshot>, LogError>;
-}
-
-/// What the nodes tell each other of themselves.
-#[async_trait]
-pub trait Registry: Send + Sync + 'static {
-    /// Tells the other nodes what this one is serving (JSON of at most some 100 KiB).
-    async fn report(&self, node: &str, report: &str) -> Result<(), LogError>;
-
-    /// What the living nodes last reported, as node and JSON.
-    async fn reports(&self) -> Result<Vec<(String, String)>, LogError>;
-
-    /// Withdraws this node's report: it is going away.
-    async fn withdraw(&self, node: &str);
 }
 
 /// How the backend does.

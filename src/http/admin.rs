@@ -1,52 +1,167 @@
 //! `GET /admin/connections`, `GET /metrics`, `GET /healthz`, `GET /readyz`.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::App;
+use super::problem::Problem;
+use super::request::{self, Parameters};
 use crate::canary::Level;
-use crate::hub::Census;
+use crate::log::TopicStreams;
+use crate::stats::{Largest, NodeView, TOLD_TOPICS_MAX, View};
 use crate::telemetry::metric;
+use crate::topic::Topic;
 
-/// Streams over all nodes.
-#[derive(Default, Serialize)]
-pub(super) struct Connections {
-    total: usize,
-    boards: BTreeMap<String, usize>,
-    topics: BTreeMap<String, usize>,
-    nodes: BTreeMap<String, Census>,
-    /// False while the other nodes' reports cannot be read: then this node speaks for itself alone.
-    complete: bool,
+/// Topics of each kind that are shown unless the question says otherwise.
+const LIMIT: usize = 100;
+
+#[derive(Deserialize)]
+pub(super) struct ConnectionsOptions {
+    limit: Option<usize>,
+    topic: Option<String>,
 }
 
-/// Other nodes are counted as they were at their last report, at most some seconds ago.
-pub(super) async fn connections(State(app): State<App>) -> Json<Connections> {
-    let reports = app.registry.reports().await;
-    let mut all = Connections { complete: reports.is_ok(), ..Connections::default() };
-    for (node, report) in reports.unwrap_or_default() {
-        // A node of another version may say something we cannot read; its total is not ours to guess.
-        if let Ok(census) = serde_json::from_str(&report) {
-            all.nodes.insert(node, census);
-        }
-    }
-    let own = app.node.hub.census(app.admission.streams());
-    all.nodes.insert(app.node.id.clone(), own);
-    for census in all.nodes.values() {
-        all.total += census.total;
-        for (group, counts) in
-            [(&mut all.boards, &census.with_state), (&mut all.topics, &census.topics)]
-        {
-            for (name, count) in counts {
-                *group.entry(name.clone()).or_default() += count;
+/// Streams over all nodes. Topics stand in the order of their streams, the largest first.
+#[derive(Serialize)]
+struct Connections<'a> {
+    total: usize,
+    boards: Streams<'a>,
+    topics: Streams<'a>,
+    nodes: Nodes<'a>,
+    /// False while the other nodes cannot be asked: they are here as they last were, then no more.
+    complete: bool,
+    /// Topics that are left out.
+    omitted: usize,
+}
+
+/// Streams of one node.
+#[derive(Serialize)]
+struct NodeConnections<'a> {
+    total: usize,
+    boards: Streams<'a>,
+    topics: Streams<'a>,
+    omitted: usize,
+}
+
+/// What is shown of topics.
+#[derive(Clone, Copy)]
+enum Shown<'a> {
+    /// So many of each kind.
+    Largest(usize),
+    /// One, and its streams on this node.
+    One(&'a TopicStreams),
+}
+
+/// An object of topics and their streams.
+enum Streams<'a> {
+    /// In this order.
+    Largest(&'a [(Topic, usize)]),
+    /// One, unless it has none.
+    One(&'a Topic, usize),
+}
+
+impl Serialize for Streams<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Streams::Largest(topics) => {
+                serializer.collect_map(topics.iter().map(|(topic, streams)| (topic, streams)))
             }
+            Streams::One(_, 0) => serializer.serialize_map(Some(0))?.end(),
+            Streams::One(topic, streams) => serializer.collect_map([(topic, streams)]),
         }
     }
-    Json(all)
+}
+
+struct Nodes<'a> {
+    view: &'a View,
+    own: &'a str,
+    shown: Shown<'a>,
+}
+
+impl Serialize for Nodes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Nodes { view, own, shown } = self;
+        serializer.collect_map(view.nodes.iter().map(|(name, node)| {
+            let [boards, topics] = [true, false].map(|has_state| match shown {
+                Shown::Largest(limit) => largest(&node.largest, has_state, *limit),
+                Shown::One(one) => {
+                    Streams::One(&one.topic, on_node(node, name == own, one, has_state))
+                }
+            });
+            let omitted = match shown {
+                Shown::Largest(_) => node.totals.topics.saturating_sub(boards.len() + topics.len()),
+                Shown::One(_) if name == own => 0,
+                Shown::One(_) => node.untold(),
+            };
+            (name, NodeConnections { total: node.totals.streams, boards, topics, omitted })
+        }))
+    }
+}
+
+impl Streams<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Streams::Largest(topics) => topics.len(),
+            Streams::One(_, streams) => usize::from(*streams > 0),
+        }
+    }
+}
+
+fn largest(largest: &Largest, has_state: bool, limit: usize) -> Streams<'_> {
+    let topics = largest.of(has_state);
+    Streams::Largest(&topics[..limit.min(topics.len())])
+}
+
+/// How many streams of a node follow a topic of this kind, as far as the node has told; of this
+/// node it is known.
+fn on_node(node: &NodeView, is_own: bool, one: &TopicStreams, has_state: bool) -> usize {
+    if is_own {
+        return if one.has_state == has_state { one.streams } else { 0 };
+    }
+    let told = node.largest.of(has_state).iter().find(|(topic, _)| *topic == one.topic);
+    told.map_or(0, |(_, streams)| *streams)
+}
+
+/// Answers from a view that is shared by all who ask. What this node serves is in it within half a
+/// second, what the others serve within a second.
+pub(super) async fn connections(
+    State(app): State<App>,
+    Parameters(options): Parameters<ConnectionsOptions>,
+) -> Result<Response, Problem> {
+    let view = app.stats.view();
+    let own = match &options.topic {
+        Some(topic) => Some(app.stats.own_streams(&request::topic(topic)?)),
+        None => None,
+    };
+    let limit = options.limit.unwrap_or(LIMIT).min(TOLD_TOPICS_MAX);
+    let shown = own.as_ref().map_or(Shown::Largest(limit), Shown::One);
+    let [boards, topics] = [true, false].map(|has_state| match shown {
+        Shown::Largest(limit) => largest(&view.largest, has_state, limit),
+        Shown::One(one) => {
+            let nodes = view.nodes.iter();
+            let streams =
+                nodes.map(|(name, node)| on_node(node, *name == app.node.id, one, has_state));
+            Streams::One(&one.topic, streams.sum())
+        }
+    });
+    let omitted = match shown {
+        Shown::Largest(_) => {
+            let told = view.largest.with_state.len() + view.largest.plain.len();
+            view.omitted + told - boards.len() - topics.len()
+        }
+        Shown::One(_) => {
+            let others = view.nodes.iter().filter(|(name, _)| **name != app.node.id);
+            others.map(|(_, node)| node.untold()).sum()
+        }
+    };
+    let nodes = Nodes { view: &view, own: &app.node.id, shown };
+    let (total, complete) = (view.total(), view.complete);
+    let answer = Connections { total, boards, topics, nodes, complete, omitted };
+    Ok(Json(answer).into_response())
 }
 
 pub(super) async fn metrics(State(app): State<App>) -> Response {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::{
     Appended, Conditions, Health, Log, LogError, Notifications, Notifier, Opened, Page, Probe,
-    Registry, Retention,
+    Published, Registry, Retention, StatsUpdate,
 };
 use crate::entry::Event;
 use crate::position::{Epoch, LogHistory, Position};
@@ -36,7 +36,6 @@ struct State {
     topics: Topics,
     boards: BoardStates,
     subscribed: HashSet<Topic>,
-    reports: HashMap<String, String>,
     results: IdempotencyCache,
 }
 
@@ -48,7 +47,6 @@ impl MemoryLog {
             topics: Topics::new(retention.history_entries_max, retention.history_ttl),
             boards: BoardStates::default(),
             subscribed: HashSet::new(),
-            reports: HashMap::new(),
             results: IdempotencyCache::new(retention.idempotency_window),
         };
         (MemoryLog { state: Mutex::new(state), notifier }, notifications)
@@ -208,21 +206,22 @@ impl Log for MemoryLog {
     }
 }
 
+/// There is one node.
 #[async_trait]
 impl Registry for MemoryLog {
-    async fn report(&self, node: &str, report: &str) -> Result<(), LogError> {
-        self.state().reports.insert(node.to_owned(), report.to_owned());
-        Ok(())
+    async fn publish_stats(&self, _: &str, _: &StatsUpdate) -> Result<Published, LogError> {
+        Ok(Published::Taken)
     }
 
-    async fn reports(&self) -> Result<Vec<(String, String)>, LogError> {
-        let state = self.state();
-        Ok(state.reports.iter().map(|(node, report)| (node.clone(), report.clone())).collect())
+    async fn cluster_stats(
+        &self,
+        _: &str,
+        _: &HashMap<String, u64>,
+    ) -> Result<Vec<(String, StatsUpdate)>, LogError> {
+        Ok(Vec::new())
     }
 
-    async fn withdraw(&self, node: &str) {
-        self.state().reports.remove(node);
-    }
+    async fn remove_stats(&self, _: &str) {}
 }
 
 #[async_trait]

@@ -3,11 +3,13 @@
 //! Every write is one Lua script: change of state, sequence number, entry and announcement happen
 //! together or not at all. [`commands`] carries [`scripts`] and reads, [`replies`] understands what
 //! comes back, [`boards`] knows which script a change of a board is, [`subscription`] hears
-//! announcements, [`keys`] names things. Keys of one topic share a hash tag.
+//! announcements, [`registry`] knows the other nodes, [`keys`] names things. Keys of one topic
+//! share a hash tag.
 
 mod boards;
 mod commands;
 mod keys;
+mod registry;
 mod replies;
 mod rights;
 #[cfg(test)]
@@ -27,7 +29,7 @@ use tokio::time::Instant;
 
 use super::{
     Appended, Conditions, Health, Log, LogError, Notifications, Notifier, Opened, Page, Probe,
-    READ_BYTES_MAX, READ_ENTRIES_MAX, Registry, Retention, Snapshots,
+    READ_BYTES_MAX, READ_ENTRIES_MAX, Retention, Snapshots,
 };
 use crate::background;
 use crate::entry::{Data, Event};
@@ -39,9 +41,6 @@ use keys::Keys;
 use replies::{accepted, entry, history, text, unexpected};
 use scripts::Call;
 use subscription::Subscription;
-
-/// How long a node's report counts after it was made.
-const REPORT_LIFETIME: Duration = Duration::from_secs(5);
 
 /// Connections for commands, for reads whose answers are large, and for writes that wait for
 /// replicas. Commands that come together on one connection travel together: 64 clients published
@@ -310,24 +309,6 @@ impl Probe for RedisLog {
     }
 }
 
-#[async_trait]
-impl Registry for RedisLog {
-    async fn report(&self, node: &str, report: &str) -> Result<(), LogError> {
-        let call = self.report_call().arg(node).arg(report).arg(REPORT_LIFETIME.as_millis() as u64);
-        self.commands.call(call).await
-    }
-
-    async fn reports(&self) -> Result<Vec<(String, String)>, LogError> {
-        let call = self.report_call().arg("").arg("").arg(REPORT_LIFETIME.as_millis() as u64);
-        self.commands.call(call).await
-    }
-
-    async fn withdraw(&self, node: &str) {
-        // A report that stays is forgotten after REPORT_LIFETIME.
-        let _ = self.report(node, "").await;
-    }
-}
-
 impl RedisLog {
     /// Calls a script that writes; its answer counts once enough replicas have it too.
     async fn write(&self, call: Call<'static>) -> Result<Vec<String>, LogError> {
@@ -360,10 +341,6 @@ impl RedisLog {
         let Value::Array(entries) = entries else { return Err(unexpected("entries")) };
         let entries = entries.into_iter().map(entry).collect::<Result<_, _>>()?;
         Ok(Some(Page { history, entries }))
-    }
-
-    fn report_call(&self) -> Call<'static> {
-        Call::new(&scripts::REPORT, &[self.keys.shared("nodes")])
     }
 }
 

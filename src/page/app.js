@@ -990,7 +990,8 @@ function drawActivity() {
 async function pollWatching() {
   if (document.hidden) return;
   try {
-    const response = await fetch('/admin/connections', { signal: AbortSignal.timeout(WATCHING_POLL_MILLISECONDS) });
+    const path = `/admin/connections?topic=${encodeURIComponent(BOARD_ID)}`;
+    const response = await fetch(path, { signal: AbortSignal.timeout(WATCHING_POLL_MILLISECONDS) });
     watching = response.ok ? ((await response.json()).boards?.[BOARD_ID] ?? 0) : null;
   } catch {
     watching = null;

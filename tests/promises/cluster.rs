@@ -154,6 +154,31 @@ async fn connections_are_counted_over_all_nodes_and_go_back_to_zero() {
 }
 
 #[tokio::test]
+async fn connections_are_counted_anew_after_redis_lost_everything() {
+    let cluster = Cluster::start(2, &[]).await;
+    let open = async |node: usize, topic: &str| {
+        Stream::open(cluster.nodes[node].address, &format!("/topics/{topic}/events")).await
+    };
+    let counted = async |topics: serde_json::Value| {
+        until(&format!("{topics} is counted on every node"), async || {
+            for node in &cluster.nodes {
+                let counts = node.get("/admin/connections").await;
+                if counts["topics"] != topics || counts["complete"] != true {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    };
+    let _first = [open(0, "a").await, open(0, "b").await, open(1, "a").await];
+    counted(json!({ "a": 2, "b": 1 })).await;
+    let _: String = cluster.redis.ask(&["FLUSHALL"]).await;
+    let _second = open(0, "c").await;
+    counted(json!({ "a": 2, "b": 1, "c": 1 })).await;
+}
+
+#[tokio::test]
 async fn a_killed_nodes_clients_go_on_elsewhere_and_lose_nothing() {
     let mut cluster = Cluster::start(3, &[("FANTAIL_RETRY", "50ms")]).await;
     let addresses: Vec<_> = cluster.nodes.iter().map(|node| node.address).collect();

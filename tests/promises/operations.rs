@@ -57,6 +57,48 @@ on_both_logs! {
         assert!(text.contains("# HELP fantail_connections"), "{text}");
     }
 
+    async fn connections_are_told_by_topic_with_the_largest_first(backend: Backend) {
+        let node = backend.start(&[]).await;
+        let mut streams = Vec::new();
+        for path in [
+            "/boards/board-1/events",
+            "/events?topics=c,a,d",
+            "/events?topics=b,c&boards=board-1",
+            "/topics/b/events",
+            "/topics/b/events",
+        ] {
+            streams.push(Stream::open(node.address, path).await);
+        }
+        // As text: the order counts.
+        let counted = async |query: &str, expected: String| {
+            until(&format!("{query}: {expected}"), async || {
+                let url = format!("{}/admin/connections{query}", node.base);
+                let answer = reqwest::get(url).await.unwrap().text().await.unwrap();
+                (answer == expected).then_some(())
+            })
+            .await;
+        };
+        let id = node.get("/readyz").await["node"].as_str().unwrap().to_owned();
+        let answer = |boards: &str, topics: &str, omitted: usize| {
+            let streams = format!(r#""total":5,"boards":{boards},"topics":{topics}"#);
+            let of_node = format!(r#"{{{streams},"omitted":{omitted}}}"#);
+            format!(
+                r#"{{{streams},"nodes":{{"{id}":{of_node}}},"complete":true,"omitted":{omitted}}}"#
+            )
+        };
+        let boards = r#"{"board-1":2}"#;
+        counted("", answer(boards, r#"{"b":3,"c":2,"a":1,"d":1}"#, 0)).await;
+        counted("?limit=2", answer(boards, r#"{"b":3,"c":2}"#, 2)).await;
+        counted("?limit=0", answer("{}", "{}", 5)).await;
+        counted("?topic=c", answer("{}", r#"{"c":2}"#, 0)).await;
+        counted("?topic=board-1", answer(boards, "{}", 0)).await;
+        counted("?topic=nobody", answer("{}", "{}", 0)).await;
+        for wrong in ["?limit=-1", "?limit=many", "?topic=a,b", "?topic="] {
+            let answer = node.send("GET", &format!("/admin/connections{wrong}"), None).await;
+            assert_eq!(answer.problem(400), "bad-request", "{wrong}");
+        }
+    }
+
     async fn it_is_ready_when_its_own_canary_came_back(backend: Backend) {
         let node = backend.start(&[]).await;
         let ready = node.send("GET", "/readyz", None).await;

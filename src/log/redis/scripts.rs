@@ -29,7 +29,7 @@ scripts! {
     BOARD_READ = "log.lua" "boards/board.lua" "boards/board_read.lua";
     INDEX_TASK = "boards/index_task.lua";
     INDEX_BOARD = "boards/index_board.lua";
-    REPORT = "report.lua";
+    PUBLISH_STATS = "publish_stats.lua";
     RIGHTS = "rights.lua";
 }
 

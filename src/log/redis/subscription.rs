@@ -6,8 +6,8 @@
 
 #[cfg(test)]
 mod tests;
+mod wanted;
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +27,7 @@ use crate::log::{Health, LogError, Notifier};
 use crate::telemetry::metric;
 use crate::topic::Topic;
 use crate::wire::sse;
+use wanted::Wanted;
 
 /// How often the connection is asked whether it still lives, and how long the reply may take: a
 /// connection through which nothing passes any more is replaced after the sum of the two.
@@ -76,7 +77,7 @@ enum Disconnect {
 }
 
 struct State {
-    wanted: HashSet<Topic>,
+    wanted: Wanted,
     current: Option<MultiplexedConnection>,
     /// Counts connections; the current one's number.
     number: u64,
@@ -99,7 +100,7 @@ impl Subscription {
             keys,
             notifier,
             state: Mutex::new(State {
-                wanted: HashSet::new(),
+                wanted: Wanted::new(),
                 current: None,
                 number: 0,
                 is_subscribed: false,
@@ -226,18 +227,17 @@ impl Subscription {
         }
         // What is wanted from here on subscribes itself on this connection; what was wanted
         // before is in `wanted`. Nothing falls between.
-        let wanted: Vec<Topic> = {
+        {
             let mut state = self.state();
             state.current = Some(connection.clone());
             state.number += 1;
-            state.wanted.iter().cloned().collect()
-        };
+        }
         connection.subscribe(&self.canary_channel).await?;
         if !self.was_up.load(Ordering::Relaxed) {
             // What shows only half-way through a script cannot be answered well.
             rights::check(&mut connection, &self.keys, &self.canary_channel).await?;
         }
-        self.subscribe_on(&mut connection, &wanted).await?;
+        self.subscribe_wanted(&mut connection).await?;
         // Everything announced before this moment may have been missed.
         self.notifier.maybe_lost();
         self.state().is_subscribed = true;
@@ -259,7 +259,7 @@ impl Subscription {
     pub(super) async fn subscribe(&self, topics: &[Topic]) -> Result<(), LogError> {
         let current = {
             let mut state = self.state();
-            state.wanted.extend(topics.iter().cloned());
+            topics.iter().for_each(|topic| state.wanted.insert(topic));
             state.current.clone()
         };
         let Some(mut connection) = current else {
@@ -268,6 +268,23 @@ impl Subscription {
         self.subscribe_on(&mut connection, topics)
             .await
             .map_err(|error| LogError::Unavailable(format!("cannot subscribe: {error}")))
+    }
+
+    /// Subscribes everything that is wanted, part by part: there may be a great many topics.
+    async fn subscribe_wanted(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<(), RedisError> {
+        let mut topics = Vec::new();
+        for part in 0.. {
+            let Some(wanted) = self.state().wanted.part(part) else { break };
+            topics.extend(wanted);
+            if topics.len() >= SUBSCRIBE_CHANNELS_MAX {
+                self.subscribe_on(connection, &topics).await?;
+                topics.clear();
+            }
+        }
+        self.subscribe_on(connection, &topics).await
     }
 
     async fn subscribe_on(
@@ -286,9 +303,7 @@ impl Subscription {
     pub(super) async fn unsubscribe(&self, topics: &[Topic]) {
         let current = {
             let mut state = self.state();
-            for topic in topics {
-                state.wanted.remove(topic);
-            }
+            topics.iter().for_each(|topic| state.wanted.remove(topic));
             state.current.clone()
         };
         let Some(mut connection) = current else { return };

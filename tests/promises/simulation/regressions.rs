@@ -7,7 +7,7 @@ use std::time::Duration;
 use fantail::entry::{Data, Event};
 use fantail::log::Conditions;
 use fantail::position::{Cursor, Position};
-use fantail::relay::AUDIT_EVERY;
+use fantail::relay::AUDIT_INTERVAL;
 use fantail::stream::{Node, StartAt};
 use fantail::topic::Topic;
 
@@ -90,7 +90,7 @@ impl Client {
 
     /// Before an audit, or a heartbeat, could have brought it.
     async fn expect_soon(&mut self, position: Position) {
-        let event = self.event_within(AUDIT_EVERY / 4).await;
+        let event = self.event_within(AUDIT_INTERVAL / 4).await;
         assert_eq!(event.expect("an entry, soon").id, position.to_string());
     }
 

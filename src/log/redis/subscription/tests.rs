@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use redis::IntoConnectionInfo;
 use tokio::task::JoinHandle;
 
