@@ -30,6 +30,7 @@ impl Relay {
         // log is there can be told by it as well as by all of them.
         let mut refused: VecDeque<Arc<HubTopic>> = VecDeque::new();
         let mut retry_at = Instant::now();
+        let mut heard_again = self.heard_again.subscribe();
         let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
         loop {
             tokio::select! {
@@ -60,6 +61,11 @@ impl Relay {
                             retry_at = Instant::now() + backoff.wait();
                         }
                     }
+                }
+                // The log can be heard again: whoever waits for it need not wait longer.
+                Ok(()) = heard_again.changed(), if !refused.is_empty() => {
+                    backoff.reset();
+                    retry_at = Instant::now();
                 }
                 slice = self.hub.requested_opens(SLICE_TOPICS_MAX) => {
                     if let Err(slice) = self.open_slice(slice).await {

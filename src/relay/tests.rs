@@ -225,7 +225,8 @@ async fn a_log_that_was_away_is_asked_at_once_when_it_can_be_heard_again() {
     world.relay.request_repair(&joined.topic);
     tokio::time::sleep(Duration::from_secs(60)).await;
     let asked = world.log.asked().into_iter().filter(|asked| matches!(asked, Asked::Read(_)));
-    assert!((60..70).contains(&asked.count()), "about once a second");
+    // Each wait is a random half to whole of a second, once they have grown.
+    assert!((60..130).contains(&asked.count()), "about once a second");
     world.log.state().away = false;
     world.log.tell(Notification::MaybeLost);
     soon().await;
@@ -263,7 +264,7 @@ async fn while_the_log_is_away_one_slice_of_topics_is_tried_again() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(tried() <= 50);
     world.log.state().away = false;
-    tokio::time::sleep(Duration::from_millis(250)).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert!(joined.iter().all(|joined| joined.topic.head().is_some()));
 }
 
