@@ -19,7 +19,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
@@ -33,6 +33,7 @@ use crate::stats::ClusterStats;
 use crate::stream::Node;
 use crate::telemetry::metric;
 use problem::Problem;
+use request::query::no_parameters;
 use streams::LAST_EVENT_ID;
 
 /// On the answer to a write that was carried out before.
@@ -49,32 +50,36 @@ pub(crate) struct App {
     pub(crate) metrics: Option<PrometheusHandle>,
 }
 
-/// All routes.
+/// All routes. Those that read a query refuse parameters that they do not know, the others any.
 pub(crate) fn router(
     app: App,
     boards: Arc<dyn Boards>,
     body_bytes_max: usize,
     origins: &CorsOrigins,
 ) -> Router {
-    Router::new()
-        // Streams
+    let with_parameters = Router::new()
         .route("/boards/{board}/events", get(streams::board_events))
         .route("/events", get(streams::events))
-        .route("/topics/{topic}/events", get(streams::topic_events).post(topics::publish))
+        .route("/topics/{topic}/events", get(streams::topic_events))
+        .route("/topics/{topic}/history", get(topics::history))
+        .route("/admin/connections", get(admin::connections))
+        .route("/", get(page::index));
+    let without_parameters = Router::new()
         // The task board
         .merge(board::routes(boards, app.node.clone()))
         // Topics
-        .route("/topics/{topic}/history", get(topics::history))
+        .route("/topics/{topic}/events", post(topics::publish))
         // Operations
-        .route("/admin/connections", get(admin::connections))
         .route("/metrics", get(admin::metrics))
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         // The page
-        .route("/", get(page::index))
         .route("/app.js", get(page::script))
         .route("/style.css", get(page::style))
         .route("/favicon.svg", get(page::icon))
+        .route_layer(middleware::from_fn(no_parameters));
+    with_parameters
+        .merge(without_parameters)
         .fallback(async || Problem::not_found("nothing answers to this path"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(DefaultBodyLimit::max(body_bytes_max))

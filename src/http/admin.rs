@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::App;
 use super::problem::Problem;
+use super::request::query::Query;
 use super::request::{self, Parameters};
 use crate::canary::Level;
 use crate::log::TopicStreams;
@@ -24,6 +25,8 @@ pub(super) struct ConnectionsOptions {
     limit: Option<usize>,
     topic: Option<String>,
 }
+
+impl Query for ConnectionsOptions {}
 
 /// Streams over all nodes. Topics stand in the order of their streams, the largest first.
 #[derive(Serialize)]

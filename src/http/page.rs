@@ -4,8 +4,21 @@
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 
-pub(super) async fn index() -> Response {
+use super::request::Parameters;
+use super::request::query::Query;
+
+/// What the script reads of the page's address.
+#[derive(Deserialize)]
+pub(super) struct PageOptions {
+    #[serde(rename = "board")]
+    _board: Option<String>,
+}
+
+impl Query for PageOptions {}
+
+pub(super) async fn index(_: Parameters<PageOptions>) -> Response {
     file("text/html; charset=utf-8", include_str!("../page/index.html"))
 }
 

@@ -1,11 +1,15 @@
-//! What requests carry, read strictly: JSON bodies, names in paths, queries. Everything that
-//! cannot be read becomes a [`Problem`].
+//! What requests carry, read strictly. Everything that cannot be read becomes a [`Problem`].
+//!
+//! [`query`] reads the parameters of a request; JSON bodies, names in paths and the headers that a
+//! write may have are read here.
+
+pub(super) mod query;
 
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -14,6 +18,8 @@ use super::problem::Problem;
 use crate::log::{Conditions, IdempotencyKeyError};
 use crate::position::PositionError;
 use crate::topic::Topic;
+
+pub(super) use query::Parameters;
 
 /// Time to send a body: guards against peers that fill memory with bodies they never end.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -121,21 +127,6 @@ impl<S: Send + Sync> FromRequestParts<S> for IdPath {
 async fn path<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
     let path: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
     path.map(|Path(text)| text).map_err(|rejection| Problem::bad_request(rejection.body_text()))
-}
-
-/// The query of a known shape; parameters it does not know are ignored, since caches and
-/// polyfills like to add their own.
-pub(super) struct Parameters<T>(pub(super) T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let query: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
-        query
-            .map(|Query(query)| Parameters(query))
-            .map_err(|rejection| Problem::bad_request(rejection.body_text()))
-    }
 }
 
 /// A topic's name from a request.

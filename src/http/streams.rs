@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::App;
 use super::problem::Problem;
+use super::request::query::Query;
 use super::request::{IdPath, Parameters, TopicPath, topic};
 use crate::board::BoardError;
 use crate::hub::TopicState;
@@ -45,6 +46,8 @@ pub(super) struct Options {
     heartbeat: Option<ByName>,
 }
 
+impl Query for Options {}
+
 /// Said as an event of that name.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,6 +69,8 @@ pub(super) struct Several {
     #[serde(default)]
     topics: String,
 }
+
+impl Query for Several {}
 
 pub(super) async fn board_events(
     State(app): State<App>,
@@ -93,8 +98,7 @@ pub(super) async fn topic_events(
 
 pub(super) async fn events(
     State(app): State<App>,
-    Parameters(several): Parameters<Several>,
-    Parameters(options): Parameters<Options>,
+    Parameters((several, options)): Parameters<(Several, Options)>,
     peer: Extension<Peer>,
     version: Version,
     headers: HeaderMap,

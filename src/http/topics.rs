@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::problem::Problem;
+use super::request::query::Query;
 use super::request::{Body, Parameters, Preconditions, TopicPath};
 use super::{App, set_last_event_id, set_replayed};
 use crate::entry::{Data, Entry, Event, EventType};
@@ -106,6 +107,8 @@ pub(super) struct HistoryOptions {
     after: Option<String>,
     limit: Option<usize>,
 }
+
+impl Query for HistoryOptions {}
 
 /// A page of a topic's history.
 #[derive(Serialize)]

@@ -1,0 +1,110 @@
+//! Requests as clients really write them: positions in several spellings and places, slashes too
+//! many, bodies in other encodings, hosts. What can be understood is; what cannot is refused in
+//! words, and never ignored.
+
+use crate::harness::{Backend, Node, Stream};
+
+/// Streams are asked for on both roads: taken past the HTTP server, and by it.
+const ROADS: [[(&str, &str); 1]; 2] = [[("FANTAIL_REACTORS", "1")], [("FANTAIL_REACTORS", "0")]];
+
+/// Every route that answers something, with a path that names what is there.
+pub const ROUTES: [(&str, &str); 20] = [
+    ("GET", "/boards/board-1/events"),
+    ("GET", "/events?topics=t"),
+    ("GET", "/topics/t/events"),
+    ("POST", "/topics/t/events"),
+    ("GET", "/topics/t/history"),
+    ("POST", "/tasks"),
+    ("PATCH", "/tasks/task-1"),
+    ("DELETE", "/tasks/task-1"),
+    ("PATCH", "/tasks/task-1/move"),
+    ("GET", "/boards"),
+    ("POST", "/boards"),
+    ("GET", "/boards/board-1"),
+    ("POST", "/boards/board-1/lists"),
+    ("GET", "/admin/connections"),
+    ("GET", "/metrics"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/"),
+    ("GET", "/app.js"),
+    ("HEAD", "/topics/t/events"),
+];
+
+/// Publishes three events to `t`; their ids.
+async fn three_events(node: &Node) -> [String; 3] {
+    [node.publish("t", 1).await, node.publish("t", 2).await, node.publish("t", 3).await]
+}
+
+/// What the first event after the opening one tells: its id, or why there is a reset.
+async fn told_first(node: &Node, path: &str, headers: &str) -> String {
+    let mut stream = Stream::open_from(node.address, path, headers).await;
+    let event = stream.event().await;
+    match &event.kind[..] {
+        "reset" => event.json()["reason"].as_str().unwrap().to_owned(),
+        _ => event.id,
+    }
+}
+
+#[tokio::test]
+async fn a_position_counts_however_its_parameter_is_spelt() {
+    for road in ROADS {
+        let node = Backend::Embedded.start(&road).await;
+        let [first, second, third] = three_events(&node).await;
+        for (query, told) in [
+            (format!("lastEventId={first}"), &second[..]),
+            (format!("lastEventID={first}"), &second),
+            (format!("last_event_id={first}"), &second),
+            (format!("lastEventId=&last_event_id={second}&lastEventID={second}"), &third),
+            (format!("&&lastEventId={second}&"), &third),
+            (format!("lastEventId={first}&lastEventId={second}"), "unreadable"),
+            (format!("lastEventId={first}&lastEventID={second}"), "unreadable"),
+            ("last_event_id=caf%E9&from=earliest".to_owned(), "unreadable"),
+            ("lastEventId=&from=earliest".to_owned(), &first),
+        ] {
+            for path in ["/topics/t/events?", "/events?topics=t&"] {
+                assert_eq!(told_first(&node, &format!("{path}{query}"), "").await, told, "{query}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_parameter_is_refused_on_every_route() {
+    for road in ROADS {
+        let node = Backend::Embedded.start(&road).await;
+        for (method, path) in ROUTES {
+            let mark = if path.contains('?') { "&" } else { "?" };
+            let answer = node.raw(method, &format!("{path}{mark}nonsense=1"), "", vec![]).await;
+            assert_eq!(answer.status, 400, "{method} {path}: {answer:?}");
+            if method != "HEAD" {
+                assert_eq!(answer.problem(400), "bad-request", "{method} {path}");
+                assert!(answer.body["detail"].as_str().unwrap().contains("nonsense"), "{answer:?}");
+            }
+        }
+        for (path, nearest) in [
+            ("/topics/t/history?limt=7", "did you mean limit?"),
+            ("/topics/t/history?from=earliest", "takes after and limit"),
+            ("/topics/t/history?lastEventId=7", "takes after and limit"),
+            ("/events?board=board-1", "did you mean boards?"),
+            ("/events?topic=t", "did you mean topics?"),
+            ("/topics/t/events?lasteventid=7", "did you mean lastEventId?"),
+            ("/topics/t/events?last-event-id=7", "did you mean lastEventId?"),
+            ("/boards/board-1/events?snapshots=true", "did you mean snapshot?"),
+            ("/boards?limit=7", "takes none"),
+            ("/topics/t/history?limit=7&limit=7", "limit may be given once only"),
+            ("/events?topics=t&topics=u", "topics may be given once only"),
+            ("/events?topics=%FF", "topics is not UTF-8"),
+            ("/topics/t/events?snapshot=1", "snapshot must be true or false"),
+            ("/topics/t/events?from=latest", "from must be earliest"),
+            ("/topics/t/events?connected=yes", "connected must be event"),
+            ("/topics/t/events?heartbeat=", "heartbeat must be event"),
+        ] {
+            let answer = node.send("GET", path, None).await;
+            assert_eq!(answer.problem(400), "bad-request", "{path}");
+            assert!(answer.body["detail"].as_str().unwrap().ends_with(nearest), "{answer:?}");
+        }
+        // The page reads its address itself.
+        assert_eq!(node.send("GET", "/?board=board-1", None).await.status, 200);
+    }
+}
