@@ -3,6 +3,7 @@
 //! Here it is decided whether a stream may begin; what it says is [`stream`](crate::stream)'s, and
 //! who carries it is [`net`](crate::net)'s.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::Extension;
@@ -13,7 +14,7 @@ use serde::Deserialize;
 
 use super::App;
 use super::problem::Problem;
-use super::request::query::Query;
+use super::request::query::{BETWEEN_POSITIONS, OnePosition, Query};
 use super::request::{IdPath, Parameters, TopicPath, topic};
 use crate::board::BoardError;
 use crate::hub::TopicState;
@@ -201,11 +202,24 @@ async fn boards_exist(app: &App, requested: &[RequestedTopic]) -> bool {
 
 /// `Last-Event-ID`, else `?lastEventId=`, else `?from=earliest`, else now (design §4).
 fn start(options: &Options, headers: &HeaderMap, topics: &[Topic]) -> StartAt {
-    let header = headers.get(LAST_EVENT_ID).map(|id| String::from_utf8_lossy(id.as_bytes()));
-    let id = header.as_deref().filter(|id| !id.is_empty()).or(options.last_event_id.as_deref());
-    match (id, options.from) {
+    let said = said_by_header(headers);
+    match (said.as_deref().or(options.last_event_id.as_deref()), options.from) {
         (Some(id), _) if !id.is_empty() => StartAt::Resume(Cursor::read(id, topics)),
         (_, Some(From::Earliest)) => StartAt::Earliest,
         _ => StartAt::Now,
     }
+}
+
+/// The position in the header, which may have several lines: a page's own and the browser's, or
+/// those of a proxy, which may also join them into one.
+fn said_by_header(headers: &HeaderMap) -> Option<String> {
+    let mut position = OnePosition::default();
+    for line in headers.get_all(LAST_EVENT_ID) {
+        let line = String::from_utf8_lossy(line.as_bytes());
+        for part in line.split(BETWEEN_POSITIONS) {
+            let part = part.trim_matches([',', ' ', '\t']);
+            position.add(part.to_owned().into());
+        }
+    }
+    position.said().map(Cow::into_owned)
 }

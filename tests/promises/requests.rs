@@ -70,6 +70,48 @@ async fn a_position_counts_however_its_parameter_is_spelt() {
 }
 
 #[tokio::test]
+async fn header_lines_that_say_nothing_hide_none_that_does() {
+    for road in ROADS {
+        let node = Backend::Embedded.start(&road).await;
+        let [first, second, third] = three_events(&node).await;
+        let line = "\r\nLast-Event-ID:";
+        let by_query = format!("?lastEventId={second}");
+        for (query, headers, told) in [
+            ("", format!("{line} {first}"), &second[..]),
+            ("", format!("{first}{line}"), &second),
+            ("", format!("{line}{line} {second}{line}"), &third),
+            ("", format!("{second}{line} {second}"), &third),
+            // As a proxy may join lines.
+            ("", format!(", {second}"), &third),
+            ("", format!("{second}, {second}"), &third),
+            ("", format!("{first}{line} {second}"), "unreadable"),
+            ("", format!("{first}, {second}"), "unreadable"),
+            ("", format!("{first}{line} ?"), "unreadable"),
+            // The header comes first, and one that says nothing is none.
+            (&by_query, first.clone(), &second),
+            (&by_query, format!("{line} "), &third),
+            (&by_query, "?".to_owned(), "unreadable"),
+            (&by_query, format!("{first}{line} {third}"), "unreadable"),
+        ] {
+            let path = format!("/topics/t/events{query}");
+            assert_eq!(told_first(&node, &path, &headers).await, told, "{query} {headers:?}");
+        }
+        // Of several topics, too: each is told.
+        let several = Stream::open(node.address, "/events?topics=t,u").await;
+        let position = several.last_event_id().to_owned();
+        node.publish("u", 1).await;
+        let again = format!("{line} {position}{line} {position}");
+        let mut stream = Stream::open_from(node.address, "/events?topics=t,u", &again).await;
+        assert_eq!(stream.event().await.data, "1");
+        let other = format!("{position}{line} 7");
+        let mut stream = Stream::open_from(node.address, "/events?topics=t,u", &other).await;
+        for _ in 0..2 {
+            assert_eq!(stream.event().await.json()["reason"], "unreadable");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_parameter_is_refused_on_every_route() {
     for road in ROADS {
         let node = Backend::Embedded.start(&road).await;
