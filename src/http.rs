@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tower::ServiceExt;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::admission::Admission;
@@ -78,14 +79,45 @@ pub(crate) fn router(
         .route("/style.css", get(page::style))
         .route("/favicon.svg", get(page::icon))
         .route_layer(middleware::from_fn(no_parameters));
-    with_parameters
+    let routes = with_parameters
         .merge(without_parameters)
         .fallback(async || Problem::not_found("nothing answers to this path"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .layer(middleware::from_fn(count))
         .layer(cors(origins))
-        .with_state(app)
+        .with_state(app);
+    Router::new().fallback_service(routes.map_request(with_plain_slashes))
+}
+
+/// A slash at the end of a path, and one after another, say nothing: whoever joins a base and a path
+/// gets them easily, and a 404 ends an `EventSource` for ever. Those that are part of a name are
+/// written `%2F`.
+fn with_plain_slashes(mut request: Request) -> Request {
+    let uri = request.uri();
+    let path = uri.path();
+    if !path.contains("//") && (path.len() < 2 || !path.ends_with('/')) {
+        return request;
+    }
+    let mut plain = String::with_capacity(path.len());
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        plain.push('/');
+        plain.push_str(part);
+    }
+    if plain.is_empty() {
+        plain.push('/');
+    }
+    if let Some(query) = uri.query() {
+        plain.push('?');
+        plain.push_str(query);
+    }
+    let mut parts = uri.clone().into_parts();
+    // It was a path before, and has fewer bytes now.
+    parts.path_and_query = plain.try_into().ok();
+    if let Ok(plain) = Uri::from_parts(parts) {
+        *request.uri_mut() = plain;
+    }
+    request
 }
 
 /// Lets pages of other origins in; preflights are answered here.

@@ -2,6 +2,8 @@
 //! many, bodies in other encodings, hosts. What can be understood is; what cannot is refused in
 //! words, and never ignored.
 
+use serde_json::json;
+
 use crate::harness::{Backend, Node, Stream};
 
 /// Streams are asked for on both roads: taken past the HTTP server, and by it.
@@ -148,5 +150,49 @@ async fn an_unknown_parameter_is_refused_on_every_route() {
         }
         // The page reads its address itself.
         assert_eq!(node.send("GET", "/?board=board-1", None).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn slashes_too_many_change_nothing_on_any_route() {
+    for road in ROADS {
+        let node = Backend::Embedded.start(&road).await;
+        let [first, second, _] = three_events(&node).await;
+        for path in [
+            "/topics/t/events/",
+            "//topics/t/events",
+            "/topics//t/events",
+            "/topics/t//events",
+            "/topics/t/events//",
+            "///topics///t///events///",
+        ] {
+            let path = format!("{path}?lastEventId={first}");
+            assert_eq!(told_first(&node, &path, "").await, second, "{path}");
+        }
+        for path in ["//events?topics=t", "/events/?topics=t", "//events//?topics=t"] {
+            assert_eq!(told_first(&node, &format!("{path}&from=earliest"), "").await, first);
+        }
+        Stream::open(node.address, "/boards/board-1/events/").await;
+        for (method, path) in ROUTES {
+            if path.contains("events") {
+                continue;
+            }
+            let bodies =
+                [path.to_owned(), format!("{path}/"), format!("/{path}"), format!("/{path}//")];
+            let mut answers = Vec::new();
+            for path in bodies {
+                let answer = node.raw(method, &path, "text/plain", vec![]).await;
+                answers.push((answer.status, answer.header("content-type")));
+            }
+            assert!(
+                answers.iter().all(|answer| *answer == answers[0]),
+                "{method} {path} {answers:?}"
+            );
+        }
+        // A slash that is part of a name stays one.
+        let id = node.publish("a%2F%2Fb%2F", 1).await;
+        let page = node.get("/topics/a%2F%2Fb%2F/history/").await;
+        assert_eq!((&page["topic"], &page["head"]), (&json!("a//b/"), &json!(id)));
+        assert_eq!(node.get("/topics/a%2Fb/history").await["head"], json!(null));
     }
 }
