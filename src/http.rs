@@ -34,6 +34,7 @@ use crate::stats::ClusterStats;
 use crate::stream::Node;
 use crate::telemetry::metric;
 use problem::Problem;
+use request::host::one_host;
 use request::query::no_parameters;
 use streams::LAST_EVENT_ID;
 
@@ -84,8 +85,9 @@ pub(crate) fn router(
         .fallback(async || Problem::not_found("nothing answers to this path"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(DefaultBodyLimit::max(body_bytes_max))
-        .layer(middleware::from_fn(count))
         .layer(cors(origins))
+        .layer(middleware::from_fn(one_host))
+        .layer(middleware::from_fn(count))
         .with_state(app);
     Router::new().fallback_service(routes.map_request(with_plain_slashes))
 }

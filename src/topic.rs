@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub const TOPIC_BYTES_MAX: usize = 200;
 
 /// The name of a topic: 1 to [`TOPIC_BYTES_MAX`] bytes of UTF-8 without control characters,
-/// white space, `,`, `{` or `}`. Cheap to clone.
+/// white space, `,`, `{` or `}`, and neither `.` nor `..`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);
 
@@ -24,6 +24,8 @@ pub enum TopicError {
     TooLong,
     /// This character may not stand in a name.
     Forbidden(char),
+    /// In a path, `.` and `..` mean another place, however they are written.
+    Dots,
 }
 
 impl Topic {
@@ -34,6 +36,9 @@ impl Topic {
         }
         if name.len() > TOPIC_BYTES_MAX {
             return Err(TopicError::TooLong);
+        }
+        if matches!(name, "." | "..") {
+            return Err(TopicError::Dots);
         }
         let forbidden =
             |c: char| c.is_control() || c.is_whitespace() || matches!(c, ',' | '{' | '}');
@@ -73,6 +78,7 @@ impl fmt::Display for TopicError {
             TopicError::Empty => f.write_str("a name needs at least one character"),
             TopicError::TooLong => write!(f, "a name has at most {TOPIC_BYTES_MAX} bytes"),
             TopicError::Forbidden(c) => write!(f, "a name cannot contain {c:?}"),
+            TopicError::Dots => f.write_str("a name cannot be . or .., which no path can name"),
         }
     }
 }
@@ -85,7 +91,9 @@ mod tests {
 
     #[test]
     fn a_name_is_what_no_key_or_cursor_could_misread() {
-        for good in ["a", "board-1", "orders/eu:42", "Köln", "a\"b\\c", &"x".repeat(200)] {
+        for good in
+            ["a", "board-1", "orders/eu:42", "Köln", "a\"b\\c", "...", ".a", &"x".repeat(200)]
+        {
             assert_eq!(Topic::new(good).unwrap().as_str(), good);
         }
         for (bad, why) in [
@@ -98,6 +106,8 @@ mod tests {
             ("a\u{7f}", TopicError::Forbidden('\u{7f}')),
             ("a\u{2028}b", TopicError::Forbidden('\u{2028}')),
             (&"é".repeat(101), TopicError::TooLong),
+            (".", TopicError::Dots),
+            ("..", TopicError::Dots),
         ] {
             assert_eq!(Topic::new(bad), Err(why));
         }

@@ -1,8 +1,9 @@
 //! What requests carry, read strictly. Everything that cannot be read becomes a [`Problem`].
 //!
-//! [`query`] reads the parameters of a request; JSON bodies, names in paths and the headers that a
-//! write may have are read here.
+//! [`host`] reads whom a request is for and [`query`] its parameters; JSON bodies, names in paths
+//! and the headers that a write may have are read here.
 
+pub(super) mod host;
 pub(super) mod query;
 
 use std::time::Duration;
@@ -17,7 +18,7 @@ use serde::de::DeserializeOwned;
 use super::problem::Problem;
 use crate::log::{Conditions, IdempotencyKeyError};
 use crate::position::PositionError;
-use crate::topic::Topic;
+use crate::topic::{Topic, TopicError};
 
 pub(super) use query::Parameters;
 
@@ -119,7 +120,11 @@ impl<S: Send + Sync> FromRequestParts<S> for IdPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let id = path(parts, state).await?;
-        let id = Topic::new(&id).map_err(|_| Problem::not_found("nothing can have this id"))?;
+        let id = Topic::new(&id).map_err(|error| match error {
+            // Not only can nothing have it: no browser can ask for it as it stands.
+            TopicError::Dots => Problem::bad_request(error.to_string()),
+            _ => Problem::not_found("nothing can have this id"),
+        })?;
         Ok(IdPath(id))
     }
 }

@@ -1,9 +1,8 @@
 //! Bad input: the right problem, and the node goes on.
 
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
+use crate::harness::raw::say;
 use crate::harness::{Backend, Stream, on_both_logs};
 
 on_both_logs! {
@@ -117,15 +116,6 @@ async fn a_hundred_topics_are_not_too_many() {
     assert_eq!(resumed.last_event_id(), event.id);
     let id = node.publish("topic-0", 0).await;
     assert!(resumed.event().await.id.starts_with(&format!("topic-0:{id},")));
-}
-
-/// What the server answers to these bytes, until it closes the connection.
-async fn say(address: std::net::SocketAddr, bytes: &[u8]) -> String {
-    let mut socket = TcpStream::connect(address).await.unwrap();
-    let _ = socket.write_all(bytes).await;
-    let mut answer = Vec::new();
-    let _ = crate::harness::within("an end", socket.read_to_end(&mut answer)).await;
-    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 use serde_json::json;
 
+use crate::harness::raw::ask;
 use crate::harness::{Backend, Node, Stream};
 
 /// Streams are asked for on both roads: taken past the HTTP server, and by it.
@@ -194,5 +195,96 @@ async fn slashes_too_many_change_nothing_on_any_route() {
         let page = node.get("/topics/a%2F%2Fb%2F/history/").await;
         assert_eq!((&page["topic"], &page["head"]), (&json!("a//b/"), &json!(id)));
         assert_eq!(node.get("/topics/a%2Fb/history").await["head"], json!(null));
+    }
+}
+
+#[tokio::test]
+async fn names_that_no_path_can_name_are_refused() {
+    for road in ROADS {
+        let node = Backend::Embedded.start(&road).await;
+        for name in [".", "..", "%2e", "%2E%2e", ".%2e"] {
+            for (method, path, body) in [
+                ("GET", format!("/topics/{name}/events"), ""),
+                ("GET", format!("/topics/{name}/history"), ""),
+                ("POST", format!("/topics/{name}/events"), r#"{"data":1}"#),
+                ("GET", format!("/events?topics=t,{name}"), ""),
+                ("GET", format!("/events?boards={name}"), ""),
+                ("GET", format!("/boards/{name}/events"), ""),
+                ("GET", format!("/boards/{name}"), ""),
+                ("POST", format!("/boards/{name}/lists"), r#"{"title":"x"}"#),
+            ] {
+                let start = format!("{method} {path} HTTP/1.1");
+                let length = format!("Content-Length: {}", body.len());
+                let lines = [&start, "Host: a", "Content-Type: application/json", &length];
+                let answer = ask(node.address, &lines, body.as_bytes()).await;
+                assert_eq!(answer.problem(400), "bad-request", "{method} {path}");
+            }
+        }
+        for body in [
+            json!({ "id": ".", "name": "x" }),
+            json!({ "id": "..", "name": "x" }),
+            json!({ "name": "x", "lists": [{ "id": "..", "title": "x" }] }),
+        ] {
+            assert_eq!(node.send("POST", "/boards", Some(body)).await.problem(400), "bad-request");
+        }
+        let list = json!({ "id": ".", "title": "x" });
+        let answer = node.send("POST", "/boards/board-1/lists", Some(list)).await;
+        assert_eq!(answer.problem(400), "bad-request");
+        // Others with dots are names as any.
+        node.publish("...", 1).await;
+        node.publish(".well-known", 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_says_once_which_host_it_is_for() {
+    for road in ROADS {
+        let node = Backend::Embedded.start(&road).await;
+        for path in ["/topics/t/events", "/topics/t/events/", "/healthz", "/nowhere"] {
+            let start = format!("GET {path} HTTP/1.1");
+            for hosts in [
+                &[][..],
+                &["Host:"],
+                &["Host: a b"],
+                &["Host: a,b"],
+                &["Host: http://a"],
+                &["Host: user@a"],
+                &["Host: a:b"],
+                &["Host: a:99999"],
+                &["Host: [::1"],
+                &["Host: a", "Host: a"],
+                &["Host: a", "host: b"],
+                &["Host:", "Host: a"],
+            ] {
+                let lines = [&[&start[..]], hosts].concat();
+                let answer = ask(node.address, &lines, b"").await;
+                assert_eq!(answer.problem(400), "bad-request", "{lines:?}");
+            }
+        }
+        for host in ["a", "a.example:3000", "127.0.0.1", "[::1]:3000", "a:"] {
+            let lines = ["GET /healthz HTTP/1.1", &format!("Host: {host}")];
+            assert_eq!(ask(node.address, &lines, b"").await.status, 200, "{host}");
+        }
+        let lines = ["GET http://a/healthz HTTP/1.1", "Host: a"];
+        assert_eq!(ask(node.address, &lines, b"").await.status, 200);
+        // An older client knows no such header.
+        assert_eq!(ask(node.address, &["GET /healthz HTTP/1.0"], b"").await.status, 200);
+        let lines = ["GET /healthz HTTP/1.0", "Host: a", "Host: b"];
+        assert_eq!(ask(node.address, &lines, b"").await.problem(400), "bad-request");
+    }
+}
+
+#[tokio::test]
+async fn over_http_2_the_authority_is_the_host() {
+    let node = Backend::Embedded.start(&[]).await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
+    let url = format!("{}/healthz", node.base);
+    let own = node.address.to_string();
+    for (host, status) in [(None, 200), (Some(&own[..]), 200), (Some("b.example"), 400)] {
+        let mut request = client.get(&url);
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        assert_eq!(request.send().await.unwrap().status(), status, "{host:?}");
     }
 }

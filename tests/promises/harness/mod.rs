@@ -17,6 +17,7 @@ pub mod nginx;
 pub mod oracle;
 pub mod process;
 pub mod proxy;
+pub mod raw;
 pub mod reconnecting_client;
 pub mod server;
 
