@@ -14,12 +14,12 @@ mod topics;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower::ServiceExt;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
@@ -34,6 +34,7 @@ use crate::stats::ClusterStats;
 use crate::stream::Node;
 use crate::telemetry::metric;
 use problem::Problem;
+use request::body::BodyLimit;
 use request::host::one_host;
 use request::query::no_parameters;
 use streams::LAST_EVENT_ID;
@@ -84,7 +85,7 @@ pub(crate) fn router(
         .merge(without_parameters)
         .fallback(async || Problem::not_found("nothing answers to this path"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(Extension(BodyLimit(body_bytes_max)))
         .layer(cors(origins))
         .layer(middleware::from_fn(one_host))
         .layer(middleware::from_fn(count))

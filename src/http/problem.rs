@@ -1,7 +1,7 @@
 //! [`Problem`]: every error the API answers with, as RFC 9457 `application/problem+json`. The
 //! place that maps errors to statuses; an application maps its own beside its routes.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -18,10 +18,10 @@ pub(crate) struct Problem {
     title: &'static str,
     detail: String,
     retry_after_seconds: Option<u32>,
-    /// Nothing else is wished for on this connection: it shall not hold a place.
-    closes: bool,
     /// Where the log is, if that is what is wrong.
     head: Option<Position>,
+    /// Whatever else the status wants to be said: name and value.
+    header: Option<&'static [&'static str; 2]>,
 }
 
 impl Problem {
@@ -32,15 +32,13 @@ impl Problem {
         title: &'static str,
         detail: String,
     ) -> Problem {
-        Problem {
-            status,
-            kind,
-            title,
-            detail,
-            retry_after_seconds: None,
-            closes: false,
-            head: None,
-        }
+        Problem { status, kind, title, detail, retry_after_seconds: None, head: None, header: None }
+    }
+
+    /// Says something in a header, too: its name in small letters, and its value.
+    pub(super) fn with_header(mut self, header: &'static [&'static str; 2]) -> Problem {
+        self.header = Some(header);
+        self
     }
 
     /// 400: what was sent can never be accepted.
@@ -72,19 +70,6 @@ impl Problem {
     /// 503: the node is about to stop.
     pub(crate) fn draining() -> Problem {
         Problem::try_later("draining", "Draining", "this node is about to stop".to_owned())
-    }
-
-    /// For errors that the framework found first, with its status and its words.
-    pub(crate) fn from_framework(status: StatusCode, detail: String) -> Problem {
-        let (kind, title) = match status {
-            StatusCode::PAYLOAD_TOO_LARGE => ("body-too-large", "Body too large"),
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => ("not-json", "Unsupported media type"),
-            StatusCode::REQUEST_TIMEOUT => ("body-too-slow", "Request timeout"),
-            StatusCode::INTERNAL_SERVER_ERROR => ("internal", "Internal error"),
-            // Among them 422, with which the framework says that JSON has the wrong shape.
-            _ => return Problem::bad_request(detail),
-        };
-        Problem::new(status, kind, title, detail)
     }
 }
 
@@ -135,9 +120,9 @@ impl From<NotAdmitted> for Problem {
             NotAdmitted::Full => "this node carries as many streams as it may",
             NotAdmitted::AddressFull => "this client address has as many streams as it may",
         };
-        let mut problem = Problem::try_later("full", "Full", detail.to_owned());
-        problem.closes = true;
-        problem
+        // Nothing else is wished for on this connection: it shall not hold a place. (Over HTTP/2,
+        // where connections are few, the server leaves the header out.)
+        Problem::try_later("full", "Full", detail.to_owned()).with_header(&["connection", "close"])
     }
 }
 
@@ -164,9 +149,8 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        if self.closes {
-            // Over HTTP/2, where connections are few, the server leaves it out.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if let Some([name, value]) = self.header {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         if let Some(head) = self.head {
             super::set_last_event_id(&mut response, head);

@@ -1,62 +1,24 @@
 //! What requests carry, read strictly. Everything that cannot be read becomes a [`Problem`].
 //!
-//! [`host`] reads whom a request is for and [`query`] its parameters; JSON bodies, names in paths
-//! and the headers that a write may have are read here.
+//! [`host`] reads whom a request is for, [`query`] its parameters and [`body`] its JSON; names in
+//! paths and the headers that a write may have are read here.
 
+pub(super) mod body;
 pub(super) mod host;
 pub(super) mod query;
 
-use std::time::Duration;
-
-use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
-use serde::de::DeserializeOwned;
+use axum::http::{HeaderMap, HeaderName, header};
 
 use super::problem::Problem;
 use crate::log::{Conditions, IdempotencyKeyError};
 use crate::position::PositionError;
 use crate::topic::{Topic, TopicError};
 
+pub(super) use body::Body;
 pub(super) use query::Parameters;
-
-/// Time to send a body: guards against peers that fill memory with bodies they never end.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A JSON body of a known shape; fields it does not know are an error, so that a misspelt one is
-/// not taken for absent.
-pub(super) struct Body<T>(pub(super) T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let read = Json::<T>::from_request(request, state);
-        match tokio::time::timeout(BODY_TIMEOUT, read).await {
-            Ok(Ok(Json(body))) => Ok(Body(body)),
-            Ok(Err(rejection)) => Err(of_json(&rejection)),
-            Err(_) => Err(Problem::from_framework(
-                StatusCode::REQUEST_TIMEOUT,
-                format!("the body did not arrive within {BODY_TIMEOUT:?}"),
-            )),
-        }
-    }
-}
-
-fn of_json(rejection: &JsonRejection) -> Problem {
-    let detail = match rejection {
-        JsonRejection::MissingJsonContentType(_) => {
-            "send the body as Content-Type: application/json".to_owned()
-        }
-        rejection if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            "the body is larger than this gateway accepts".to_owned()
-        }
-        rejection => rejection.body_text(),
-    };
-    Problem::from_framework(rejection.status(), detail)
-}
 
 /// The header that makes repeating a write safe.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

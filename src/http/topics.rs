@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::problem::Problem;
+use super::request::body::AtMost;
 use super::request::query::Query;
 use super::request::{Body, Parameters, Preconditions, TopicPath};
 use super::{App, set_last_event_id, set_replayed};
@@ -27,7 +28,7 @@ const EVENTS_MAX: usize = 1_000;
 /// What is published: one event, or an array of them, which is appended as one step.
 pub(super) enum NewEvents {
     One(NewEvent),
-    Several(Vec<NewEvent>),
+    Several(AtMost<NewEvent, EVENTS_MAX>),
 }
 
 impl<'de> Deserialize<'de> for NewEvents {
@@ -66,11 +67,11 @@ pub(super) async fn publish(
 ) -> Result<Response, Problem> {
     let (events, several) = match new {
         NewEvents::One(event) => (vec![event.into_event()?], false),
-        NewEvents::Several(events) if (1..=EVENTS_MAX).contains(&events.len()) => {
-            (events.into_iter().map(NewEvent::into_event).collect::<Result<_, _>>()?, true)
-        }
-        NewEvents::Several(_) => {
+        NewEvents::Several(AtMost(events)) if events.is_empty() => {
             return Err(Problem::bad_request(format!("send 1 to {EVENTS_MAX} events at once")));
+        }
+        NewEvents::Several(AtMost(events)) => {
+            (events.into_iter().map(NewEvent::into_event).collect::<Result<_, _>>()?, true)
         }
     };
     let Appended { last, replayed } = app.node.log.append(&topic, &events, &conditions).await?;

@@ -288,3 +288,54 @@ async fn over_http_2_the_authority_is_the_host() {
         assert_eq!(request.send().await.unwrap().status(), status, "{host:?}");
     }
 }
+
+#[tokio::test]
+async fn a_body_in_another_encoding_is_refused_in_words() {
+    let node = Backend::Embedded.start(&[]).await;
+    let json = "application/json";
+    let event = br#"{"data":"x"}"#.to_vec();
+    let gzip = b"\x1f\x8b\x08\0\0\0\0\0\x02\x03\xabVJI,IT\xb2Rr\0\xd6\0\0\0".to_vec();
+    let utf_16: Vec<u8> =
+        "\u{feff}{\"data\":1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (content_type, encoding, body, status, kind, said) in [
+        (json, "gzip", &gzip, 415, "content-encoding", "Content-Encoding: gzip"),
+        (json, "gzip", &event, 415, "content-encoding", "Content-Encoding: gzip"),
+        (json, "Identity, br", &event, 415, "content-encoding", "Content-Encoding: br"),
+        (json, "", &gzip, 400, "bad-request", "compressed (gzip)"),
+        (json, "identity", &gzip, 400, "bad-request", "compressed (gzip)"),
+        (json, "", &utf_16, 400, "bad-request", "UTF-16"),
+        (json, "", &b"\xef\xbb\xbf".to_vec(), 400, "bad-request", "empty"),
+        ("application/json; charset=utf-16", "", &utf_16, 415, "not-json", "UTF-8"),
+        ("application/json; charset=latin1", "", &event, 415, "not-json", "UTF-8"),
+        ("text/json", "", &event, 415, "not-json", "application/json"),
+    ] {
+        let headers = [("content-encoding", encoding)];
+        let headers = if encoding.is_empty() { &[][..] } else { &headers };
+        for (method, path) in [("POST", "/topics/t/events"), ("POST", "/tasks")] {
+            let answer = node.raw_with(method, path, content_type, headers, body.clone()).await;
+            assert_eq!(answer.problem(status), kind, "{content_type} {encoding}");
+            assert!(answer.body["detail"].as_str().unwrap().contains(said), "{answer:?}");
+            if kind == "content-encoding" {
+                assert_eq!(answer.header("accept-encoding"), "identity");
+            }
+        }
+    }
+    let marked = [&b"\xef\xbb\xbf"[..], &event].concat();
+    for (content_type, encoding, body) in [
+        (json, "identity", &event),
+        (json, "", &marked),
+        ("application/json;charset=UTF-8", "", &marked),
+        ("Application/Json; charset=\"utf-8\"; x=y", "", &event),
+        ("application/cloudevents+json", "", &event),
+    ] {
+        let headers = [("content-encoding", encoding)];
+        let headers = if encoding.is_empty() { &[][..] } else { &headers };
+        let body = body.clone();
+        let answer = node.raw_with("POST", "/topics/t/events", content_type, headers, body).await;
+        assert_eq!(answer.status, 201, "{content_type} {answer:?}");
+    }
+    let history = node.get("/topics/t/history").await;
+    let entries = history["entries"].as_array().unwrap();
+    assert_eq!(entries.len(), 5);
+    assert!(entries.iter().all(|entry| entry["data"] == "x"));
+}

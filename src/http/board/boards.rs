@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::super::problem::Problem;
+use super::super::request::body::AtMost;
 use super::super::request::{Body, IdPath, Preconditions, topic};
 use super::super::set_last_event_id;
 use super::{BoardApp, title, write_response};
@@ -20,7 +21,7 @@ pub(super) struct NewBoard {
     id: Option<String>,
     name: String,
     #[serde(default)]
-    lists: Vec<NewListBody>,
+    lists: AtMost<NewListBody, LISTS_MAX>,
 }
 
 #[derive(Deserialize)]
@@ -52,12 +53,9 @@ pub(super) async fn create(
              it twice is refused",
         ));
     }
-    if board.lists.len() > LISTS_MAX {
-        return Err(Problem::bad_request(format!("at most {LISTS_MAX} lists a board")));
-    }
     let id = board.id.as_deref().map(topic).transpose()?;
     let lists: Result<Vec<NewList>, Problem> =
-        board.lists.into_iter().map(NewListBody::into_list).collect();
+        board.lists.0.into_iter().map(NewListBody::into_list).collect();
     let command = Command::CreateBoard { id, name: title(&board.name)?, lists: lists? };
     Ok(write_response(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
 }

@@ -1,0 +1,222 @@
+//! [`Body`]: a JSON body of a known shape.
+//!
+//! Whatever can be refused by the head of the request is refused before the body is asked for: a
+//! client that waits for `100 Continue` is spared sending it.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::Body as HttpBody;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, StatusCode, header};
+use http_body::Body as _;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Error as _, SeqAccess, Visitor};
+
+use super::super::problem::Problem;
+use super::only;
+
+/// Time to send a body: guards against peers that fill memory with bodies they never end.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is reserved for a body before it comes, in bytes: its length is only claimed.
+const RESERVED_BYTES_MAX: usize = 64 << 10;
+
+/// The largest body that is read, in bytes; an extension of every request.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct BodyLimit(pub(in crate::http) usize);
+
+/// A JSON body of a known shape; fields it does not know are an error, so that a misspelt one is
+/// not taken for absent.
+pub(in crate::http) struct Body<T>(pub(in crate::http) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        is_json(request.headers())?;
+        is_encoded_as_it_is(request.headers())?;
+        let bytes_max = request.extensions().get().map_or(0, |BodyLimit(bytes)| *bytes);
+        let read = read(request.into_body(), bytes_max);
+        let bytes = tokio::time::timeout(BODY_TIMEOUT, read).await.unwrap_or_else(|_| {
+            Err(Problem::body_too_slow(format!("the body did not arrive within {BODY_TIMEOUT:?}")))
+        })?;
+        parse(&bytes).map(Body).map_err(Problem::bad_request)
+    }
+}
+
+/// Whether `Content-Type` says JSON.
+fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let content_type = only(headers, &header::CONTENT_TYPE)?.unwrap_or_default();
+    let mut parts = content_type.split(';').map(str::trim);
+    let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let is_json = media_type.strip_prefix("application/").is_some_and(|subtype| {
+        subtype == "json"
+            || subtype.strip_suffix("+json").is_some_and(|kind| {
+                !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_graphic())
+            })
+    });
+    if !is_json {
+        return Err(Problem::not_json("send the body as Content-Type: application/json"));
+    }
+    let charset = parts.filter_map(|part| part.split_once('=')).find_map(|(name, value)| {
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    });
+    let is_utf8 = |charset: &str| {
+        ["utf-8", "utf8", "us-ascii"].iter().any(|known| known.eq_ignore_ascii_case(charset))
+    };
+    if charset.is_none_or(is_utf8) {
+        Ok(())
+    } else {
+        Err(Problem::not_json("send the body in UTF-8, as JSON always is"))
+    }
+}
+
+/// Whether the body comes as it is: we decode none.
+fn is_encoded_as_it_is(headers: &HeaderMap) -> Result<(), Problem> {
+    for line in headers.get_all(header::CONTENT_ENCODING) {
+        let line = String::from_utf8_lossy(line.as_bytes());
+        let mut codings = line.split(',').map(str::trim);
+        let is_plain = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+        if let Some(coding) = codings.find(|coding| !is_plain(coding)) {
+            let coding: String = coding.chars().take(40).collect();
+            return Err(Problem::content_encoding(format!(
+                "Content-Encoding: {coding} is not understood here: send the body as it is"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Reads all of a body.
+async fn read(mut body: HttpBody, bytes_max: usize) -> Result<Vec<u8>, Problem> {
+    let too_large = || {
+        let detail = format!("the body is larger than the {bytes_max} bytes that are accepted");
+        Problem::body_too_large(detail)
+    };
+    // What the head says of it.
+    let claimed = body.size_hint().lower();
+    if claimed > bytes_max as u64 {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity((claimed as usize).min(RESERVED_BYTES_MAX));
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(|error| {
+            Problem::bad_request(format!("the body cannot be read to its end: {error}"))
+        })?;
+        // Trailers say nothing to us.
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > bytes_max {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+/// Reads JSON; otherwise says in words what it is instead.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    // Some writers begin UTF-8 with a byte order mark.
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if text.is_empty() {
+        return Err("the body is empty: send JSON".to_owned());
+    }
+    if let Some(encoding) = other_encoding(text) {
+        return Err(format!("the body is in {encoding}: send JSON in UTF-8"));
+    }
+    if let Some(compression) = compression(text) {
+        return Err(format!(
+            "the body is compressed ({compression}): send JSON as it is, without compression"
+        ));
+    }
+    let text = std::str::from_utf8(text).map_err(|error| {
+        let at = bytes.len() - text.len() + error.valid_up_to();
+        format!("the body is not UTF-8 at byte {at}: send JSON in UTF-8, without compression")
+    })?;
+    serde_json::from_str(text).map_err(|error| format!("the body is not the JSON wanted: {error}"))
+}
+
+/// The encoding of a text that is not UTF-8, as its mark or its first characters tell: those of
+/// JSON are ASCII, which has zeros in other encodings.
+fn other_encoding(text: &[u8]) -> Option<&'static str> {
+    match text {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
+        [0, 0, 0, _, ..] | [_, 0, 0, 0, ..] => Some("UTF-32"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
+        [0, 1..=u8::MAX, ..] | [1..=u8::MAX, 0, ..] => Some("UTF-16"),
+        _ => None,
+    }
+}
+
+/// The compression whose mark stands at the beginning. No JSON begins with one.
+fn compression(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0x1f, 0x8b, ..] => Some("gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
+        [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] => Some("deflate"),
+        _ => None,
+    }
+}
+
+/// A list that is counted while it is read: nothing is made of what is beyond `MAX`.
+#[derive(Debug, PartialEq)]
+pub(in crate::http) struct AtMost<T, const MAX: usize>(pub(in crate::http) Vec<T>);
+
+impl<T, const MAX: usize> Default for AtMost<T, MAX> {
+    fn default() -> AtMost<T, MAX> {
+        AtMost(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for AtMost<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AtMost<T, MAX>, D::Error> {
+        struct List<T, const MAX: usize>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for List<T, MAX> {
+            type Value = AtMost<T, MAX>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {MAX}")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut read = Vec::new();
+                while let Some(element) = list.next_element()? {
+                    if read.len() == MAX {
+                        return Err(A::Error::custom(format!("at most {MAX} at once")));
+                    }
+                    read.push(element);
+                }
+                Ok(AtMost(read))
+            }
+        }
+
+        deserializer.deserialize_seq(List(PhantomData))
+    }
+}
+
+impl Problem {
+    fn body_too_large(detail: String) -> Problem {
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large", detail)
+    }
+
+    fn body_too_slow(detail: String) -> Problem {
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "Request timeout", detail)
+    }
+
+    fn not_json(detail: &str) -> Problem {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Problem::new(status, "not-json", "Unsupported media type", detail.to_owned())
+    }
+
+    fn content_encoding(detail: String) -> Problem {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Problem::new(status, "content-encoding", "Unsupported content encoding", detail)
+            .with_header(&["accept-encoding", "identity"])
+    }
+}
+
+#[cfg(test)]
+mod tests;
