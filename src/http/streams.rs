@@ -4,6 +4,7 @@
 //! who carries it is [`net`](crate::net)'s.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use axum::Extension;
@@ -108,22 +109,26 @@ pub(super) async fn events(
 }
 
 impl Several {
+    /// The topics, each once. What a query can name is hundreds of times as many: no more are
+    /// looked at than a stream may have.
     fn requested(&self) -> Result<Vec<RequestedTopic>, Problem> {
-        let mut requested: Vec<RequestedTopic> = Vec::new();
-        for (names, board) in [(&self.boards, true), (&self.topics, false)] {
-            for name in names.split(',').filter(|name| !name.is_empty()) {
-                let topic = topic(name)?;
-                // A board's topic has the board's name, so one topic can be named twice.
-                if !requested.iter().any(|known| known.topic == topic) {
-                    requested.push(RequestedTopic { topic, board });
-                }
+        let named = [(&self.boards, true), (&self.topics, false)].into_iter();
+        let named =
+            named.flat_map(|(names, board)| names.split(',').map(move |name| (name, board)));
+        // A board's topic has the board's name, so one topic can be named twice.
+        let mut known = HashSet::new();
+        let mut requested = Vec::new();
+        for (name, board) in named.filter(|(name, _)| !name.is_empty()) {
+            if !known.insert(name) {
+                continue;
             }
+            if requested.len() == TOPICS_MAX {
+                return Err(Problem::bad_request(format!("at most {TOPICS_MAX} topics a stream")));
+            }
+            requested.push(RequestedTopic { topic: topic(name)?, board });
         }
         if requested.is_empty() {
             return Err(Problem::bad_request("name at least one of boards and topics"));
-        }
-        if requested.len() > TOPICS_MAX {
-            return Err(Problem::bad_request(format!("at most {TOPICS_MAX} topics a stream")));
         }
         let topics: Vec<Topic> =
             requested.iter().map(|requested| requested.topic.clone()).collect();

@@ -2,6 +2,8 @@
 //! many, bodies in other encodings, hosts. What can be understood is; what cannot is refused in
 //! words, and never ignored.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::harness::raw::ask;
@@ -338,4 +340,84 @@ async fn a_body_in_another_encoding_is_refused_in_words() {
     let entries = history["entries"].as_array().unwrap();
     assert_eq!(entries.len(), 5);
     assert!(entries.iter().all(|entry| entry["data"] == "x"));
+}
+
+/// What Linux counts processor time in, a second.
+const TICKS: u64 = 100;
+
+/// Processor time of the node so far.
+fn processor_time(node: &Node) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", node.process.pid())).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 1000 / TICKS)
+}
+
+#[tokio::test]
+async fn no_request_costs_more_than_in_proportion_to_its_length() {
+    let node = Backend::Embedded.start(&[]).await;
+    let names = |count: usize| -> Vec<String> { (0..count).map(|n| format!("{n:03x}")).collect() };
+    let many = names(0xfff).join(",");
+    let many = [&many[..], &many, &many].concat();
+    let ids = names(0xfff).join(":42-k3f9,");
+    let same = "a,".repeat(30_000);
+    let pairs = "&".repeat(60_000);
+    let positions: String = (0..3_000).map(|n| format!("lastEventId={n}&")).collect();
+    let long = "x".repeat(60_000);
+    let accepts: String =
+        (0..90).map(|n| format!("x-{n}: {n}\r\nlast-event-id: {n}\r\n")).take(40).collect();
+    let deep = format!(r#"{{"data":{}}}"#, "[".repeat(500_000));
+    let events = format!("[{}", r#"{"data":1},"#.repeat(90_000));
+    let lists = format!(r#"{{"name":"x","lists":[{}"#, r#"{"title":"x"},"#.repeat(60_000));
+    let fields: String = (0..50_000).map(|n| format!(r#""f{n}":1,"#)).collect();
+    let get = |query: &str, headers: &str| {
+        (format!("GET {query} HTTP/1.1\r\nHost: a\r\n{headers}"), String::new())
+    };
+    let post = |path: &str, body: &str| {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n",
+            body.len()
+        );
+        (head, body.to_owned())
+    };
+    for (what, (head, body)) in [
+        ("topics", get(&format!("/events?topics={many}"), "")),
+        ("boards", get(&format!("/events?boards={many}"), "")),
+        ("one topic, often", get(&format!("/events?topics={same}&x=1"), "")),
+        ("empty pairs", get(&format!("/events?{pairs}x=1"), "")),
+        ("positions", get(&format!("/topics/t/events?{positions}x=1"), "")),
+        ("a long parameter", get(&format!("/topics/t/events?{long}=1"), "")),
+        ("a long path", get(&format!("/{long}"), "")),
+        ("slashes", get(&format!("{}x", "/".repeat(60_000)), "")),
+        ("a long name", get(&format!("/topics/{long}/events"), "")),
+        ("a long position", get("/topics/t/events?x=1", &format!("last-event-id: {long}\r\n"))),
+        ("a position of many", get("/boards/nope/events", &format!("last-event-id: {ids}\r\n"))),
+        ("many headers", get("/boards/nope/events", &accepts)),
+        ("If-Match", {
+            let (head, body) = post("/topics/t/events", r#"{"data":1}"#);
+            (format!("{head}if-match: \"{long}\"\r\n"), body)
+        }),
+        ("Idempotency-Key", {
+            let (head, body) = post("/topics/t/events", r#"{"data":1}"#);
+            (format!("{head}idempotency-key: {long}\r\n"), body)
+        }),
+        ("deep JSON", post("/topics/t/events", &deep)),
+        ("many events", post("/topics/t/events", &events)),
+        ("many lists", post("/boards", &lists)),
+        ("many fields", post("/tasks", &format!("{{{fields}"))),
+    ] {
+        let bytes = [head.as_bytes(), b"\r\n", body.as_bytes()].concat();
+        let began = processor_time(&node);
+        for _ in 0..10 {
+            let lines: Vec<&str> = head.trim_end().split("\r\n").collect();
+            let answer = ask(node.address, &lines, body.as_bytes()).await;
+            assert!((400..500).contains(&answer.status), "{what}: {answer:?}");
+        }
+        let each = (processor_time(&node) - began) / 10;
+        // Without optimisation, and with all that is done for any request. What goes by the square of
+        // a length takes seconds.
+        let allowed = Duration::from_millis(20) + Duration::from_micros(bytes.len() as u64 / 4);
+        assert!(each < allowed, "{what}: {each:?} of {allowed:?} for {} bytes", bytes.len());
+    }
 }
