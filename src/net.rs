@@ -10,9 +10,11 @@
 
 mod body;
 mod http;
+mod linger;
 pub(crate) mod listener;
 mod peer;
 pub mod reactor;
+mod request_body;
 pub(crate) mod server;
 mod sniff;
 mod socket;

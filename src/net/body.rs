@@ -107,7 +107,7 @@ impl http_body::Body for StreamBody {
 impl StreamBody {
     fn begin(&self) -> Option<Arc<Carried>> {
         let mut session = self.opened.take()?;
-        session.guard.watch_stalled(self.peer.stalled.clone());
+        session.guard.watch_stalled(self.peer.state.stalled.clone());
         let stream = PolledStream::new(session);
         let carried = Arc::new(Carried { stream: Mutex::new((Some(stream), Instant::now())) });
         if self.shares_its_socket {

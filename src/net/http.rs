@@ -1,5 +1,7 @@
 //! One connection with the HTTP server: hyper, HTTP/1.1 and HTTP/2 on one port.
 
+use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Version;
 use axum::response::Response;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -15,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
+use super::request_body::{Announced, RequestBody};
 use super::socket::TimeoutSocket;
 use super::{Limits, Peer};
 use crate::admission::OpenSocket;
@@ -74,7 +78,7 @@ impl HttpServer {
         mut ending: watch::Receiver<bool>,
     ) {
         let Limits { write_timeout, heartbeat, .. } = self.limits;
-        let socket = TimeoutSocket::new(stream, write_timeout, peer.stalled.clone());
+        let socket = TimeoutSocket::new(stream, write_timeout, peer.state.clone());
         // Of the first request, once it has come.
         let seen: Arc<OnceLock<Version>> = Arc::default();
         let answer = Mutex::new(answer);
@@ -88,9 +92,7 @@ impl HttpServer {
                     if let Some(answer) = answer {
                         return Ok(*answer);
                     }
-                    let mut request = request.map(Body::new);
-                    request.extensions_mut().insert(peer);
-                    router.oneshot(request).await
+                    answered(router, peer, request).await
                 }
             })
         };
@@ -122,4 +124,36 @@ impl HttpServer {
             }
         }
     }
+}
+
+/// Asks the routes, and sees to what they left of the request's body.
+async fn answered(
+    router: Router,
+    peer: Peer,
+    request: hyper::Request<Incoming>,
+) -> Result<Response, Infallible> {
+    let is_http_2 = request.version() == Version::HTTP_2;
+    let announced = Announced::of(request.headers(), request.body());
+    let state = peer.state.clone();
+    let (mut head, body) = request.into_parts();
+    head.extensions.insert(peer);
+    if body.is_end_stream() {
+        state.body_unread.store(false, Ordering::Relaxed);
+        return router.oneshot(hyper::Request::from_parts(head, Body::empty())).await;
+    }
+    let body = RequestBody::new(body);
+    let request = hyper::Request::from_parts(head, Body::new(body.clone()));
+    let mut response = router.oneshot(request).await?;
+    let is_unread = body.is_unread();
+    if is_http_2 {
+        if is_unread {
+            tokio::spawn(body.throw_away());
+        }
+        return Ok(response);
+    }
+    state.body_unread.store(is_unread, Ordering::Relaxed);
+    if is_unread {
+        announced.close_after(&mut response);
+    }
+    Ok(response)
 }

@@ -11,14 +11,23 @@ use super::unread::UnreadStreams;
 pub(crate) struct Peer {
     /// Its address.
     pub(crate) address: IpAddr,
-    /// Set when the socket is given up because the peer takes no bytes.
-    pub(super) stalled: Arc<AtomicBool>,
+    /// How the socket does.
+    pub(super) state: Arc<SocketState>,
     /// The streams on this socket, if it may carry several.
     pub(super) unread: Arc<UnreadStreams>,
 }
 
+/// What whoever serves a socket and the socket itself tell each other.
+#[derive(Debug, Default)]
+pub(crate) struct SocketState {
+    /// It is given up because the peer takes no bytes.
+    pub(super) stalled: Arc<AtomicBool>,
+    /// The body of the request that is being answered was not read to its end.
+    pub(super) body_unread: AtomicBool,
+}
+
 impl Peer {
     pub(super) fn new(address: IpAddr) -> Peer {
-        Peer { address, stalled: Arc::default(), unread: Arc::default() }
+        Peer { address, state: Arc::default(), unread: Arc::default() }
     }
 }

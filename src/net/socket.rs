@@ -1,16 +1,20 @@
-//! [`TimeoutSocket`]: a socket that is given up when its peer takes too few bytes.
+//! [`TimeoutSocket`]: a socket that is given up when its peer takes too few bytes, and that is not
+//! closed over what its peer still sends.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
+
+use super::linger::Linger;
+use super::peer::SocketState;
 
 /// What a peer must take in one write timeout while something waits for it, in bytes: one that
 /// takes a byte now and then holds memory as one that takes nothing does.
@@ -25,9 +29,11 @@ pub(super) const NOT_SENT_BYTES_MAX: u32 = 32 << 10;
 pub(super) struct TimeoutSocket {
     stream: TcpStream,
     write_timeout: Duration,
-    stalled: Arc<AtomicBool>,
+    state: Arc<SocketState>,
     /// Runs while something waits for the peer.
     window: Option<Box<Window>>,
+    /// Once everything is written.
+    linger: Option<Linger>,
 }
 
 /// A time in which a peer has to take something.
@@ -40,15 +46,15 @@ impl TimeoutSocket {
     pub(super) fn new(
         stream: TcpStream,
         write_timeout: Duration,
-        stalled: Arc<AtomicBool>,
+        state: Arc<SocketState>,
     ) -> TimeoutSocket {
-        TimeoutSocket { stream, write_timeout, stalled, window: None }
+        TimeoutSocket { stream, write_timeout, state, window: None, linger: None }
     }
 
     /// The kernel gives such peers up, too, and may be the first to; it tells whoever asks next.
     fn note<T>(&self, result: &io::Result<T>) {
         if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
-            self.stalled.store(true, Ordering::Relaxed);
+            self.state.stalled.store(true, Ordering::Relaxed);
         }
     }
 
@@ -76,7 +82,7 @@ impl TimeoutSocket {
         match window.ends.as_mut().poll(context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
-                self.stalled.store(true, Ordering::Relaxed);
+                self.state.stalled.store(true, Ordering::Relaxed);
                 // Unread bytes are of no use to anybody: reset instead of lingering.
                 let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -133,6 +139,14 @@ impl AsyncWrite for TimeoutSocket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let TimeoutSocket { stream, state, linger, .. } = &mut *self;
+        let linger = match linger {
+            Some(linger) => linger,
+            none => {
+                ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
+                none.insert(Linger::new(state.body_unread.load(Ordering::Relaxed)))
+            }
+        };
+        linger.poll_end(stream, context).map(Ok)
     }
 }

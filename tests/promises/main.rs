@@ -22,6 +22,7 @@ mod many_streams;
 mod operations;
 mod redis_outage;
 mod redis_refusals;
+mod refusals;
 mod requests;
 mod resume;
 mod script_model_equivalence;
