@@ -171,3 +171,17 @@ async fn refused_streams_are_counted_once() {
     let labels = r#"route="/boards/{board}/events",method="GET",status="404""#;
     assert_eq!(node.metric("fantail_requests_total", labels).await, 5.0);
 }
+
+#[tokio::test]
+async fn a_head_that_comes_after_its_connection_is_taken_all_the_same() {
+    let node = Backend::Embedded.start(&ON).await;
+    let mut late = TcpStream::connect(node.address).await.unwrap();
+    // Connections are accepted in their order: the node has looked at the first one by now.
+    for _ in 0..3 {
+        Stream::open(node.address, "/topics/t/events").await;
+    }
+    let taken = async || node.metric("fantail_request_heads_total", r#"outcome="taken""#).await;
+    let before = taken().await;
+    late.write_all(b"GET /topics/t/events HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    until("the late head is taken", async || (taken().await > before).then_some(())).await;
+}

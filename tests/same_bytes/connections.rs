@@ -69,25 +69,33 @@ fn talks() -> Vec<Vec<Step>> {
         ],
         // More than one request at once.
         vec![
-            Say("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /topics/t/events HTTP/1.1\r\n\r\n"),
+            Say(
+                "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /topics/t/events HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
             Until(HELLO),
             Publish,
         ],
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nHost: a\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n"),
+            Say(
+                "GET /topics/t/events HTTP/1.1\r\nHost: a\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
             Until(HELLO),
             Publish,
             Unheard,
         ],
         vec![
-            Say("GET /a HTTP/1.1\r\n\r\nGET /healthz HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n"),
+            Say(
+                "GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
             Answer,
             Answer,
             Answer,
         ],
         vec![
-            Say("GET /healthz HTTP/1.1\r\n\r\nGET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n\
-                 GET /healthz HTTP/1.1\r\n\r\n"),
+            Say(
+                "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n\
+                 GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
             End,
         ],
         // What is said to a stream is not heard.
@@ -99,17 +107,17 @@ fn talks() -> Vec<Vec<Step>> {
         vec![Say("GET /healthz HT"), HalfClose, End],
         // Who wants the connection to end after the answer, and who knows no better.
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nConnection: close\r\n\r\n"),
+            Say("GET /topics/t/events HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
             Until(HELLO),
             Publish,
         ],
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nConnection: keep-alive\r\n\r\n"),
+            Say("GET /topics/t/events HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"),
             Until(HELLO),
             Publish,
         ],
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nConnection: Keep-Alive, x\r\n\r\n"),
+            Say("GET /topics/t/events HTTP/1.1\r\nHost: a\r\nConnection: Keep-Alive, x\r\n\r\n"),
             Until(HELLO),
             Publish,
         ],
@@ -136,24 +144,31 @@ fn talks() -> Vec<Vec<Step>> {
         vec![Say("HEAD /topics/t/events HTTP/1.0\r\nHost: a\r\n\r\n"), End],
         // Bodies where none belong, and whole ones in every coding.
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"),
+            Say("GET /topics/t/events HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"),
             Until(HELLO),
             Publish,
         ],
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nContent-Length: 0\r\n\r\n"),
+            Say("GET /topics/t/events HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"),
             Until(HELLO),
             Publish,
         ],
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n\
-                 0\r\n\r\n"),
+            Say(
+                "GET /topics/t/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n\
+                 0\r\n\r\n",
+            ),
             Until(HELLO),
             Publish,
         ],
-        vec![Say("GET /healthz HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"), Answer, Say(LAST), End],
         vec![
-            Say("POST /topics/u/events HTTP/1.1\r\nContent-Type: application/json\r\n\
+            Say("GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"),
+            Answer,
+            Say(LAST),
+            End,
+        ],
+        vec![
+            Say("POST /topics/u/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
                  Content-Length: 10\r\n\r\n{\"data\""),
             Say(":1}"),
             Answer,
@@ -161,7 +176,7 @@ fn talks() -> Vec<Vec<Step>> {
             End,
         ],
         vec![
-            Say("POST /topics/v/events HTTP/1.1\r\nContent-Type: application/json\r\n\
+            Say("POST /topics/v/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
                  Transfer-Encoding: chunked\r\n\r\n4;x=y\r\n{\"da\r\n6\r\nta\":1}\r\n"),
             Say("0\r\nTrailer: x\r\n\r\n"),
             Answer,
@@ -169,7 +184,7 @@ fn talks() -> Vec<Vec<Step>> {
             End,
         ],
         vec![
-            Say("POST /topics/w/events HTTP/1.1\r\nContent-Type: application/json\r\n\
+            Say("POST /topics/w/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
                  Expect: 100-continue\r\nContent-Length: 10\r\n\r\n"),
             Until("100 Continue\r\n\r\n"),
             Say("{\"data\":1}"),
@@ -178,12 +193,12 @@ fn talks() -> Vec<Vec<Step>> {
             End,
         ],
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nExpect: 100-continue\r\n\r\n"),
+            Say("GET /topics/t/events HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n"),
             Until(HELLO),
             Publish,
         ],
         vec![
-            Say("POST /topics/x/events HTTP/1.1\r\nContent-Type: application/json\r\n\
+            Say("POST /topics/x/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
                  Content-Length: 2000000\r\n\r\n"),
             HalfClose,
             End,
@@ -198,14 +213,18 @@ fn talks() -> Vec<Vec<Step>> {
         vec![Say("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"), Answer, Say(LAST), End],
         vec![Say("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n"), Answer],
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\n\
-                 Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"),
+            Say(
+                "GET /topics/t/events HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+                 Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
+            ),
             Until(HELLO),
             Publish,
         ],
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 \r\n"),
+            Say(
+                "GET /topics/t/events HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 \r\n",
+            ),
             Until(HELLO),
             Publish,
         ],
