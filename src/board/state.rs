@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::view::{BoardEvent, BoardView, FullListView, Index, ListView, TaskView};
+use super::view::{BoardEvent, BoardView, FullListView, Index, ListView, Subject, TaskView};
 use super::{BoardError, LISTS_MAX, TASKS_MAX, Title};
 use crate::entry::Event;
 use crate::json::to_text as json;
@@ -57,7 +57,8 @@ impl Board {
             return Err(BoardError::BoardFull);
         }
         let list = ListView { id: id.as_str(), title: title.as_str(), board_id: self.id.as_str() };
-        let change = Change::new(&BoardEvent::ListCreated { list: &list }, json(&list));
+        let change =
+            Change::new(&BoardEvent::ListCreated { list: Subject::Is(&list) }, json(&list));
         self.lists.push((id, title, Vec::new()));
         Ok(change)
     }
@@ -77,7 +78,7 @@ impl Board {
         let record = Record { title, list, created_at: now.to_owned(), updated_at: now.to_owned() };
         self.tasks.insert(id.clone(), record);
         let task = self.view(&id)?;
-        Ok(Change::new(&BoardEvent::TaskCreated { task: &task }, json(&task)))
+        Ok(Change::new(&BoardEvent::TaskCreated { task: Subject::Is(&task) }, json(&task)))
     }
 
     /// Gives a task another title.
@@ -91,7 +92,7 @@ impl Board {
         record.title = title;
         record.updated_at = now.to_owned();
         let task = self.view(id)?;
-        Ok(Change::new(&BoardEvent::TaskUpdated { task: &task }, json(&task)))
+        Ok(Change::new(&BoardEvent::TaskUpdated { task: Subject::Is(&task) }, json(&task)))
     }
 
     /// Puts a task at `index` of `list`, or at its end.
@@ -113,7 +114,7 @@ impl Board {
             record.updated_at = now.to_owned();
         }
         let task = self.view(id)?;
-        let event = BoardEvent::TaskMoved { task: &task, from_list_id: from.as_str() };
+        let event = BoardEvent::TaskMoved { task: Subject::Is(&task), from_list_id: from.as_str() };
         Ok(Change::new(&event, json(&task)))
     }
 

@@ -108,15 +108,41 @@ pub(crate) struct BoardView<'a> {
 #[serde(untagged, rename_all_fields = "camelCase")]
 pub(crate) enum BoardEvent<'a> {
     /// A task was added.
-    TaskCreated { task: &'a TaskView<'a> },
+    TaskCreated { task: Subject<'a, TaskView<'a>> },
     /// A task has another title.
-    TaskUpdated { task: &'a TaskView<'a> },
+    TaskUpdated { task: Subject<'a, TaskView<'a>> },
     /// A task is elsewhere on its board.
-    TaskMoved { task: &'a TaskView<'a>, from_list_id: &'a str },
+    TaskMoved { task: Subject<'a, TaskView<'a>>, from_list_id: &'a str },
     /// A task is gone.
     TaskDeleted { task_id: &'a str, board_id: &'a str },
     /// A list was added.
-    ListCreated { list: &'a ListView<'a> },
+    ListCreated { list: Subject<'a, ListView<'a>> },
+}
+
+/// The task or list that an event tells of; the answer to who changed it is the same text.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Subject<'a, T> {
+    /// This one.
+    Is(&'a T),
+    /// The script puts the answer here.
+    Open,
+}
+
+const OPEN_SUBJECT: &str = "\u{7}";
+
+impl<T: Serialize> Serialize for Subject<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Subject::Is(view) => view.serialize(serializer),
+            Subject::Open => serializer.serialize_str(OPEN_SUBJECT),
+        }
+    }
+}
+
+/// What stands before and after the subject in a text where it was left open; all of the text and
+/// nothing, if it has none.
+pub(crate) fn around_subject(text: &str) -> (&str, &str) {
+    text.split_once(&json(&OPEN_SUBJECT)).unwrap_or((text, ""))
 }
 
 impl BoardEvent<'_> {
@@ -178,16 +204,29 @@ mod tests {
                 (OPEN_FROM_LIST, "\"from\""),
             ];
             assert_eq!(fill(&json(&open), &values), json(&known));
-            let moved = BoardEvent::TaskMoved { task: &open, from_list_id: OPEN_FROM_LIST };
-            let expected = BoardEvent::TaskMoved { task: &known, from_list_id: "from" };
-            assert_eq!(fill(&json(&moved), &values), json(&expected));
+            let moved =
+                json(&BoardEvent::TaskMoved { task: Subject::Open, from_list_id: OPEN_FROM_LIST });
+            let (before, after) = around_subject(&moved);
+            let moved = format!("{before}{}{}", json(&known), fill(after, &values));
+            let task = Subject::Is(&known);
+            let expected = BoardEvent::TaskMoved { task, from_list_id: "from" };
+            assert_eq!(moved, json(&expected));
+            let deleted = json(&BoardEvent::TaskDeleted { task_id: title, board_id: title });
+            assert_eq!(around_subject(&deleted), (deleted.as_str(), ""));
         }
     }
 
     #[test]
     fn what_is_left_open_has_the_form_by_which_scripts_know_it() {
-        let open =
-            [OPEN_TITLE, OPEN_LIST, "\u{3}", OPEN_CREATED_AT, OPEN_UPDATED_AT, OPEN_FROM_LIST];
+        let open = [
+            OPEN_TITLE,
+            OPEN_LIST,
+            "\u{3}",
+            OPEN_CREATED_AT,
+            OPEN_UPDATED_AT,
+            OPEN_FROM_LIST,
+            OPEN_SUBJECT,
+        ];
         for (n, open) in open.iter().enumerate() {
             assert_eq!(json(open), format!("\"\\u000{}\"", n + 1));
         }
@@ -207,11 +246,11 @@ mod tests {
             updated_at: "",
         };
         for event in [
-            BoardEvent::TaskCreated { task: &task },
-            BoardEvent::TaskUpdated { task: &task },
-            BoardEvent::TaskMoved { task: &task, from_list_id: "l" },
+            BoardEvent::TaskCreated { task: Subject::Is(&task) },
+            BoardEvent::TaskUpdated { task: Subject::Is(&task) },
+            BoardEvent::TaskMoved { task: Subject::Is(&task), from_list_id: "l" },
             BoardEvent::TaskDeleted { task_id: "t", board_id: "b" },
-            BoardEvent::ListCreated { list: &list },
+            BoardEvent::ListCreated { list: Subject::Is(&list) },
         ] {
             assert!(is_of_board(&event.event()), "{event:?}");
         }

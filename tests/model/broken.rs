@@ -32,9 +32,9 @@ pub enum Break {
     EpochForgotten,
     /// A new epoch does not note the ones before.
     PastForgotten,
-    /// The end of a reign is noted one too high.
+    /// The end of an epoch is noted one too high.
     EndNotedTooFar,
-    /// The end of a reign is noted one too low.
+    /// The end of an epoch is noted one too low.
     EndNotedTooEarly,
     /// Who is behind the oldest entry goes on with the oldest.
     TrimmedNotTold,

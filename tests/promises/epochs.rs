@@ -150,7 +150,7 @@ async fn a_log_that_outlived_many_reigns_is_read_to_its_end_by_everybody() {
         let mut earliest = Stream::open(node.address, "/topics/t/events?from=earliest").await;
         let told = earliest.until_id(newest).await;
         assert!(told.iter().all(|event| event.kind == "message"), "{told:?}");
-        assert!(told.len() >= 30, "sixteen reigns of two entries: {}", told.len());
+        assert!(told.len() >= 30, "sixteen epochs of two entries: {}", told.len());
         let mut oldest = Stream::open_from(node.address, "/topics/t/events", &ids[0]).await;
         let told = oldest.until_id(newest).await;
         let resets = told.iter().filter(|event| event.kind == "reset").count();

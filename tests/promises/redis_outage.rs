@@ -97,10 +97,10 @@ async fn a_redis_that_comes_back_with_its_disk_has_lost_nothing_and_nobody_is_re
     let event = stream.event().await;
     assert_eq!((event.kind.as_str(), event.id.as_str()), ("task_created", position.as_str()));
     assert_eq!(event.seq(), 2, "numbers go on");
-    assert_ne!(crate::harness::epoch(&position), crate::harness::epoch(&before), "a new reign");
+    assert_ne!(crate::harness::epoch(&position), crate::harness::epoch(&before), "a new epoch");
     assert!(late.event().await.is_connected());
     assert_eq!(late.event().await.id, position);
-    // A position of the reign before is exact to judge.
+    // A position of the epoch before is exact to judge.
     let mut resumed = Stream::open_from(node.address, "/boards/board-1/events", &before).await;
     assert_eq!(resumed.event().await.id, position);
 }

@@ -28,7 +28,7 @@ async fn scripts_and_their_rules_in_rust_lead_to_the_same_logs() {
     let (log, _heard) = RedisLog::start(&redis.url(), "fantail", "node", retention, 0).unwrap();
     let topic = Topic::new("t").unwrap();
     let mut keys = Keyspace::default();
-    let mut reign = 0;
+    let mut replication_id = 0;
     let mut epochs = 0;
     // Ours by theirs.
     let mut names: HashMap<Epoch, Epoch> = HashMap::new();
@@ -36,7 +36,7 @@ async fn scripts_and_their_rules_in_rust_lead_to_the_same_logs() {
         let who = format!("seed {seed}, step {step}");
         let mut open = |keys: &mut Keyspace| {
             epochs += 1;
-            keys.open(reign, format!("e{epochs:03}").parse().unwrap());
+            keys.open(replication_id, format!("e{epochs:03}").parse().unwrap());
         };
         match random.u32(..20) {
             0..10 => {
@@ -59,8 +59,8 @@ async fn scripts_and_their_rules_in_rust_lead_to_the_same_logs() {
                 let _: u64 = redis.ask(&["DEL", &format!("fantail:{{t}}:{name}")]).await;
             }
             _ => {
-                // A master that is demoted and promoted again begins a new reign.
-                reign += 1;
+                // A master that is demoted and promoted again begins a new epoch.
+                replication_id += 1;
                 let _: String = redis.ask(&["REPLICAOF", "127.0.0.1", "1"]).await;
                 let _: String = redis.ask(&["REPLICAOF", "NO", "ONE"]).await;
             }

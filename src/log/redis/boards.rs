@@ -17,7 +17,7 @@ use super::replies::{accepted, unexpected};
 use super::scripts::{self, Call};
 use crate::board::view::{
     BoardEvent, Index, ListView, OPEN_CREATED_AT, OPEN_FROM_LIST, OPEN_LIST, OPEN_TITLE,
-    OPEN_UPDATED_AT, TaskView,
+    OPEN_UPDATED_AT, Subject, TaskView, around_subject,
 };
 use crate::board::{
     self, BoardError, BoardSummary, Boards, ChangeError, Changed, Command, LISTS_MAX, NewList,
@@ -81,7 +81,7 @@ impl Boards for RedisLog {
             Command::RenameTask { task, title } => {
                 let board = self.board_of_task(&task).await?;
                 let view = TaskView { title: title.as_str().into(), ..open_view(&task, &board) };
-                let event = BoardEvent::TaskUpdated { task: &view };
+                let event = BoardEvent::TaskUpdated { task: Subject::Open };
                 let call = self
                     .telling_call(&scripts::TASK_RENAME, &board, &context, &event, &json(&view))
                     .arg(task.as_str())
@@ -180,8 +180,8 @@ impl RedisLog {
             .arg(&context.fingerprint)
     }
 
-    /// A call of a script that tells of a change by this event and gives this answer, both with what
-    /// only the script knows left open.
+    /// A call of a script that tells of a change by this event, which has this answer as its subject;
+    /// both with what only the script knows left open.
     fn telling_call(
         &self,
         script: &'static (&'static str, redis::Script),
@@ -190,9 +190,9 @@ impl RedisLog {
         event: &BoardEvent<'_>,
         answer: &str,
     ) -> Call<'static> {
-        self.board_call(script, board, context)
-            .arg(&sse::event_text(&event.event())[..])
-            .arg(answer)
+        let text = sse::event_text(&event.event());
+        let (before, after) = around_subject(std::str::from_utf8(&text).unwrap_or_default());
+        self.board_call(script, board, context).arg(before).arg(answer).arg(after)
     }
 
     /// Carries out a board's script and says what came of it.
@@ -237,7 +237,7 @@ impl RedisLog {
             created_at: OPEN_CREATED_AT,
             updated_at: OPEN_UPDATED_AT,
         };
-        let event = BoardEvent::TaskCreated { task: &view };
+        let event = BoardEvent::TaskCreated { task: Subject::Open };
         let call = self
             .telling_call(&scripts::TASK_CREATE, &board, context, &event, &json(&view))
             .arg(&task)
@@ -279,7 +279,7 @@ impl RedisLog {
     ) -> Result<Changed, ChangeError> {
         let board = self.board_of_task(task).await?;
         let view = TaskView { list_id: list.as_str(), ..open_view(task, &board) };
-        let event = BoardEvent::TaskMoved { task: &view, from_list_id: OPEN_FROM_LIST };
+        let event = BoardEvent::TaskMoved { task: Subject::Open, from_list_id: OPEN_FROM_LIST };
         let call = self
             .telling_call(&scripts::TASK_MOVE, &board, context, &event, &json(&view))
             .arg(task.as_str())
@@ -348,7 +348,7 @@ impl RedisLog {
         let list_id = list_ids.first().ok_or_else(|| unexpected("an id"))?;
         let view =
             ListView { id: list_id, title: lists[0].title.as_str(), board_id: board.as_str() };
-        let event = BoardEvent::ListCreated { list: &view };
+        let event = BoardEvent::ListCreated { list: Subject::Open };
         let call = self
             .telling_call(&scripts::LIST_CREATE, &board, context, &event, &json(&view))
             .arg(list_id)

@@ -23,7 +23,7 @@ pub struct Keyspace {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Meta {
     pub epoch: Epoch,
-    pub reign: u64,
+    pub replication_id: u64,
     pub floor: u64,
     /// Newest first.
     pub past: Vec<(Epoch, u64)>,
@@ -39,9 +39,9 @@ pub enum Key {
 
 impl Keyspace {
     /// `open` of `log.lua`: finds the epoch, or begins `new_epoch`. Says whether it began.
-    pub fn open(&mut self, reign: u64, new_epoch: Epoch) -> bool {
+    pub fn open(&mut self, replication_id: u64, new_epoch: Epoch) -> bool {
         if let (Some(seq), Some(meta)) = (self.seq, &self.meta)
-            && meta.reign == reign
+            && meta.replication_id == replication_id
             && (self.log.is_some() || seq <= meta.floor)
         {
             return false;
@@ -72,7 +72,7 @@ impl Keyspace {
             (past, floor) = epochs_of(log);
         }
         self.seq = Some(head);
-        self.meta = Some(Meta { epoch: new_epoch, reign, floor, past });
+        self.meta = Some(Meta { epoch: new_epoch, replication_id, floor, past });
         true
     }
 

@@ -12,24 +12,24 @@ use super::oracle::{LogEvent, Oracle};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Server {
     pub keys: Keyspace,
-    reign: u64,
+    replication_id: u64,
     /// What has truly happened to this log.
     pub tip: LogEvent,
 }
 
 impl Server {
     pub fn new(tip: LogEvent) -> Server {
-        Server { keys: Keyspace::default(), reign: 0, tip }
+        Server { keys: Keyspace::default(), replication_id: 0, tip }
     }
 
     /// A replica that takes over, or a process that starts again from an old file.
     pub fn take_over(&mut self, copy: &Server) {
-        *self = Server { reign: self.reign + 1, ..copy.clone() };
+        *self = Server { replication_id: self.replication_id + 1, ..copy.clone() };
     }
 
     /// As a replica has it.
     pub fn copy(&self) -> Server {
-        Server { reign: 0, ..self.clone() }
+        Server { replication_id: 0, ..self.clone() }
     }
 
     pub fn flush(&mut self, oracle: &mut Oracle) {
@@ -59,7 +59,7 @@ impl Server {
     pub fn begin(&mut self, oracle: &mut Oracle) -> bool {
         let is_left = self.keys.seq.is_some() || self.keys.log.is_some();
         let epoch = oracle.next_epoch();
-        let began = self.keys.open(self.reign, epoch);
+        let began = self.keys.open(self.replication_id, epoch);
         if began {
             if !is_left {
                 self.tip = oracle.anew();

@@ -50,16 +50,9 @@ local function write_task(tasks_key, task)
   redis.call('HSET', tasks_key, task.id, record)
 end
 
--- Fills in what is left open in a text: "\u0001" stands for the title, … as in `board::view`.
-local function fill(text, task, index, from)
-  return (string.gsub(text, '"\\u000(%d)"', {
-    ['1'] = task.title,
-    ['2'] = json_string(task.list),
-    ['3'] = digits(index),
-    ['4'] = json_string(task.created),
-    ['5'] = json_string(task.updated),
-    ['6'] = json_string(from or task.list),
-  }))
+-- Fills in what is left open in a text: "\u0001" stands for values['1'], … as in `board::view`.
+local function fill(text, values)
+  return (string.gsub(text, '"\\u000(%d)"', values))
 end
 
 -- KEYS 1 seq, 2 log, 3 meta, 4 board, 5 board:lists, 6 board:titles, 7 board:tasks, 8 once:… of
@@ -67,8 +60,8 @@ end
 -- ARGV 1 channel, 2 epoch to begin if one must, 3 history_entries_max, 4 history_ttl in
 --      milliseconds, 5 prefix of board:order keys, 6 position that the head must have or '', 7
 --      idempotency window in milliseconds, 8 the request's fingerprint; where a script tells of a
---      change 9 SSE text of the event after the id line and 10 the answer, in both of which what
---      only the script knows is left open; then the command's own
+--      change 10 the answer, and 9 and 11 what stands before and after it in the SSE text of the
+--      event, with what only the script knows left open; then the command's own
 local ORDER = ARGV[5]
 
 -- What a change begins with. Returns the answer to give at once, or nil to go on; that is
@@ -83,10 +76,10 @@ local function answer_at_once()
   return precondition_failed(ARGV[6], KEYS[1], KEYS[2], KEYS[3], ARGV[2], 0)
 end
 
--- What a change ends with: the event that tells of it, and the answer to give.
-local function tell(event, answer)
+-- What a change ends with: the answer to give, and the event around it that tells of the change.
+local function tell(answer, after)
   local retention = { entries_max = ARGV[3], log_ttl = ARGV[4], ttl = 0 }
-  local entry = { '1', event }
+  local entry = { '1', ARGV[9] .. answer .. after }
   local seq, epoch = append(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], entry, 1, retention)
   store_result(KEYS[8], ARGV[8], ARGV[7], seq, epoch, answer)
   return { 'ok', seq, epoch, answer }
@@ -94,5 +87,12 @@ end
 
 -- The same for a change of a task, which is now at `index` of its list and was in the list `from`.
 local function tell_of_task(task, index, from)
-  return tell(fill(ARGV[9], task, index, from), fill(ARGV[10], task, index, from))
+  local answer = fill(ARGV[10], {
+    ['1'] = task.title,
+    ['2'] = json_string(task.list),
+    ['3'] = digits(index),
+    ['4'] = '"' .. task.created .. '"',
+    ['5'] = '"' .. task.updated .. '"',
+  })
+  return tell(answer, from and fill(ARGV[11], { ['6'] = json_string(from) }) or ARGV[11])
 end

@@ -1,7 +1,7 @@
 -- Adds a task at the end of a list.
 --
--- KEYS and ARGV 1-10 as in board.lua
--- ARGV 11 id of the task, 12 title as JSON, 13 id of the list, 14 tasks at most
+-- KEYS and ARGV 1-11 as in board.lua
+-- ARGV 12 id of the task, 13 title as JSON, 14 id of the list, 15 tasks at most
 -- returns {'ok', seq, epoch, task as JSON} or {'no_such_list' | 'board_full'}, or what
 --         answer_at_once does
 
@@ -9,14 +9,14 @@ local at_once = answer_at_once()
 if at_once then
   return at_once
 end
-if redis.call('HEXISTS', KEYS[6], ARGV[13]) == 0 then
+if redis.call('HEXISTS', KEYS[6], ARGV[14]) == 0 then
   return { 'no_such_list' }
 end
-if redis.call('HLEN', KEYS[7]) >= tonumber(ARGV[14]) then
+if redis.call('HLEN', KEYS[7]) >= tonumber(ARGV[15]) then
   return { 'board_full' }
 end
 local now = rfc3339(milliseconds())
-local task = { id = ARGV[11], list = ARGV[13], created = now, updated = now, title = ARGV[12] }
+local task = { id = ARGV[12], list = ARGV[14], created = now, updated = now, title = ARGV[13] }
 write_task(KEYS[7], task)
 local index = redis.call('RPUSH', ORDER .. task.list, task.id) - 1
 return tell_of_task(task, index)

@@ -1,7 +1,7 @@
 -- Gives a task another title.
 --
--- KEYS and ARGV 1-10 as in board.lua
--- ARGV 11 id of the task, 12 title as JSON
+-- KEYS and ARGV 1-11 as in board.lua
+-- ARGV 12 id of the task, 13 title as JSON
 -- returns {'ok', seq, epoch, task as JSON} or {'no_such_task'}, or what answer_at_once
 --         does
 
@@ -9,7 +9,7 @@ local at_once = answer_at_once()
 if at_once then
   return at_once
 end
-local task = read_task(KEYS[7], ARGV[11])
+local task = read_task(KEYS[7], ARGV[12])
 if not task then
   return { 'no_such_task' }
 end
@@ -17,7 +17,7 @@ end
 -- anew with the tasks that are touched.
 local index = redis.call('LPOS', ORDER .. task.list, task.id, 'RANK', -1)
   or redis.call('RPUSH', ORDER .. task.list, task.id) - 1
-task.title = ARGV[12]
+task.title = ARGV[13]
 task.updated = rfc3339(milliseconds())
 write_task(KEYS[7], task)
 return tell_of_task(task, index)
