@@ -245,11 +245,13 @@ impl Copy {
         let pack =
             "tar -C \"$0\" --exclude=./target --exclude=./.git -cf - . | tar -C \"$1\" -xf -";
         sh(pack, [root(), &copy.tree]);
-        // What was built without a mistake is left from the tests as a rule: the dependencies.
+        // The dependencies are built already as a rule. Nobody writes to them, so links will do; test
+        // programs are left out.
         if !copy.target.exists() {
-            fs::create_dir_all(copy.target.join("debug")).unwrap();
-            let seed = "for dir in .fingerprint build deps; do \
-                        if [ -d \"$0/debug/$dir\" ]; then cp -a \"$0/debug/$dir\" \"$1/debug\"; fi; done";
+            fs::create_dir_all(copy.target.join("debug/deps")).unwrap();
+            let seed = "[ -d \"$0/debug/deps\" ] || exit 0; \
+                        cp -a \"$0/debug/.fingerprint\" \"$0/debug/build\" \"$1/debug\"; \
+                        find \"$0/debug/deps\" -name '*.*' -exec cp -al -t \"$1/debug/deps\" {} +";
             sh(seed, [&root().join("target"), &copy.target]);
         }
         // The time of a file that an earlier run has mutated must not be the one of before.
