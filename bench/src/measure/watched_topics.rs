@@ -17,6 +17,9 @@ const STREAMS_QUICK: usize = 100;
 const TOPICS_EACH: u32 = 100;
 /// Events a second to the witness: a stream of a topic of its own.
 const WITNESS_RATE: f64 = 50.0;
+/// What opening leaves to be done is done by then.
+const SETTLING_TIME: Duration = Duration::from_secs(5);
+const SETTLING_TIME_QUICK: Duration = Duration::from_secs(2);
 /// Time between two questions for all connections.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
@@ -36,7 +39,7 @@ pub(crate) fn watched_topics(settings: &Settings, kind: &Kind) -> Measured {
     let plans = Plan::spread_groups(topics, TOPICS_EACH, streams);
     let (subscribers, took) = Subscribers::opened(&server, &run, &plans, settings.threads)?;
     samples.add(&case, "all open after ms", took.as_secs_f64() * 1e3);
-    std::thread::sleep(settings.rest());
+    std::thread::sleep(if quick { SETTLING_TIME_QUICK } else { SETTLING_TIME });
     let each = (server.memory_bytes()? - before) / f64::from(topics);
     samples.add(&case, "user memory bytes per topic", each);
 
