@@ -283,7 +283,7 @@ async fn a_page_that_is_left_takes_its_stream_along_and_goes_on_when_it_is_shown
 
     // The one before comes out of the cache, and hears what it missed and what follows.
     node.create("meanwhile", "list-doing").await;
-    browser.client.execute("history.back()", Vec::new()).await.unwrap();
+    browser.client.back().await.unwrap();
     browser.until("location.pathname.length === 8").await;
     // It is the same page: a new one would have nothing here.
     browser.until("window.fromCache").await;
@@ -292,7 +292,7 @@ async fn a_page_that_is_left_takes_its_stream_along_and_goes_on_when_it_is_shown
     node.create("after", "list-done").await;
     browser.until(&shows("list-done", "after")).await;
     for number in (0..7).rev() {
-        browser.client.execute("history.back()", Vec::new()).await.unwrap();
+        browser.client.back().await.unwrap();
         browser.until(&format!("location.pathname.length === {}", number + 1)).await;
         browser.until(LIVE).await;
         browser.until(&shows("list-done", "after")).await;
