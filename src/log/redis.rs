@@ -95,9 +95,9 @@ pub fn check_url(url: &str) -> Result<(), String> {
 }
 
 impl RedisLog {
-    /// Starts following `url`, whether or not it can be reached already, and says where it is
-    /// notifications. A write counts as done when `wait_replicas` replicas have it too. Must be called
-    /// within a runtime.
+    /// Starts following `url`, whether or not it can be reached already; what it hears comes out of
+    /// the notifications. A write counts as done when `wait_replicas` replicas have it too. Must be
+    /// called within a runtime.
     ///
     /// # Errors
     /// When `url` is no address of a Redis.
@@ -240,7 +240,7 @@ impl Log for RedisLog {
         let mut pipe = redis::pipe();
         for topic in topics {
             for key in self.keys.topic(topic).of_log() {
-                // Greater only: a board's numbering never expires and must stay so.
+                // Only where it expires: a board's numbering does not, and must stay so.
                 let ttl = self.ttl_milliseconds();
                 pipe.cmd("EVAL").arg(KEEP).arg(1).arg(key).arg(ttl).ignore();
             }
@@ -286,10 +286,10 @@ impl Probe for RedisLog {
             return Err(LogError::Unavailable("not hearing announcements yet".to_owned()));
         };
         // With nobody subscribed where the commands go, there is nothing to wait for.
-        let notifications = self.subscription.canary_heard(number);
-        if hearers == 0 || tokio::time::timeout(CANARY_TIMEOUT, notifications).await.is_err() {
+        let heard = self.subscription.canary_heard(number);
+        if hearers == 0 || tokio::time::timeout(CANARY_TIMEOUT, heard).await.is_err() {
             self.subscription.reconnect(subscribed);
-            let why = "a canary was published and not notifications by this node's subscription";
+            let why = "a canary was published, and this node's own subscription did not hear it";
             return Err(LogError::Unavailable(why.to_owned()));
         }
         Ok(())
