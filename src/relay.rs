@@ -83,6 +83,11 @@ impl Relay {
         self.repair(topic, None);
     }
 
+    /// Changes when the log can be heard again: whoever waits for it need not wait longer.
+    pub fn heard_again(&self) -> watch::Receiver<()> {
+        self.heard_again.subscribe()
+    }
+
     async fn listen(self: &Arc<Relay>, mut notifications: Notifications) {
         while let Some(notification) = notifications.recv().await {
             self.on_notification(notification);

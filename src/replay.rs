@@ -17,7 +17,7 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::Instant;
 
 use crate::budget::{BUDGET_BYTES_MAX, Budget, Reserved};
-use crate::log::{Log, LogError, READ_BYTES_MAX, READ_ENTRIES_MAX, Snapshot, Snapshots};
+use crate::log::{Log, LogError, Page, READ_BYTES_MAX, READ_ENTRIES_MAX, Snapshot, Snapshots};
 use crate::position::{LogHistory, Position};
 use crate::telemetry::metric;
 use crate::topic::Topic;
@@ -145,6 +145,21 @@ impl Replays {
                 },
             )
             .await
+    }
+
+    /// The log as it is now, and its first entry with a seq above `seq` if there is one; for logs
+    /// that have a gap, which no page is made for.
+    pub async fn next(
+        &self,
+        topic: &Topic,
+        seq: u64,
+    ) -> Result<Option<(LogHistory, Option<u64>)>, LogError> {
+        let _permit = self.reads.acquire().await;
+        let _reserved = self.reserve(READ_BYTES_MAX).await;
+        metric::replay_read();
+        let page = self.log.read(topic, seq, u64::MAX).await?;
+        let first = |page: &Page| page.entries.first().map(|entry| entry.position.seq);
+        Ok(page.map(|page| (page.history.clone(), first(&page))))
     }
 
     /// The whole state of a topic, read after this call began; `None` if it has none.

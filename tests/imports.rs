@@ -15,7 +15,13 @@ const ROOMS_WITHIN: &[&str] = &["log/memory", "log/redis"];
 const PURE: &[&str] = &["topic", "position", "entry", "frame", "said", "wire", "stream", "board"];
 
 /// Files in such rooms that wait all the same.
-const WAITING: &[&str] = &["board/first", "stream/follower", "stream/session", "stream/terms"];
+const WAITING: &[&str] = &[
+    "board/first",
+    "stream/follower",
+    "stream/follower/patience",
+    "stream/session",
+    "stream/terms",
+];
 
 /// Who names the task board, an application over the log: where it is mounted, the streams that are
 /// opened by a board's name, and its own part of each log.

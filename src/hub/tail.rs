@@ -128,11 +128,16 @@ impl Tail {
         let continues = history.judge(self.head()) == Verdict::Continues;
         let head = self.history.head;
         self.history = history;
-        if continues {
+        let next = read.first().map(|frame| frame.position.seq);
+        if continues && head < log_head && next != Some(head + 1) {
+            // An entry that the log says it has is not in it: somebody deleted it by hand. Begin
+            // after the hole; readers before it find their way through the log.
+            self.shrink();
+            self.history.head = next.map_or(log_head, |next| next - 1);
+        } else if continues {
             self.history.head = head;
         } else {
-            self.frames.clear();
-            self.bytes = 0;
+            self.shrink();
             self.history.head = self.history.oldest - 1;
         }
         for frame in read {
@@ -187,6 +192,26 @@ mod tests {
     use crate::entry::{Data, Entry, Event};
     use crate::position::Epoch;
     use crate::wire::sse;
+
+    #[test]
+    fn where_an_entry_was_deleted_it_begins_anew_behind_the_hole() {
+        let mut log = Log::new();
+        let mut tail = Tail::new(log.history());
+        let frames: Vec<Frame> = (0..6).map(|_| log.append(1)).collect();
+        // The third is gone.
+        assert!(tail.refresh(log.history(), [&frames[..2], &frames[3..]].concat()));
+        assert_eq!(tail.head(), frames[1].position);
+        assert!(!tail.refresh(log.history(), frames[3..].to_vec()));
+        assert_eq!(tail.head(), frames[5].position);
+        assert_eq!(tail.after(frames[1].position), Next::Behind);
+        assert_eq!(tail.after(frames[3].position), Next::Frames(frames[4..].to_vec()));
+        // And the newest two.
+        log.append(1);
+        log.append(1);
+        assert!(!tail.refresh(log.history(), Vec::new()));
+        assert_eq!(tail.head().seq, 8);
+        assert_eq!(tail.after(frames[5].position), Next::Behind);
+    }
 
     /// The obvious model of a log: everything that was ever appended.
     struct Log {

@@ -198,11 +198,11 @@ impl Relay {
                 return Ok(());
             };
             let read: Vec<Frame> = page.entries.iter().map(sse::frame).collect();
-            let progress = !read.is_empty();
             metric::repaired(read.len());
-            // Without progress there is nothing more to read: the rest was trimmed meanwhile and
-            // the next round would see the same.
-            if !self.hub.refresh(topic, page.history, read) || !progress {
+            let before = topic.head();
+            // Without progress there is nothing more to read, whatever the log says: the next round
+            // would see the same.
+            if !self.hub.refresh(topic, page.history, read) || topic.head() == before {
                 return Ok(());
             }
         }

@@ -7,11 +7,11 @@ use crate::position::{LogHistory, Position, Verdict};
 pub struct ReplayPage {
     /// The log at the moment of reading.
     pub history: LogHistory,
-    /// Frames in order, without a hole.
+    /// Frames in order. Without a hole, unless somebody deleted entries by hand.
     pub frames: Vec<Frame>,
 }
 
-/// What of a page comes after `position`; nothing unless the page's own view of the log says that
+/// What of a page comes after `position`, up to a hole; nothing unless the page's own view of the log says that
 /// the position continues: the log may have become another one since the tail was asked.
 pub fn frames_after<'a>(
     history: &LogHistory,
@@ -22,7 +22,10 @@ pub fn frames_after<'a>(
         return None;
     }
     let next = frames.iter().position(|frame| frame.position.seq == position.seq + 1)?;
-    Some(&frames[next..])
+    let next = &frames[next..];
+    let follows = |pair: &[Frame]| pair[1].position.seq == pair[0].position.seq + 1;
+    let count = 1 + next.windows(2).take_while(|pair| follows(pair)).count();
+    Some(&next[..count])
 }
 
 /// Whether a page that was read before the question will do for a stream at `position`: it has the

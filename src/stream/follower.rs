@@ -4,6 +4,9 @@
 //! when something was lost. Whether the stream is still alive is the business of whoever carries it.
 //! A stream that has caught up needs no follower any more, only its [`Leg`]s.
 
+mod patience;
+mod subscription;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,21 +15,21 @@ use tokio::time::Instant;
 
 use super::decide::{self, Judgement, Step};
 use super::{Node, Request, StartAt};
+use crate::backoff::Backoff;
 use crate::frame::Frame;
+use crate::hub::TopicState;
 use crate::hub::tail::BATCH_BYTES_MAX;
-use crate::hub::{HubTopic, Joined, TopicState};
 use crate::log::LogError;
 use crate::position::{LogHistory, Position, ResumePoint, write_cursor};
 use crate::said::{Reset, ResetReason, Said};
 use crate::telemetry::metric;
+use subscription::{Subscription, SubscriptionState};
 
-/// How long to wait before asking a log again that did not answer.
-const LOG_RETRY: Duration = Duration::from_millis(500);
+pub use subscription::Leg;
 
-/// After a reset, how long the next one waits if no entry came between them, and at most: whatever
-/// the log says, there is no loop without a wait.
-const RESET_WAIT: Duration = Duration::from_millis(500);
-const RESET_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The first and the longest wait before a stream is opened again whose topics cannot be asked.
+const OPEN_DELAY_MIN: Duration = Duration::from_millis(500);
+const OPEN_DELAY_MAX: Duration = Duration::from_secs(4);
 
 /// The positions of one stream in its topics.
 pub struct Follower {
@@ -40,19 +43,11 @@ pub struct Follower {
     said: Vec<Said>,
     state: FollowerState,
     opened_at_milliseconds: u64,
-    /// Asking the log failed: ask again then.
-    retry_at: Option<Instant>,
+    /// How long it waits while its topics cannot be asked where they are.
+    opening: Backoff,
     /// The first subscription to be asked next, so that a busy topic does not starve the others.
     turn: usize,
     slow: bool,
-}
-
-/// A topic, and where a stream that has caught up stands in it.
-pub struct Leg {
-    /// The topic.
-    pub topic: Arc<HubTopic>,
-    /// After which entry it stands.
-    pub position: Position,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,41 +60,14 @@ enum FollowerState {
     Ended,
 }
 
-struct Subscription {
-    joined: Joined,
-    must_be_board: bool,
-    start: Option<ResumePoint>,
-    from_earliest: bool,
-    state: SubscriptionState,
-    /// A snapshot is due before anything else.
-    snapshot_due: bool,
-    /// The log confirmed the position although the tail, refreshed so often, did not know it: wait
-    /// until it is refreshed again. Not until it moves: the log may have lost the position
-    /// meanwhile, and stand where the tail does.
-    confirmed_at: Option<u64>,
-    /// It resumed, and nothing was caught up yet.
-    resumed: bool,
-    /// Resets that were told since the last entry, and until when the next one waits.
-    resets: u32,
-    next_reset_at: Option<Instant>,
-}
-
-/// Where a subscription stands.
-enum SubscriptionState {
-    /// Before the topic is open.
-    Pending,
-    /// After this position.
-    At(Position),
-    /// The client gave an id that is no position.
-    Unreadable(String),
-}
-
 /// What asking one subscription led to.
 enum Outcome {
     /// Something was said.
     Said,
     /// Nothing to say now.
     Idle,
+    /// Nothing to say now, and the log is to be asked again then.
+    Later(Instant),
     /// The stream must end: the state does not exist.
     NoSuchBoard,
 }
@@ -113,17 +81,13 @@ impl Follower {
                 StartAt::Resume(cursor) => cursor.resume_point(&requested.topic).cloned(),
                 StartAt::Now | StartAt::Earliest => None,
             };
+            let joined = node.hub.join(&requested.topic, signal.clone());
             Subscription {
-                joined: node.hub.join(&requested.topic, signal.clone()),
                 must_be_board: requested.board,
                 resumed: start.is_some(),
-                resets: 0,
-                next_reset_at: None,
                 start,
                 from_earliest: matches!(request.start, StartAt::Earliest),
-                state: SubscriptionState::Pending,
-                snapshot_due: false,
-                confirmed_at: None,
+                ..Subscription::new(joined, SubscriptionState::Pending)
             }
         });
         let subscriptions = subscriptions.collect();
@@ -139,18 +103,10 @@ impl Follower {
     /// Goes on from where a client was told that it stands.
     pub(crate) fn resume_from(node: Arc<Node>, legs: &[Leg], snapshot: bool) -> Follower {
         let signal = Arc::new(Notify::new());
-        let subscriptions = legs.iter().map(|leg| Subscription {
-            joined: node.hub.join(leg.topic.name(), signal.clone()),
-            // It was one when the stream began.
-            must_be_board: false,
-            start: None,
-            from_earliest: false,
-            state: SubscriptionState::At(leg.position),
-            snapshot_due: false,
-            confirmed_at: None,
-            resumed: false,
-            resets: 0,
-            next_reset_at: None,
+        let subscriptions = legs.iter().map(|leg| {
+            let joined = node.hub.join(leg.topic.name(), signal.clone());
+            // That it is a board was found out when the stream began.
+            Subscription::new(joined, SubscriptionState::At(leg.position))
         });
         let subscriptions = subscriptions.collect();
         Follower::of(node, subscriptions, snapshot, signal)
@@ -172,7 +128,7 @@ impl Follower {
             said: Vec::new(),
             state: FollowerState::Following,
             opened_at_milliseconds,
-            retry_at: None,
+            opening: Backoff::new(OPEN_DELAY_MIN, OPEN_DELAY_MAX),
             turn: 0,
             slow: false,
         }
@@ -226,23 +182,32 @@ impl Follower {
         if !self.said.is_empty() {
             return true;
         }
+        let mut heard_again = self.node.relay.heard_again();
         loop {
-            if let Some(retry_at) = self.retry_at {
-                tokio::time::sleep_until(retry_at).await;
-                self.retry_at = None;
-            }
             let outcome = match self.state {
-                FollowerState::Opening => self.open().await,
+                FollowerState::Opening => self.open().await.unwrap_or_else(|error| {
+                    tracing::debug!(%error, "a stream waits for the log");
+                    Outcome::Later(Instant::now() + self.opening.wait())
+                }),
                 FollowerState::Following => self.follow().await,
                 FollowerState::Ended => return false,
             };
             match outcome {
-                Ok(Outcome::Said) => return true,
-                Ok(Outcome::Idle) => self.signal.notified().await,
-                Ok(Outcome::NoSuchBoard) => self.state = FollowerState::Ended,
-                Err(error) => {
-                    tracing::debug!(%error, "a stream waits for the log");
-                    self.retry_at = Some(Instant::now() + LOG_RETRY);
+                Outcome::Said => return true,
+                Outcome::NoSuchBoard => self.state = FollowerState::Ended,
+                Outcome::Idle => self.signal.notified().await,
+                Outcome::Later(at) => {
+                    tokio::select! {
+                        biased;
+                        () = self.signal.notified(), if self.state == FollowerState::Following => {}
+                        Ok(()) = heard_again.changed() => {
+                            self.opening.reset();
+                            for subscription in &mut self.subscriptions {
+                                subscription.patience.on_heard_again();
+                            }
+                        }
+                        () = tokio::time::sleep_until(at) => {}
+                    }
                 }
             }
         }
@@ -299,44 +264,57 @@ impl Follower {
     }
 
     /// Asks every subscription once.
-    async fn follow(&mut self) -> Result<Outcome, LogError> {
+    async fn follow(&mut self) -> Outcome {
         let count = self.subscriptions.len();
-        let mut failed = None;
+        // One topic waits for the log; the others may have something in their tails.
+        let mut later: Option<Instant> = None;
         for n in 0..count {
             let at = (self.turn + n) % count;
-            match self.follow_one(at).await {
-                Ok(Outcome::Idle) => {}
-                Ok(outcome) => {
+            let outcome = self.follow_one(at).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "a stream waits for the log");
+                let patience = &mut self.subscriptions[at].patience;
+                patience.on_failure();
+                patience.waits_until().map_or(Outcome::Idle, Outcome::Later)
+            });
+            match outcome {
+                Outcome::Idle => {}
+                Outcome::Later(then) => later = Some(later.map_or(then, |first| first.min(then))),
+                Outcome::Said | Outcome::NoSuchBoard => {
                     self.turn = (at + 1) % count;
-                    return Ok(outcome);
+                    return outcome;
                 }
-                // One topic waits for the log; the others may have something in their tails.
-                Err(error) => failed = Some(error),
             }
         }
-        match failed {
-            Some(error) => Err(error),
+        match later {
+            Some(at) => Outcome::Later(at),
             None => {
                 self.set_slow(false);
-                Ok(Outcome::Idle)
+                Outcome::Idle
             }
         }
     }
 
     async fn follow_one(&mut self, at: usize) -> Result<Outcome, LogError> {
         let subscription = &self.subscriptions[at];
+        let waits_until = subscription.patience.waits_until();
         if subscription.snapshot_due {
-            return self.say_snapshot(at).await;
+            return match waits_until {
+                Some(then) => Ok(Outcome::Later(then)),
+                None => self.say_snapshot(at).await,
+            };
         }
         let topic = subscription.joined.topic.clone();
         let position = match &subscription.state {
             SubscriptionState::At(position) => *position,
             SubscriptionState::Unreadable(text) => {
+                if let Some(then) = waits_until {
+                    return Ok(Outcome::Later(then));
+                }
                 let from = text.clone();
                 let Some(history) = self.node.replays.history(topic.name()).await? else {
                     return self.log_is_gone(at);
                 };
-                return self.say_reset(at, ResetReason::Unreadable, from, &history);
+                return Ok(self.say_reset(at, ResetReason::Unreadable, from, &history));
             }
             SubscriptionState::Pending => return Ok(Outcome::Idle),
         };
@@ -347,21 +325,26 @@ impl Follower {
                 head.seq.saturating_sub(position.seq) > self.node.history_entries_max
             })
         {
+            if let Some(then) = waits_until {
+                return Ok(Outcome::Later(then));
+            }
             let history = self.node.replays.history(topic.name()).await?;
             let Some(history) = history else { return self.log_is_gone(at) };
             if let Judgement::Reset(reason) = decide::by_log(&history, position) {
-                return self.say_reset(at, reason, position.to_string(), &history);
+                return Ok(self.say_reset(at, reason, position.to_string(), &history));
             }
         }
         // Counted before the log is read: what it says may be older than the next refresh.
         let refreshes = topic.refreshes();
-        match decide::after_tail(topic.after(position), subscription.is_confirmed()) {
-            Step::Wait => Ok(Outcome::Idle),
-            Step::Say(frames) => {
+        let step = decide::after_tail(topic.after(position), subscription.is_confirmed());
+        match (step, waits_until) {
+            (Step::Wait, _) => Ok(Outcome::Idle),
+            (Step::Say(frames), _) => {
                 self.say_entries(at, &frames, "tail");
                 Ok(Outcome::Said)
             }
-            Step::ReadLog => {
+            (Step::ReadLog | Step::AskLog, Some(then)) => Ok(Outcome::Later(then)),
+            (Step::ReadLog, None) => {
                 self.set_slow(true);
                 let tail_head = topic.head().unwrap_or(position);
                 let page = self.node.replays.after(topic.name(), position, tail_head).await?;
@@ -371,16 +354,19 @@ impl Follower {
                         self.say_entries(at, frames, "log");
                         Ok(Outcome::Said)
                     }
+                    Err(Judgement::Confirmed) if self.subscriptions[at].patience.is_tried() => {
+                        self.look_beyond(at, position, refreshes).await
+                    }
                     Err(judgement) => {
-                        self.judged(at, position, judgement, &page.history, refreshes)
+                        Ok(self.judged(at, position, judgement, &page.history, refreshes))
                     }
                 }
             }
-            Step::AskLog => {
+            (Step::AskLog, None) => {
                 let history = self.node.replays.history(topic.name()).await?;
                 let Some(history) = history else { return self.log_is_gone(at) };
                 let judgement = decide::by_log(&history, position);
-                self.judged(at, position, judgement, &history, refreshes)
+                Ok(self.judged(at, position, judgement, &history, refreshes))
             }
         }
     }
@@ -394,17 +380,42 @@ impl Follower {
         judgement: Judgement,
         history: &LogHistory,
         refreshes: u64,
-    ) -> Result<Outcome, LogError> {
+    ) -> Outcome {
         match judgement {
             Judgement::Reset(reason) => self.say_reset(at, reason, position.to_string(), history),
             Judgement::Confirmed => {
                 // The client is right and this node is late: let the tail catch up.
                 let subscription = &mut self.subscriptions[at];
                 subscription.confirmed_at = Some(refreshes);
+                subscription.patience.on_confirmed();
                 self.node.relay.request_repair(&subscription.joined.topic);
-                Ok(Outcome::Idle)
+                subscription.patience.waits_until().map_or(Outcome::Idle, Outcome::Later)
             }
         }
+    }
+
+    /// The log says again and again that entries come after a position, and no page has the next
+    /// one. No script leaves a log like that, but somebody may have deleted an entry by hand: what
+    /// comes after the gap is told as after a loss.
+    async fn look_beyond(
+        &mut self,
+        at: usize,
+        position: Position,
+        refreshes: u64,
+    ) -> Result<Outcome, LogError> {
+        let topic = self.subscriptions[at].joined.topic.name().clone();
+        let Some((mut history, next)) = self.node.replays.next(&topic, position.seq).await? else {
+            return self.log_is_gone(at);
+        };
+        let mut judgement = decide::by_log(&history, position);
+        if judgement == Judgement::Confirmed
+            && position.seq < history.head
+            && next != Some(position.seq + 1)
+        {
+            history.oldest = next.unwrap_or(history.head + 1);
+            judgement = Judgement::Reset(ResetReason::Trimmed);
+        }
+        Ok(self.judged(at, position, judgement, &history, refreshes))
     }
 
     /// The topic has no log any more: the relay makes it anew, and wakes us.
@@ -431,7 +442,11 @@ impl Follower {
         metric::delivered(count, bytes);
         let subscription = &mut self.subscriptions[at];
         subscription.confirmed_at = None;
-        (subscription.resets, subscription.next_reset_at) = (0, None);
+        if let (SubscriptionState::At(position), Some(head)) =
+            (&subscription.state, subscription.joined.topic.head())
+        {
+            subscription.patience.on_said(head.epoch, position.seq);
+        }
         if std::mem::take(&mut subscription.resumed) {
             metric::replay(source);
         }
@@ -450,15 +465,12 @@ impl Follower {
         reason: ResetReason,
         from: String,
         history: &LogHistory,
-    ) -> Result<Outcome, LogError> {
+    ) -> Outcome {
         let subscription = &mut self.subscriptions[at];
-        let now = Instant::now();
-        if subscription.next_reset_at.is_some_and(|next_reset_at| now < next_reset_at) {
-            return Err(LogError::Unavailable("it was reset a moment ago".to_owned()));
+        if !subscription.patience.may_reset() {
+            return subscription.patience.waits_until().map_or(Outcome::Idle, Outcome::Later);
         }
-        let wait = RESET_WAIT.saturating_mul(1 << subscription.resets.min(10));
-        subscription.next_reset_at = Some(now + wait.min(RESET_WAIT_MAX));
-        subscription.resets = subscription.resets.saturating_add(1);
+        subscription.reset_at = Some(history.head);
         let topic = &subscription.joined.topic;
         let snapshot = self.snapshot && topic.state() == (TopicState::Open { has_state: true });
         let reset = Reset::new(topic.name().as_str(), reason, from, history);
@@ -475,7 +487,7 @@ impl Follower {
             let cursor = Some(self.cursor());
             self.said.push(Said::Reset { reset, cursor });
         }
-        Ok(Outcome::Said)
+        Outcome::Said
     }
 
     async fn say_snapshot(&mut self, at: usize) -> Result<Outcome, LogError> {
@@ -513,41 +525,6 @@ impl Follower {
             self.slow = slow;
             metric::slow_connections(if slow { 1.0 } else { -1.0 });
         }
-    }
-}
-
-impl Subscription {
-    /// Whether the log confirmed the position and the tail was not refreshed since.
-    fn is_confirmed(&self) -> bool {
-        self.confirmed_at == Some(self.joined.topic.refreshes())
-    }
-
-    /// Where it stands, if the topic's tail has all that is said next.
-    fn leg(&self) -> Option<Leg> {
-        match self.state {
-            SubscriptionState::At(position) if !self.snapshot_due => {
-                let topic = &self.joined.topic;
-                // What it catches up with after it resumed is counted here.
-                let caught_up = !self.resumed || topic.is_head(position);
-                let reached = caught_up && topic.reaches(position);
-                reached.then(|| Leg { topic: topic.clone(), position })
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether the topic may be streamed: a board that was asked for must exist.
-    async fn check_board(&self, node: &Node) -> Result<bool, LogError> {
-        let topic = &self.joined.topic;
-        if !self.must_be_board || topic.state() == (TopicState::Open { has_state: true }) {
-            return Ok(true);
-        }
-        // It may have been made since the topic was opened.
-        let exists = node.snapshots.exist(std::slice::from_ref(topic.name())).await?;
-        if exists {
-            topic.set_has_state();
-        }
-        Ok(exists)
     }
 }
 

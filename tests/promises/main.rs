@@ -11,6 +11,7 @@ mod browser;
 mod check;
 mod cluster;
 mod conditional_writes;
+mod corrupt_logs;
 mod dead_connections;
 mod drain;
 mod epochs;

@@ -17,9 +17,19 @@
 -- As many as EPOCHS_MAX in position.rs.
 local EPOCHS_MAX = 16
 
--- Sequence numbers are exact up to 2^53, but Lua's own conversion rounds at 14 digits.
+-- As SEQ_MAX in position.rs: up to it numbers are exact.
+local SEQ_MAX = 9007199254740991
+
+-- Sequence numbers are exact, but Lua's own conversion rounds at 14 digits.
 local function digits(number)
   return string.format('%.0f', number)
+end
+
+-- A sequence number as it is stored, or nil: what is none counts as missing.
+local function stored_seq(seq_key)
+  local stored = redis.call('GET', seq_key)
+  local seq = stored and string.match(stored, '^%d+$') and tonumber(stored)
+  return seq and seq <= SEQ_MAX and seq or nil
 end
 
 local function milliseconds()
@@ -35,7 +45,7 @@ end
 -- counted: to read it would cost as much as the entry is large.
 local function oldest_id(log_key, head)
   local length = redis.call('XLEN', log_key)
-  return length > 0 and digits(head - length + 1) .. '-0' or ''
+  return length > 0 and digits(math.max(head - length + 1, 1)) .. '-0' or ''
 end
 
 -- Reads from a log's entries which epochs they belong to: what is left of the past when meta is
@@ -76,7 +86,7 @@ end
 -- Finds the topic's epoch, or begins one. ttl: milliseconds after which keys made here expire,
 -- 0 for never. Returns epoch, head, meta.
 local function open(seq_key, log_key, meta_key, new_epoch, ttl)
-  local seq = redis.call('GET', seq_key)
+  local seq = stored_seq(seq_key)
   local meta = redis.call('GET', meta_key)
   local has_log = redis.call('EXISTS', log_key) == 1
   local current_replid = replication_id()
@@ -85,12 +95,12 @@ local function open(seq_key, log_key, meta_key, new_epoch, ttl)
     epoch, stored_replid, floor, past = string.match(meta, '^(%w+) (%w+) (%d+)(.*)$')
   end
   if seq and epoch and stored_replid == current_replid
-    and (has_log or tonumber(seq) <= tonumber(floor)) then
-    return epoch, tonumber(seq), meta
+    and (has_log or seq <= tonumber(floor)) then
+    return epoch, seq, meta
   end
 
   -- Something is missing or another process took over: a new epoch.
-  local head = tonumber(seq or '0')
+  local head = seq or 0
   if not seq and has_log then
     -- The log itself knows how far it got, even if entries were trimmed.
     local info = redis.call('XINFO', 'STREAM', log_key)

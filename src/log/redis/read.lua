@@ -5,12 +5,12 @@
 -- returns {head, meta, id of the oldest entry or '', entries}, each entry {id, {field, value, …}};
 --         or {} if the topic has no log
 
-local seq = redis.call('GET', KEYS[1])
+local head = stored_seq(KEYS[1])
 local meta = redis.call('GET', KEYS[3])
-if not seq or not meta then
+if not head or not meta then
   return {}
 end
-local head = tonumber(seq)
+local seq = digits(head)
 local entries = {}
 local first = tonumber(ARGV[1])
 local last = math.min(tonumber(ARGV[2]), head)

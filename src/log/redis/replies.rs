@@ -7,7 +7,7 @@ use redis::{FromRedisValue, Value};
 
 use crate::entry::Entry;
 use crate::log::{Appended, LogError};
-use crate::position::{LogHistory, Position};
+use crate::position::{LogHistory, Position, SEQ_MAX};
 
 /// The position in the answer of a script that appends and whether it did so before, or why it did
 /// not.
@@ -42,22 +42,26 @@ pub(super) fn text(value: Value) -> Result<String, LogError> {
 /// Reads seq, meta and the id of the oldest entry (see `log.lua`).
 pub(super) fn history(head: &str, meta: &str, oldest: &str) -> Result<LogHistory, LogError> {
     let read = || {
-        let head: u64 = head.parse().ok()?;
+        // No client could come back with a larger one.
+        let head = head.parse().ok().filter(|&head| head <= SEQ_MAX)?;
         let mut words = meta.split(' ');
         let epoch = words.next()?.parse().ok()?;
-        let floor: u64 = words.nth(1)?.parse().ok()?;
+        // One with too many digits is beyond the head like others.
+        let floor: u64 = words.nth(1)?.parse().unwrap_or(u64::MAX);
         let past_epochs = words.map(|word| {
             let (epoch, end) = word.split_once(':')?;
-            Some((epoch.parse().ok()?, end.parse().ok()?))
+            // Nor can an epoch have reached beyond the head: who was told that a position there is
+            // right would wait for a tail that knows it.
+            Some((epoch.parse().ok()?, end.parse::<u64>().ok()?.min(head)))
         });
         let past_epochs = past_epochs.collect::<Option<_>>()?;
         let oldest = match oldest.split_once('-') {
             Some((seq, _)) => seq.parse().ok()?,
-            None => head.saturating_add(1),
+            None => head + 1,
         };
         // Whatever is stored, the oldest entry that can be read is at most the next one: whoever was
         // told to go on beyond that would be lost there, and told so again and again.
-        let oldest = oldest.max(floor.saturating_add(1)).min(head.saturating_add(1));
+        let oldest = oldest.max(floor.saturating_add(1)).min(head + 1);
         Some(LogHistory { epoch, past_epochs, head, oldest })
     };
     read().ok_or_else(|| unexpected("epochs"))
@@ -80,4 +84,34 @@ pub(super) fn entry(value: Value) -> Result<Entry, LogError> {
         json,
         rest: Bytes::from(rest),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_stored_beyond_the_head_is_cut_down_to_it() {
+        let history = history("10", "aaaa reign 999999 bbbb:12 cccc:4", "3-0").unwrap();
+        assert_eq!((history.head, history.oldest), (10, 11));
+        let ends: Vec<u64> = history.past_epochs.iter().map(|&(_, end)| end).collect();
+        assert_eq!(ends, [10, 4]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_stored_no_place_in_the_history_is_beyond_the_head(
+            head in "[0-9]{1,20}",
+            meta in "([0-9a-z]{4,8}|[ -~]{0,9}) [0-9a-f]{1,40} [0-9]{1,30}( [0-9a-z]{4}:[0-9]{1,21}){0,3}",
+            oldest in "|[0-9]{1,20}-0|[ -~]{0,9}",
+        ) {
+            if let Ok(history) = history(&head, &meta, &oldest) {
+                prop_assert!(history.head <= SEQ_MAX);
+                prop_assert!(history.oldest <= history.head + 1);
+                prop_assert!(history.past_epochs.iter().all(|&(_, end)| end <= history.head));
+            }
+        }
+    }
 }
