@@ -15,7 +15,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -29,7 +29,7 @@ use tail::{Pushed, Tail};
 pub use topic::{HubTopic, Joined, TopicObserver, TopicState};
 use topic::{Ranked, TopicInner, wake};
 pub use worklists::Taken;
-use worklists::{Worklist, Worklists};
+use worklists::{Filled, Worklist, Worklists};
 
 /// Bytes that all tails of a node hold at most: beyond it a tail that gets a frame keeps none, and
 /// readers that are behind go to the log. Together with the embedded log's entries and the budget
@@ -56,8 +56,8 @@ pub struct Hub {
     pending_opens: Mutex<VecDeque<Arc<HubTopic>>>,
     open_requested: Notify,
     tails_bytes: AtomicUsize,
-    /// Topics whose tails have frames, each once, the first to be emptied first.
-    filled: Mutex<VecDeque<Weak<HubTopic>>>,
+    /// Topics whose tails have frames, the first to be emptied first.
+    filled: Filled<HubTopic>,
     worklists: Arc<Worklists<HubTopic>>,
     /// Topics by their streams, as they were when they were last [ranked](Hub::rank).
     ranking: Mutex<Rankings>,
@@ -89,7 +89,7 @@ impl Hub {
             pending_opens: Mutex::default(),
             open_requested: Notify::new(),
             tails_bytes: AtomicUsize::new(0),
-            filled: Mutex::default(),
+            filled: Filled::new(),
             worklists: Arc::new(Worklists::new()),
             ranking: Mutex::default(),
         })
@@ -186,6 +186,9 @@ impl Hub {
         }
         rankings.rank(topic.name(), &mut state, Ranked::default());
         state.removed = true;
+        if let Some(filled) = state.listed.filled.take() {
+            self.filled.remove(filled);
+        }
         tail = state.tail.take();
         let bytes = tail.as_ref().map_or(0, Tail::bytes);
         self.tails_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -312,8 +315,8 @@ impl Hub {
         let result = change(tail);
         let after = tail.bytes();
         self.tails_bytes.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
-        if after > 0 && !std::mem::replace(&mut state.listed.filled, true) {
-            lock(&self.filled).push_back(Arc::downgrade(topic));
+        if after > 0 && state.listed.filled.is_none() {
+            state.listed.filled = Some(self.filled.push(topic));
         }
         Some(result)
     }
@@ -322,10 +325,10 @@ impl Hub {
     /// topic may be locked by the caller.
     fn make_room(&self) {
         while self.tails_bytes.load(Ordering::Relaxed) > TAILS_BYTES_MAX {
-            let Some(topic) = lock(&self.filled).pop_front() else { return };
+            let Some(topic) = self.filled.take_first() else { return };
             let Some(topic) = topic.upgrade() else { continue };
             let mut state = topic.lock();
-            state.listed.filled = false;
+            state.listed.filled = None;
             if let Some(tail) = &mut state.tail {
                 self.tails_bytes.fetch_sub(tail.bytes(), Ordering::Relaxed);
                 tail.shrink();

@@ -178,6 +178,27 @@ async fn a_topic_that_nobody_follows_is_removed_after_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn topics_that_come_and_go_with_their_entries_leave_nothing_behind() {
+    let hub = Hub::new();
+    for n in 0..1_000 {
+        let joined = hub.join(&topic(&format!("session-{n}")), Arc::default());
+        hub.open(&joined.topic, history(0), false);
+        hub.push_announced(&joined.topic, frame(1, 10));
+        drop(joined);
+        tokio::time::advance(TOPIC_LINGER).await;
+        // As relay and statistics do it every now and then.
+        hub.sweep(9);
+        hub.next_in_rotation(9);
+        hub.next_active(9);
+        hub.requested_opens(9).await;
+        hub.rank(9);
+    }
+    // A list that still has a topic keeps its memory, even if the topic is no more.
+    let listed = [hub.filled.len(), hub.rotation_len(), hub.active_len()];
+    assert_eq!((hub.count(), listed), (0, [0; 3]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sweep_looks_at_no_more_topics_than_it_is_told() {
     let hub = Hub::new();
     for n in 0..25 {

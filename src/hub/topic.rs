@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::lock;
 use super::tail::{Next, Tail};
-use super::worklists::Worklists;
+use super::worklists::{FilledAs, Worklists};
 use crate::position::Position;
 use crate::topic::Topic;
 
@@ -70,8 +70,8 @@ pub(super) struct Ranked {
 /// Whether a topic is on the hub's lists, one by one.
 #[derive(Default)]
 pub(super) struct Listed {
-    /// In `Hub::filled`.
-    pub(super) filled: bool,
+    /// As what it is in `Hub::filled`.
+    pub(super) filled: Option<FilledAs>,
     pub(super) changed: bool,
     pub(super) emptied: bool,
     pub(super) active: bool,

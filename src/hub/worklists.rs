@@ -1,7 +1,8 @@
 //! [`Worklists`]: topics about which something has to be done later, so that nobody has to look
 //! through all topics to find them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -70,6 +71,52 @@ impl<T> Emptied<T> {
             list.shrink_to(1_024);
         }
         taken
+    }
+}
+
+/// Topics whose tails have frames, in the order in which they came, each at most once. Nobody goes
+/// through this list unless memory is short, so a topic is taken from it when it leaves the hub: what
+/// is here is as many as there are topics.
+pub(super) struct Filled<T>(Mutex<FilledInner<T>>);
+
+struct FilledInner<T> {
+    last: NonZeroU64,
+    topics: BTreeMap<FilledAs, Weak<T>>,
+}
+
+/// A topic's place among those that have frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FilledAs(NonZeroU64);
+
+impl<T> Filled<T> {
+    /// None has any.
+    pub(super) fn new() -> Filled<T> {
+        Filled(Mutex::new(FilledInner { last: NonZeroU64::MIN, topics: BTreeMap::new() }))
+    }
+
+    /// Puts a topic at the end; it is to be removed as what this returns.
+    pub(super) fn push(&self, topic: &Arc<T>) -> FilledAs {
+        let mut inner = lock(&self.0);
+        inner.last = inner.last.saturating_add(1);
+        let filled = FilledAs(inner.last);
+        inner.topics.insert(filled, Arc::downgrade(topic));
+        filled
+    }
+
+    /// Removes a topic, if it was not taken meanwhile.
+    pub(super) fn remove(&self, filled: FilledAs) {
+        lock(&self.0).topics.remove(&filled);
+    }
+
+    /// Takes the first one.
+    pub(super) fn take_first(&self) -> Option<Weak<T>> {
+        lock(&self.0).topics.pop_first().map(|(_, topic)| topic)
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        lock(&self.0).topics.len()
     }
 }
 
