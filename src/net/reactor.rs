@@ -13,6 +13,7 @@
 //! would often take longer.
 
 mod deliver;
+mod limits;
 mod mailbox;
 mod pins;
 mod poller;

@@ -5,8 +5,7 @@
 //! [`deliver`](super::deliver) gives them what comes next, [`timers`](super::timers) does what is due
 //! by time.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use bytes::{Buf, Bytes};
 use slab::Slab;
 use tokio::sync::Notify;
 
+use super::limits::Limits;
 use super::pins::{Pin, Pins};
 use super::timer_wheel::{Id, TimerWheel};
 use crate::hub::{HubTopic, TopicObserver};
@@ -200,43 +200,16 @@ pub(super) struct Streams<S> {
     pub(super) blocked: HashMap<u32, Blocked>,
     pins: Pins,
     pub(super) wheel: TimerWheel,
-    /// When streams have to end, and why.
-    pub(super) limits: BinaryHeap<Reverse<Limit>>,
+    /// When streams have to end, and why; and until when those that have ended wait for their peers.
+    pub(super) limits: Limits,
     /// Streams that must say goodbye as soon as their question is answered.
     pub(super) ending: HashMap<u32, EndReason>,
-    /// Streams that have ended, and until when they wait for their peers.
-    pub(super) closing: VecDeque<(Instant, Id)>,
     pub(super) stalls_looked_at: Instant,
     /// Streams that were counted as slow because their sockets take nothing.
     pub(super) slow: usize,
     /// The stream that is being served, so that a panic can be told whose it was.
     pub(super) serving: Option<u32>,
     serial: u32,
-}
-
-/// When a stream has to end.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Limit {
-    pub(super) at: Instant,
-    pub(super) id: Id,
-    pub(super) reason: LimitReason,
-}
-
-/// An [`EndReason`] that a limit can have, as something that has an order.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct LimitReason(pub(super) EndReason);
-
-impl PartialOrd for LimitReason {
-    fn partial_cmp(&self, other: &LimitReason) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for LimitReason {
-    /// Which of two reasons comes first makes no difference.
-    fn cmp(&self, other: &LimitReason) -> std::cmp::Ordering {
-        self.0.as_str().cmp(other.0.as_str())
-    }
 }
 
 impl<S: StreamSocket> Streams<S> {
@@ -257,9 +230,8 @@ impl<S: StreamSocket> Streams<S> {
             ready: VecDeque::new(),
             blocked: HashMap::new(),
             pins: Pins::default(),
-            limits: BinaryHeap::new(),
+            limits: Limits::default(),
             ending: HashMap::new(),
-            closing: VecDeque::new(),
             stalls_looked_at: now,
             slow: 0,
             serving: None,
@@ -272,7 +244,7 @@ impl<S: StreamSocket> Streams<S> {
     pub(super) fn adopt(&mut self, adoption: Adoption<S>, now: Instant) -> Id {
         let Adoption { socket, terms, limit, guard, pending, state } = adoption;
         if self.streams.is_empty() {
-            // Nobody has turned it meanwhile; what is in it is of streams that are gone.
+            // Nobody has turned it meanwhile.
             drop(self.wheel.advance(now));
         }
         self.serial = self.serial.wrapping_add(1);
@@ -290,9 +262,9 @@ impl<S: StreamSocket> Streams<S> {
         let id = Id { index: at, serial: self.serial };
         self.wheel.schedule(id, self.wheel.tick());
         let terms = self.streams[at as usize].terms.clone();
-        self.take_turn(id, &terms);
+        self.take_turn(at, &terms);
         if let Some(limit) = limit {
-            self.limit(id, limit.at.into_std(), limit.reason);
+            self.limits.set(at, limit.at.into_std(), limit.reason);
         }
         let over = match state {
             Adopted::Live { legs, snapshot } => {
@@ -430,6 +402,8 @@ impl<S: StreamSocket> Streams<S> {
     ) {
         if last.is_some() {
             self.leave_topics(at);
+            // It ends now, and not once more.
+            self.limits.remove(at);
         }
         let Some(stream) = self.streams.get_mut(at as usize) else { return };
         if let Some(reason) = last {
@@ -597,7 +571,7 @@ impl<S: StreamSocket> Streams<S> {
     fn shutdown(&mut self, at: u32, now: Instant) {
         let Some(stream) = self.streams.get_mut(at as usize) else { return };
         stream.socket.shutdown_write();
-        self.closing.push_back((now + CLOSE_TIMEOUT, Id { index: at, serial: stream.serial }));
+        self.limits.set(at, now + CLOSE_TIMEOUT, EndReason::Client);
     }
 
     /// Gives up a stream whose peer takes nothing, or too little.
@@ -614,6 +588,7 @@ impl<S: StreamSocket> Streams<S> {
         let Some(mut stream) = self.streams.try_remove(at as usize) else { return };
         self.unblock(at);
         self.ending.remove(&at);
+        self.limits.remove(at);
         match &stream.source {
             // It has said why it ends.
             Source::Over => {}
@@ -628,7 +603,9 @@ impl<S: StreamSocket> Streams<S> {
             // Ten thousand streams that left leave no room behind.
             self.streams.shrink_to_fit();
             self.blocked.shrink_to_fit();
-            self.limits.shrink_to_fit();
+            self.ending.shrink_to_fit();
+            self.ready = VecDeque::new();
+            self.wheel.clear();
         }
     }
 

@@ -526,6 +526,48 @@ fn a_stream_of_some_age_ends_and_the_others_go_on() {
 }
 
 #[test]
+fn streams_that_left_leave_nothing_behind() {
+    let mut world = World::new(1);
+    let in_an_hour = tokio::time::Instant::from_std(world.now) + Duration::from_secs(3_600);
+    let expired = EndsAt { at: in_an_hour, reason: EndReason::Expired };
+    world.come(&[0], 0, usize::MAX);
+    for n in 1..1_000 {
+        world.come_with(vec![(0, 0)], Some(expired), VecDeque::new(), usize::MAX);
+        world.streams.peer_closed(world.listeners[n].id);
+    }
+    assert_eq!(world.streams.limits.len(), 0);
+    // Nor when they are told to end, and their peers close before they have to.
+    for n in 1_000..2_000 {
+        world.come_with(vec![(0, 0)], Some(expired), VecDeque::new(), usize::MAX);
+        world.streams.say_goodbye(world.listeners[n].id, EndReason::Drain, world.now);
+        assert!(world.listeners[n].socket.0.borrow().finished);
+        world.streams.peer_closed(world.listeners[n].id);
+    }
+    assert_eq!(world.streams.limits.len(), 0);
+    assert_eq!(world.streams.streams.len(), 1);
+    // The last one is gone, too.
+    world.streams.peer_closed(world.listeners[0].id);
+    assert!(world.streams.next_deadline().is_none() && !world.streams.is_busy());
+}
+
+#[test]
+fn a_stream_that_was_ended_waits_a_moment_for_its_peer_and_no_longer() {
+    let mut world = World::new(1);
+    let soon = tokio::time::Instant::from_std(world.now) + Duration::from_millis(100);
+    let expired = EndsAt { at: soon, reason: EndReason::Expired };
+    // Its limit comes when it has said goodbye already, but its socket has not taken it.
+    world.come_with(vec![(0, 0)], Some(expired), VecDeque::new(), 5);
+    world.streams.say_goodbye(world.listeners[0].id, EndReason::Drain, world.now);
+    world.pass(Duration::from_millis(200));
+    world.give_room(0, usize::MAX);
+    assert!(world.written(0).ends_with("\r\n0\r\n\r\n"));
+    world.pass(Duration::from_millis(900));
+    assert_eq!(world.admission.streams(), 1);
+    world.pass(Duration::from_millis(100));
+    assert_eq!(world.admission.streams(), 0);
+}
+
+#[test]
 fn frames_that_only_stopped_readers_need_are_bounded() {
     let mut world = World::new(60);
     for topic in 0..60 {

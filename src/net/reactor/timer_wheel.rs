@@ -54,6 +54,11 @@ impl TimerWheel {
         self.now.saturating_sub(written) >= TICKS
     }
 
+    /// Forgets all: there are no streams.
+    pub(super) fn clear(&mut self) {
+        self.buckets.fill(Vec::new());
+    }
+
     /// Goes on to `now`; returns those to look at. Whoever stays must be put back.
     pub(super) fn advance(&mut self, now: Instant) -> Vec<Id> {
         let mut due = Vec::new();

@@ -1,12 +1,11 @@
 //! What is due by time for the streams of a reactor: heartbeats, ends, and the end of peers that take
 //! nothing.
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::streams::{Blocked, Limit, LimitReason, Source, StreamSocket, Streams};
+use super::streams::{Blocked, Source, StreamSocket, Streams};
 use super::timer_wheel::Id;
 use crate::said::{EndReason, Said};
 use crate::stream::Terms;
@@ -21,26 +20,24 @@ impl<S: StreamSocket> Streams<S> {
         if self.streams.is_empty() {
             return None;
         }
-        let limit = self.limits.peek().map(|Reverse(limit)| limit.at);
-        let closing = self.closing.front().map(|(at, _)| *at);
-        [limit, closing, Some(self.wheel.next_at())].into_iter().flatten().min()
+        let tick = self.wheel.next_at();
+        Some(self.limits.next_at().map_or(tick, |limit| limit.min(tick)))
     }
 
     /// Streams of these terms have to end as the terms say.
     pub(super) fn terms_ended(&mut self, terms: &Arc<Terms>) {
         let of_terms = self.streams.iter().filter(|(_, stream)| Arc::ptr_eq(&stream.terms, terms));
-        let ids: Vec<Id> = of_terms
-            .map(|(index, stream)| Id { index: index as u32, serial: stream.serial })
-            .collect();
-        for id in ids {
-            self.take_turn(id, terms);
+        let open = of_terms.filter(|(_, stream)| !matches!(stream.source, Source::Over));
+        let streams: Vec<u32> = open.map(|(at, _)| at as u32).collect();
+        for at in streams {
+            self.take_turn(at, terms);
         }
     }
 
     /// Has a stream end when its terms say, if they do.
-    pub(super) fn take_turn(&mut self, id: Id, terms: &Terms) {
+    pub(super) fn take_turn(&mut self, at: u32, terms: &Terms) {
         if let Some(order) = terms.order() {
-            self.limit(id, order.take_turn().into_std(), order.reason);
+            self.limits.set(at, order.take_turn().into_std(), order.reason);
         }
     }
 
@@ -53,22 +50,15 @@ impl<S: StreamSocket> Streams<S> {
         self.count_slow(Instant::now());
     }
 
-    /// Has a stream end at a time.
-    pub(super) fn limit(&mut self, id: Id, at: Instant, reason: EndReason) {
-        self.limits.push(Reverse(Limit { at, id, reason: LimitReason(reason) }));
-    }
-
     /// Does what is due.
     pub(super) fn run_timers(&mut self, now: Instant) {
-        while self.limits.peek().is_some_and(|Reverse(limit)| limit.at <= now) {
-            if let Some(Reverse(Limit { id, reason: LimitReason(reason), .. })) = self.limits.pop()
-            {
-                self.say_goodbye(id, reason, now);
-            }
-        }
-        while self.closing.front().is_some_and(|(at, _)| *at <= now) {
-            if let Some((_, id)) = self.closing.pop_front() {
-                self.peer_closed(id);
+        while let Some((at, reason)) = self.limits.take_due(now) {
+            let Some(stream) = self.streams.get(at as usize) else { continue };
+            let id = Id { index: at, serial: stream.serial };
+            match stream.source {
+                // It was ended, and its peer has not closed its side since.
+                Source::Over => self.peer_closed(id),
+                _ => self.say_goodbye(id, reason, now),
             }
         }
         if now >= self.wheel.next_at() {
