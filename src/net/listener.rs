@@ -1,11 +1,12 @@
 //! [`Listener`]: the listening socket, and what every socket accepted from it is held to.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::socket::NOT_SENT_BYTES_MAX;
 
@@ -17,8 +18,9 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 
 /// A listening socket with room for a stampede.
 pub(crate) struct Listener {
-    socket: TcpListener,
+    socket: AsyncFd<TcpListener>,
     address: SocketAddr,
+    #[cfg_attr(target_os = "linux", expect(dead_code, reason = "sockets inherit it"))]
     write_timeout: Duration,
 }
 
@@ -37,8 +39,14 @@ impl Listener {
             prepare(&socket, write_timeout)?;
         }
         socket.listen(BACKLOG)?;
-        let socket = TcpListener::from_std(socket.into())?;
+        let socket = TcpListener::from(socket);
         let address = socket.local_addr()?;
+        #[expect(
+            deprecated,
+            reason = "a standard socket keeps its descriptor, which is all that \
+            the other one's caller has to see to; and unsafe code is forbidden"
+        )]
+        let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
         Ok(Listener { socket, address, write_timeout })
     }
 
@@ -47,44 +55,44 @@ impl Listener {
         self.address
     }
 
-    /// The next connection.
+    /// The next connection. The runtime does not watch its socket: most sockets have brought their
+    /// request by now, and those of streams are watched by a reactor.
     ///
     /// # Errors
     /// When the process has no descriptors left.
     pub(super) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        // Others have their turn, however many wait here.
+        tokio::task::consume_budget().await;
         loop {
-            let (stream, address) = self.socket.accept().await?;
-            if !cfg!(target_os = "linux")
-                && let Err(error) = self.prepare(&stream)
-            {
-                tracing::debug!(%error, "a socket was gone before it was served");
-                continue;
+            let mut ready = self.socket.readable().await?;
+            if let Ok(accepted) = ready.try_io(|listener| self.accept_from(listener.get_ref())) {
+                return accepted;
             }
-            return Ok((stream, address));
         }
     }
 
-    /// One more connection, if it waits already, whether or not the runtime has heard of it: for the
-    /// end. Always accepting like this, 64 at a time and past the runtime, gained nothing (20,800
-    /// connections a second, and 21,300 one by one; medians of seven).
-    #[cfg(target_os = "linux")]
+    /// One more connection, if it waits already, whether or not the runtime has heard of it.
     pub(super) fn accept_waiting(&self) -> Option<(TcpStream, SocketAddr)> {
+        // Whatever is wrong for longer, `accept` will find, too.
+        self.accept_from(self.socket.get_ref()).ok()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn accept_from(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
         use rustix::net::SocketFlags;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        // Whatever is wrong for longer, `accept` will find, too.
-        let (socket, address) = rustix::net::acceptfrom_with(&self.socket, flags).ok()?;
-        let address = SocketAddr::try_from(address?).ok()?;
-        Some((TcpStream::from_std(socket.into()).ok()?, address))
+        let (socket, address) = rustix::net::acceptfrom_with(listener, flags)?;
+        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+        Ok((socket.into(), address.ok_or(io::ErrorKind::AddrNotAvailable)?))
     }
 
-    /// Elsewhere accepted sockets block at first, and `accept` does what there is to do.
+    /// Elsewhere accepted sockets block at first, and have to be held to what this one is.
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn accept_waiting(&self) -> Option<(TcpStream, SocketAddr)> {
-        None
-    }
-
-    fn prepare(&self, stream: &TcpStream) -> io::Result<()> {
-        prepare(&socket2::SockRef::from(stream), self.write_timeout)
+    fn accept_from(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        let (socket, address) = listener.accept()?;
+        socket.set_nonblocking(true)?;
+        prepare(&socket2::SockRef::from(&socket), self.write_timeout)?;
+        Ok((socket, address))
     }
 }
 
@@ -126,7 +134,7 @@ mod tests {
             assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
             assert_eq!(socket.tcp_user_timeout().unwrap(), Some(patience));
             assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOT_SENT_BYTES_MAX);
-            let read = accepted.try_read(&mut [0]);
+            let read = std::io::Read::read(&mut &accepted, &mut [0]);
             assert_eq!(read.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         }
     }

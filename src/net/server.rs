@@ -1,12 +1,12 @@
 //! Accepting connections: what each begins with decides who carries it.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::FutureExt;
-use tokio::net::TcpStream;
+use axum::response::Response;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use super::sniff::{Sniffed, sniff};
 use super::{Limits, Peer};
 use crate::admission::{OpenSocket, Sockets};
 use crate::backoff::{Backoff, Rarely};
+use crate::stream::Session;
 use crate::telemetry::metric;
 
 /// Time to send the first request head: guards against peers that open sockets and say nothing.
@@ -76,9 +77,6 @@ pub(crate) async fn serve(
     }
     // What the kernel has accepted already is answered, not reset.
     std::iter::from_fn(|| listener.accept_waiting()).for_each(handle);
-    while let Some(Ok(accepted)) = listener.accept().now_or_never() {
-        handle(accepted);
-    }
     drop(listener);
     tokio::time::sleep(LAST_REQUESTS_TIMEOUT).await;
     end_idle.send_replace(true);
@@ -102,50 +100,84 @@ impl ConnectionHandler {
         ending: watch::Receiver<bool>,
     ) {
         let first_head_by = Instant::now() + FIRST_HEAD_TIMEOUT;
-        let mut answer = None;
-        if let Some(reactors) = &self.reactors {
-            let first = self.sniff_first_request(&socket, &peer, &open);
-            match tokio::time::timeout_at(first_head_by, first).await {
-                Ok(Sniffed::Stream(session, head)) => {
-                    match socket.into_std() {
-                        Ok(socket) => reactors.adopt(socket, open, *session, head),
-                        Err(error) => tracing::warn!(%error, "a stream was lost"),
-                    }
-                    return;
-                }
-                Ok(Sniffed::Other(given)) => answer = given,
-                Ok(Sniffed::Nothing) | Err(_) => return,
+        let first = self.first_request(socket, &peer, &open);
+        match tokio::time::timeout_at(first_head_by, first).await {
+            Ok(Ok(First::Stream { reactors, socket, session, head })) => {
+                reactors.adopt(socket, open, *session, head);
             }
-            metric::head_sniffed("left");
+            Ok(Ok(First::Http { socket, answer })) => {
+                // Boxed: it is large, and most connections never need it.
+                let serve = self.http.serve(socket, peer, answer, first_head_by, &open, ending);
+                Box::pin(serve).await;
+            }
+            Ok(Ok(First::Nothing)) | Err(_) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "a connection was lost"),
         }
-        // Boxed: it is large, and most connections never need it.
-        Box::pin(self.http.serve(socket, peer, answer, first_head_by, &open, ending)).await;
     }
 
-    /// Waits for the first bytes and looks at them; nothing if the peer is gone, or has to go. If
-    /// this node stops first, the HTTP server knows how to end a connection that has not begun.
-    async fn sniff_first_request(
+    /// Waits for the first bytes and looks at them. If this node stops first, the HTTP server knows
+    /// how to end a connection that has not begun.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the socket.
+    async fn first_request(
         &self,
-        socket: &TcpStream,
+        socket: TcpStream,
         peer: &Peer,
         open: &OpenSocket,
-    ) -> Sniffed {
-        let mut stop = None;
-        loop {
-            match sniff(socket, &self.router, peer).await {
-                Sniffed::Nothing => {}
-                sniffed => return sniffed,
+    ) -> io::Result<First<'_>> {
+        let Some(reactors) = &self.reactors else {
+            return Ok(First::Http { socket: socket.try_into()?, answer: None });
+        };
+        let socket = match sniff(&socket, &self.router, peer).await {
+            Sniffed::Stream(session, head) => {
+                return Ok(First::Stream { reactors, socket, session, head });
             }
-            let stop = stop.get_or_insert_with(|| self.stop.clone());
+            Sniffed::Other(answer) => return First::http(socket.try_into()?, answer),
+            // Only now does the runtime have to watch it.
+            Sniffed::Nothing => tokio::net::TcpStream::from_std(socket)?,
+        };
+        let mut stop = self.stop.clone();
+        loop {
             tokio::select! {
                 readable = socket.readable() => {
                     if readable.is_err() {
-                        return Sniffed::Nothing;
+                        return Ok(First::Nothing);
                     }
                 }
-                _ = stop.wait_for(|stop| *stop) => return Sniffed::Other(None),
-                () = open.crowded_out() => return Sniffed::Nothing,
+                _ = stop.wait_for(|stop| *stop) => return First::http(socket, None),
+                () = open.crowded_out() => return Ok(First::Nothing),
+            }
+            match sniff(&socket, &self.router, peer).await {
+                Sniffed::Stream(session, head) => {
+                    let socket = socket.into_std()?;
+                    return Ok(First::Stream { reactors, socket, session, head });
+                }
+                Sniffed::Other(answer) => return First::http(socket, answer),
+                // Whatever the runtime said.
+                Sniffed::Nothing => {}
             }
         }
+    }
+}
+
+/// What a connection begins with.
+enum First<'a> {
+    /// A stream that was opened: the head of its response, and who carries it.
+    Stream { reactors: &'a Reactors, socket: TcpStream, session: Box<Session>, head: Vec<u8> },
+    /// It is for the HTTP server, with the answer to its first request if the routes have given it.
+    Http { socket: tokio::net::TcpStream, answer: Option<Box<Response>> },
+    /// The peer is gone, or has to go.
+    Nothing,
+}
+
+impl First<'_> {
+    /// A request that was looked at, and is not taken.
+    fn http(
+        socket: tokio::net::TcpStream,
+        answer: Option<Box<Response>>,
+    ) -> io::Result<First<'static>> {
+        metric::head_sniffed("left");
+        Ok(First::Http { socket, answer })
     }
 }

@@ -7,7 +7,8 @@
 //! by the same parser that the HTTP server uses, and only heads that it would take the same way are
 //! taken here: there must be nothing that one of both understands otherwise.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
 use std::time::SystemTime;
 
 use axum::Router;
@@ -17,7 +18,6 @@ use axum::response::Response;
 use hyper::Request;
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tower::ServiceExt;
 
 use super::{OpenedStream, Peer};
@@ -33,14 +33,14 @@ const HEADERS_MAX: usize = 64;
 pub(super) enum Sniffed {
     /// A stream was opened: this is the head of its response.
     Stream(Box<Session>, Vec<u8>),
-    /// Nothing has come yet, whatever the runtime said.
+    /// Nothing has come yet.
     Nothing,
     /// It is for the HTTP server, with the answer to its first request if the routes have given it.
     Other(Option<Box<Response>>),
 }
 
 /// Looks at the first bytes of a connection.
-pub(super) async fn sniff(socket: &TcpStream, router: &Router, peer: &Peer) -> Sniffed {
+pub(super) async fn sniff(socket: &impl FirstBytes, router: &Router, peer: &Peer) -> Sniffed {
     let (length, mut request) = match peek(socket) {
         Peeked::Nothing => return Sniffed::Nothing,
         Peeked::Other => return Sniffed::Other(None),
@@ -72,13 +72,13 @@ enum Peeked {
     Other,
 }
 
-fn peek(socket: &TcpStream) -> Peeked {
+fn peek(socket: &impl FirstBytes) -> Peeked {
     // On the stack: nothing is left of it when thousands come at once.
-    let mut bytes = [0; HEAD_BYTES_MAX];
-    match receive(socket, &mut bytes, RecvFlags::PEEK) {
+    let mut bytes = [MaybeUninit::uninit(); HEAD_BYTES_MAX];
+    match socket.receive(&mut bytes, RecvFlags::PEEK) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Peeked::Nothing,
         Err(_) => Peeked::Other,
-        Ok(come) => peeked(&bytes[..come]),
+        Ok(come) => peeked(come),
     }
 }
 
@@ -129,15 +129,44 @@ fn read_head(bytes: &[u8]) -> Option<(usize, Request<Body>)> {
 }
 
 /// Reads what was looked at, so that the connection is past the request.
-fn consume_head(socket: &TcpStream, length: usize) -> bool {
-    let mut bytes = [0; HEAD_BYTES_MAX];
+fn consume_head(socket: &impl FirstBytes, length: usize) -> bool {
+    let mut bytes = [MaybeUninit::uninit(); HEAD_BYTES_MAX];
     let Some(bytes) = bytes.get_mut(..length) else { return false };
-    matches!(receive(socket, bytes, RecvFlags::empty()), Ok(read) if read == length)
+    matches!(socket.receive(bytes, RecvFlags::empty()), Ok(read) if read.len() == length)
 }
 
-/// Through the runtime: it has to learn that there is nothing, to wait for more.
-fn receive(socket: &TcpStream, bytes: &mut [u8], flags: RecvFlags) -> std::io::Result<usize> {
-    socket.try_io(Interest::READABLE, || Ok(rustix::net::recv(socket, &mut *bytes, flags)?.0))
+/// A socket whose first bytes can be looked at. Never waits: nothing there is `WouldBlock`.
+pub(super) trait FirstBytes {
+    fn receive<'a>(
+        &self,
+        bytes: &'a mut [MaybeUninit<u8>],
+        flags: RecvFlags,
+    ) -> io::Result<&'a mut [u8]>;
+}
+
+impl FirstBytes for std::net::TcpStream {
+    fn receive<'a>(
+        &self,
+        bytes: &'a mut [MaybeUninit<u8>],
+        flags: RecvFlags,
+    ) -> io::Result<&'a mut [u8]> {
+        let ((come, _), _) = rustix::net::recv(self, bytes, flags)?;
+        Ok(come)
+    }
+}
+
+impl FirstBytes for tokio::net::TcpStream {
+    /// Through the runtime: it has to learn that there is nothing, to wait for more.
+    fn receive<'a>(
+        &self,
+        bytes: &'a mut [MaybeUninit<u8>],
+        flags: RecvFlags,
+    ) -> io::Result<&'a mut [u8]> {
+        self.try_io(Interest::READABLE, || {
+            let ((come, _), _) = rustix::net::recv(self, bytes, flags)?;
+            Ok(come)
+        })
+    }
 }
 
 /// The head of a response whose body is a stream, as the HTTP server writes it.
