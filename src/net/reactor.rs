@@ -193,7 +193,7 @@ impl Reactor {
             work = self.lock();
             let now = Instant::now();
             for (data, readiness) in woken.drain(..) {
-                let id = Id { index: (data >> 32) as u32, serial: data as u32 };
+                let id = id_of(data);
                 match readiness {
                     Readiness::Closed => work.streams.peer_closed(id),
                     Readiness::HalfClosed => {
@@ -232,6 +232,7 @@ impl Reactor {
         }
         streams.guarded(|streams| streams.run_timers(now));
         streams.run_slice(now);
+        self.watch_blocked(streams);
         true
     }
 
@@ -242,13 +243,24 @@ impl Reactor {
         now: Instant,
     ) -> Option<Id> {
         let id = streams.guarded(|streams| streams.adopt(adoption, now))?;
-        let data = (u64::from(id.index) << 32) | u64::from(id.serial);
         let socket = streams.socket(id)?;
-        if let Err(error) = self.mailbox.poller.watch(&socket.socket, data) {
+        if let Err(error) = self.mailbox.poller.watch(&socket.socket, event_data(id)) {
             tracing::warn!(%error, "a stream cannot be carried");
             streams.peer_closed(id);
         }
+        self.watch_blocked(streams);
         Some(id)
+    }
+
+    /// Has the sockets that took no more since the last time tell when they do.
+    fn watch_blocked(&self, streams: &mut Streams<ReactorSocket>) {
+        while let Some(id) = streams.newly_blocked.pop() {
+            let Some(socket) = streams.socket(id) else { continue };
+            if let Err(error) = self.mailbox.poller.watch_full(&socket.socket, event_data(id)) {
+                tracing::warn!(%error, "a stream cannot be carried further");
+                streams.peer_closed(id);
+            }
+        }
     }
 
     /// Writes the head and what can be said at once, and takes the stream.
@@ -326,6 +338,15 @@ impl Reactor {
     fn lock(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the kernel says of a stream's socket carries the stream's id.
+fn event_data(id: Id) -> u64 {
+    (u64::from(id.index) << 32) | u64::from(id.serial)
+}
+
+fn id_of(data: u64) -> Id {
+    Id { index: (data >> 32) as u32, serial: data as u32 }
 }
 
 /// Parts up to this size, in bytes, are copied together into a stream's first write.

@@ -90,12 +90,19 @@ mod linux {
             Ok(())
         }
 
-        /// Watches a socket: edge-triggered, so that a slow one costs nothing until it takes bytes
-        /// again. Nothing is read: what a client sends after its request waits in the kernel, which
-        /// bounds it.
+        /// Watches for a socket's end. Nothing is read: what a client sends after its request waits
+        /// in the kernel, which bounds it. Nor is it watched for room, which it has at first: each
+        /// new stream would wake the reactor at once.
         pub(in super::super) fn watch(&self, socket: impl AsFd, data: u64) -> io::Result<()> {
-            let flags = epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+            let flags = epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
             Ok(epoll::add(&self.epoll, socket, epoll::EventData::new_u64(data), flags)?)
+        }
+
+        /// Watches a socket that took no more for taking bytes again, too; if it does by now, that
+        /// is the next event. Edge-triggered: a slow one costs nothing until then.
+        pub(in super::super) fn watch_full(&self, socket: impl AsFd, data: u64) -> io::Result<()> {
+            let flags = epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+            Ok(epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(data), flags)?)
         }
     }
 }
@@ -130,6 +137,10 @@ mod none {
         }
 
         pub(in super::super) fn watch(&self, _: impl AsFd, _: u64) -> io::Result<()> {
+            match *self {}
+        }
+
+        pub(in super::super) fn watch_full(&self, _: impl AsFd, _: u64) -> io::Result<()> {
             match *self {}
         }
     }

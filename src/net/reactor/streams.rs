@@ -198,6 +198,8 @@ pub(super) struct Streams<S> {
     /// bytes again.
     pub(super) ready: VecDeque<Id>,
     pub(super) blocked: HashMap<u32, Blocked>,
+    /// Blocked since the reactor last looked: their sockets are not watched for room yet.
+    pub(super) newly_blocked: Vec<Id>,
     pins: Pins,
     pub(super) wheel: TimerWheel,
     /// When streams have to end, and why; and until when those that have ended wait for their peers.
@@ -229,6 +231,7 @@ impl<S: StreamSocket> Streams<S> {
             changed: VecDeque::new(),
             ready: VecDeque::new(),
             blocked: HashMap::new(),
+            newly_blocked: Vec::new(),
             pins: Pins::default(),
             limits: Limits::default(),
             ending: HashMap::new(),
@@ -468,6 +471,7 @@ impl<S: StreamSocket> Streams<S> {
     ) {
         let Some(stream) = self.streams.get_mut(at as usize) else { return };
         stream.is_blocked = true;
+        self.newly_blocked.push(Id { index: at, serial: stream.serial });
         self.blocked
             .insert(at, Blocked { pending, window_began_at: now, taken: 0, last, pin: None });
         if self.blocked.len() == 1 {
