@@ -38,7 +38,7 @@ use crate::topic::Topic;
 use crate::wire::sse;
 use commands::{Commands, ConnectionGeneration};
 use keys::Keys;
-use replies::{accepted, entry, history, text, unexpected};
+use replies::{accepted, entry, has_written, history, text, unexpected};
 use scripts::Call;
 use subscription::Subscription;
 
@@ -118,8 +118,9 @@ impl RedisLog {
         let keys = Keys::new(prefix);
         let client = Client::open(info.clone()).map_err(|error| error.to_string())?;
         let generation = ConnectionGeneration::new();
+        let waits = wait_replicas > 0;
         let subscription =
-            Subscription::new(client, keys.clone(), node, notifier, generation.clone());
+            Subscription::new(client, keys.clone(), node, notifier, generation.clone(), waits);
         let subscription = Arc::new(subscription);
         let heard = subscription.clone();
         let begin = move || heard.clone().run();
@@ -315,9 +316,8 @@ impl RedisLog {
         let Some(Replicated { commands, replicas }) = &self.replicated else {
             return self.commands.call(call).await;
         };
-        let (answer, reached): (Vec<String>, usize) =
-            commands.call_and_wait(call, *replicas, REPLICAS_TIMEOUT).await?;
-        if answer.first().is_some_and(|word| word == "ok") && reached < *replicas {
+        let (answer, reached) = commands.call_and_wait(call, *replicas, REPLICAS_TIMEOUT).await?;
+        if has_written(&answer) && reached < *replicas {
             return Err(LogError::OutcomeUnknown(format!(
                 "Redis has it, but only {reached} of {replicas} replicas had it within \
                  {REPLICAS_TIMEOUT:?}"

@@ -61,17 +61,22 @@ async fn with_user(rules: &[&str], password: &str) -> (Redis, String) {
     (redis, url)
 }
 
+/// Writes wait for one replica.
+const WAITING: &[(&str, &str)] = &[("FANTAIL_WAIT_REPLICAS", "1")];
+
 #[tokio::test]
 async fn a_user_without_the_rights_that_are_needed_is_refused_at_the_start_in_one_sentence() {
-    for (rules, lacking) in [
-        (&["+@all", "~*", "resetchannels"][..], "channel"),
-        (&["+@all", "~*", "resetchannels", "&fantail:{index,}:*"], "PUBLISH"),
-        (&["+@all", "~other:*", "&*"], "keys"),
-        (&["+@all", "-xadd", "~*", "&*"], "XADD"),
-        (&["+@all", "-evalsha", "~*", "&*"], "evalsha"),
+    for (rules, settings, lacking) in [
+        (&["+@all", "~*", "resetchannels"][..], &[][..], "channel"),
+        (&["+@all", "~*", "resetchannels", "&fantail:{index,}:*"], &[], "PUBLISH"),
+        (&["+@all", "~other:*", "&*"], &[], "keys"),
+        (&["+@all", "-xadd", "~*", "&*"], &[], "XADD"),
+        (&["+@all", "-xlen", "~*", "&*"], &[], "XLEN"),
+        (&["+@all", "-wait", "~*", "&*"], WAITING, "WAIT"),
+        (&["+@all", "-evalsha", "~*", "&*"], &[], "evalsha"),
     ] {
         let (redis, url) = with_user(rules, "hunter2").await;
-        let mut node = Node::start_at("node-1", "127.0.0.1:0", Some(&url), &[]).await;
+        let mut node = Node::start_at("node-1", "127.0.0.1:0", Some(&url), settings).await;
         assert_eq!(node.process.ended().await, Some(1), "{rules:?}: {:?}", node.log());
         let sentence = until("it has said so", async || {
             node.log().into_iter().find(|line| line.starts_with("fantail: "))
@@ -83,7 +88,7 @@ async fn a_user_without_the_rights_that_are_needed_is_refused_at_the_start_in_on
         assert!(!node.log().concat().contains("hunter2"), "{:?}", node.log());
     }
     // And one that has them serves.
-    let rules = ["+@all", "-@admin", "~fantail:*", "&fantail:*"];
+    let rules = ["+@all", "-@admin", "-wait", "~fantail:*", "&fantail:*"];
     let (_redis, url) = with_user(&rules, "hunter2").await;
     let node = Node::start_at("node-1", "127.0.0.1:0", Some(&url), &[]).await;
     until("it publishes", async || {
@@ -91,6 +96,37 @@ async fn a_user_without_the_rights_that_are_needed_is_refused_at_the_start_in_on
         (answer.status == 201).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_write_that_may_not_be_waited_for_any_more_may_have_happened_and_did() {
+    let (redis, url) = with_user(&["+@all", "~*", "&*"], "hunter2").await;
+    let node = Node::start_at("node-1", "127.0.0.1:0", Some(&url), WAITING).await;
+    let mut stream = Stream::open(node.address, "/topics/news/events").await;
+    let _: String = redis.ask(&["ACL", "SETUSER", "app", "-wait"]).await;
+    let answer = node.send("POST", "/topics/news/events", Some(event())).await;
+    assert_eq!(answer.problem(503), "outcome-unknown", "{answer:?}");
+    assert_eq!(stream.event().await.data, "x");
+    // What surely did nothing still says so.
+    let _: String = redis.ask(&["ACL", "SETUSER", "app", "-evalsha"]).await;
+    let answer = node.send("POST", "/topics/news/events", Some(event())).await;
+    assert_eq!(answer.problem(503), "log-unavailable", "{answer:?}");
+    let _: String = redis.ask(&["ACL", "SETUSER", "app", "+@all"]).await;
+    let task = serde_json::json!({ "title": "x", "listId": "list-todo" });
+    let answer = node.send("POST", "/tasks", Some(task)).await;
+    assert_eq!(answer.problem(503), "outcome-unknown", "no replica is there: {answer:?}");
+}
+
+#[tokio::test]
+async fn a_script_that_breaks_half_way_may_have_done_something() {
+    let redis = Redis::start().await;
+    let node = Node::start("node-1", Some(&redis), &[]).await;
+    node.publish("news", "first").await;
+    let _: String = redis.ask(&["SET", "fantail:{news}:log", "not ours"]).await;
+    let answer = node.send("POST", "/topics/news/events", Some(event())).await;
+    assert_eq!(answer.problem(503), "outcome-unknown", "{answer:?}");
+    let head: u64 = redis.ask(&["GET", "fantail:{news}:seq"]).await;
+    assert_eq!(head, 2, "it has counted, which is not nothing");
 }
 
 #[tokio::test]

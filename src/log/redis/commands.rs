@@ -5,6 +5,7 @@
 //! a connection with a round trip of its own before each), and a connection that broke is replaced
 //! once, not once per caller: its [`ConnectionGeneration`] is over then.
 
+mod failure;
 mod generation;
 #[cfg(test)]
 mod tests;
@@ -22,9 +23,11 @@ use redis::{
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::replies::has_written;
 use super::scripts::Call;
 use crate::log::LogError;
 use crate::telemetry::metric;
+use failure::Failure;
 pub(super) use generation::ConnectionGeneration;
 
 /// How long to wait for a connection.
@@ -104,43 +107,51 @@ impl Commands {
         })
     }
 
-    /// Runs a script; `name` is its name in metrics.
+    /// Runs a script.
     pub(super) async fn call<T: FromRedisValue>(&self, call: Call<'_>) -> Result<T, LogError> {
         let name = call.name();
-        self.send(name, async move |connection| call.invoke(connection).await).await
+        self.send(name, async move |connection| Ok(call.invoke(connection).await?)).await
     }
 
-    /// Runs a script that writes, then waits until `replicas` replicas have what it wrote, or the
-    /// time is up; returns how many have it.
-    pub(super) async fn call_and_wait<T: FromRedisValue>(
+    /// Runs a script that writes and, if it answers that it did, waits until `replicas` replicas
+    /// have what it wrote, or the time is up; returns how many have it. Whatever goes wrong with
+    /// the waiting, the write is done, so that its outcome is unknown and never "not done".
+    pub(super) async fn call_and_wait(
         &self,
         call: Call<'_>,
         replicas: usize,
         within: Duration,
-    ) -> Result<(T, usize), LogError> {
+    ) -> Result<(Vec<String>, usize), LogError> {
         let name = call.name();
         self.send(name, async move |connection| {
-            let answer = call.invoke(connection).await?;
+            let answer: Vec<String> = call.invoke(connection).await?;
+            if !has_written(&answer) {
+                return Ok((answer, 0));
+            }
             // On the same connection: it is the connection's last write that is waited for.
             let wait = redis::cmd("WAIT").arg(replicas).arg(within.as_millis() as u64).to_owned();
-            Ok((answer, wait.query_async(connection).await?))
+            let reached = wait.query_async(connection).await;
+            Ok((answer, reached.map_err(Failure::after_a_write)?))
         })
         .await
     }
 
-    /// Sends commands as one batch.
+    /// Sends commands as one batch. Redis may refuse some of them and do the others.
     pub(super) async fn pipe<T: FromRedisValue>(
         &self,
         name: &'static str,
         pipe: &redis::Pipeline,
     ) -> Result<T, LogError> {
-        self.send(name, async |connection| pipe.query_async(connection).await).await
+        self.send(name, async |connection| {
+            pipe.query_async(connection).await.map_err(|error| Failure::of_batch(error, pipe.len()))
+        })
+        .await
     }
 
     async fn send<T>(
         &self,
         name: &'static str,
-        send: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
+        send: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, Failure>,
     ) -> Result<T, LogError> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len();
         let (mut connection, generation) =
@@ -156,7 +167,8 @@ impl Commands {
             }
         };
         metric::redis_command(name, began_at.elapsed());
-        result.map_err(|error| {
+        result.map_err(|failure| {
+            let error = &failure.error;
             let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
                 || error.to_string().contains("-READONLY");
             self.demoted.fetch_or(demoted, Ordering::Relaxed);
@@ -166,7 +178,7 @@ impl Commands {
                 // master that was demoted must be made anew to find the one that rules now.
                 self.generation.invalidate(generation);
             }
-            let error = explain(&error);
+            let error = failure.explain();
             count_error(&error);
             error
         })
@@ -214,32 +226,6 @@ impl Commands {
             }
         }
     }
-}
-
-/// What an error of Redis means for whoever asked.
-fn explain(error: &RedisError) -> LogError {
-    if error.is_timeout() {
-        LogError::OutcomeUnknown(format!("Redis did not answer within {REPLY_TIMEOUT:?}"))
-    } else if error.is_io_error() {
-        LogError::OutcomeUnknown(format!("the connection to Redis broke: {error}"))
-    } else if script_broke(error) {
-        // Half-way, over data that is not ours or not whole.
-        LogError::OutcomeUnknown(format!("a script failed: {error}"))
-    } else {
-        // Redis itself says no: READONLY, LOADING, OOM, BUSY … A script refused is a script that
-        // changed nothing.
-        LogError::Unavailable(format!("Redis refused: {error}"))
-    }
-}
-
-/// Whether a script ended with an error of its own, perhaps after its first write. Redis before 7
-/// wraps refusals of that first write in the same error: those changed nothing.
-fn script_broke(error: &RedisError) -> bool {
-    const REFUSALS: [&str; 5] = ["-READONLY", "-OOM", "-MISCONF", "-NOREPLICAS", "-MASTERDOWN"];
-    let text = error.to_string();
-    error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
-        && text.contains("script")
-        && !REFUSALS.iter().any(|refusal| text.contains(refusal))
 }
 
 fn count_error(error: &LogError) {

@@ -9,12 +9,18 @@ use crate::entry::Entry;
 use crate::log::{Appended, LogError};
 use crate::position::{LogHistory, Position, SEQ_MAX};
 
+/// Whether a script answers that it did what it was asked, now or before.
+pub(super) fn has_written(answer: &[String]) -> bool {
+    answer.first().is_some_and(|word| word == "ok")
+}
+
 /// The position in the answer of a script that appends and whether it did so before, or why it did
-/// not.
+/// not. An answer that cannot be understood says nothing about what the script did.
 pub(super) fn accepted(answer: &[String]) -> Result<Appended, LogError> {
+    let unknown = |what| LogError::OutcomeUnknown(format!("a script did not answer {what}"));
     let position = |seq, epoch| {
         let position: Result<Position, _> = format!("{seq}-{epoch}").parse();
-        position.map_err(|_| unexpected("a position"))
+        position.map_err(|_| unknown("a position"))
     };
     match answer {
         [word, seq, epoch, rest @ ..] if word == "ok" => {
@@ -26,7 +32,7 @@ pub(super) fn accepted(answer: &[String]) -> Result<Appended, LogError> {
         }
         [word] if word == "key_reused" => Err(LogError::KeyReused),
         [word] if word == "reserved_event_type" => Err(LogError::ReservedEventType),
-        _ => Err(unexpected("an answer")),
+        _ => Err(unknown("as it should")),
     }
 }
 
@@ -91,6 +97,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn accept(words: &[&str]) -> Result<Appended, LogError> {
+        accepted(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_understood_says_nothing_of_what_was_done() {
+        assert!(accept(&["ok", "7", "k3f9aa"]).is_ok_and(|appended| !appended.replayed));
+        for answer in
+            [&["ok", "7"][..], &["ok", "many", "k3f9aa"], &["ok", "7", "?"], &["fine"], &[]]
+        {
+            let outcome = accept(answer);
+            assert!(matches!(outcome, Err(LogError::OutcomeUnknown(_))), "{answer:?}");
+        }
+    }
 
     #[test]
     fn what_is_stored_beyond_the_head_is_cut_down_to_it() {

@@ -1,8 +1,9 @@
 -- Which of the commands that Fantail sends or its scripts call this user may not use on the keys and
 -- channels of a topic. Changes nothing. Before Redis 7 nobody can be asked, and nothing is missing.
+-- A test in rights.rs holds this list to what is sent and called.
 --
 -- KEYS 1 and more: those of a topic
--- ARGV 1 channel
+-- ARGV 1 channel, 2 '1' if writes wait for replicas
 -- returns the names of the commands that are denied
 
 if not redis.acl_check_cmd then
@@ -15,13 +16,16 @@ local commands = {
   { 'DEL', key }, { 'EXISTS', key }, { 'GET', key }, { 'MGET', key }, { 'SET', key, '' }, { 'SETEX', key, '1', '' },
   { 'INCR', key }, { 'PEXPIRE', key, '1' }, { 'PTTL', key }, { 'PERSIST', key },
   { 'XADD', key, '*', 'e', '' }, { 'XRANGE', key, '-', '+' }, { 'XREVRANGE', key, '+', '-' },
-  { 'XINFO', 'STREAM', key },
+  { 'XINFO', 'STREAM', key }, { 'XLEN', key },
   { 'HGET', key, 'f' }, { 'HGETALL', key }, { 'HLEN', key }, { 'HEXISTS', key, 'f' },
   { 'HSET', key, 'f', '' }, { 'HSETNX', key, 'f', '' }, { 'HDEL', key, 'f' },
   { 'LINDEX', key, '0' }, { 'LINSERT', key, 'BEFORE', 'a', 'b' }, { 'LLEN', key },
   { 'LPOS', key, 'a' }, { 'LRANGE', key, '0', '-1' }, { 'LREM', key, '0', 'a' },
   { 'RPUSH', key, 'a' },
 }
+if ARGV[2] == '1' then
+  commands[#commands + 1] = { 'WAIT', '0', '0' }
+end
 local denied = {}
 for _, command in ipairs(commands) do
   if not redis.acl_check_cmd(unpack(command)) then

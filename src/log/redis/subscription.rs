@@ -66,6 +66,8 @@ pub(super) struct Subscription {
     /// That of the connections that carry commands. Where a connection turned out to be dead
     /// although nobody had closed it, those may be dead as well.
     generation: Arc<ConnectionGeneration>,
+    /// Writes do, and the user needs the right to.
+    waits_for_replicas: bool,
 }
 
 /// Why a connection must be replaced.
@@ -92,6 +94,7 @@ impl Subscription {
         node: &str,
         notifier: Notifier,
         generation: Arc<ConnectionGeneration>,
+        waits_for_replicas: bool,
     ) -> Self {
         Subscription {
             server: client.get_connection_info().addr().to_string(),
@@ -110,6 +113,7 @@ impl Subscription {
             canary: watch::Sender::new(0),
             stale: watch::Sender::new(0),
             generation,
+            waits_for_replicas,
         }
     }
 
@@ -235,7 +239,8 @@ impl Subscription {
         connection.subscribe(&self.canary_channel).await?;
         if !self.was_up.load(Ordering::Relaxed) {
             // What shows only half-way through a script cannot be answered well.
-            rights::check(&mut connection, &self.keys, &self.canary_channel).await?;
+            let (keys, waits) = (&self.keys, self.waits_for_replicas);
+            rights::check(&mut connection, keys, &self.canary_channel, waits).await?;
         }
         self.subscribe_wanted(&mut connection).await?;
         // Everything announced before this moment may have been missed.

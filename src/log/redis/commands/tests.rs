@@ -60,30 +60,151 @@ async fn a_connection_that_was_cut_is_replaced_once_for_all_who_use_it() {
     assert_eq!(server.commands().len(), 2, "{:?}", server.commands());
 }
 
+/// What became of a command that is answered with this.
+async fn outcome_of(reply: Reply) -> Result<String, LogError> {
+    let server = ScriptedServer::start(move |_| reply.clone()).await;
+    get(&commands_to(&server.url(), 1, false), "a").await
+}
+
 #[tokio::test]
-async fn what_redis_refuses_was_not_done_and_what_broke_half_way_may_have_been() {
+async fn what_redis_refuses_was_not_done() {
+    for refusal in [
+        "LOADING Redis is loading the dataset in memory",
+        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+        "OOM command not allowed when used memory > 'maxmemory'",
+        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to",
+        "READONLY You can't write against a read only replica.",
+        "NOREPLICAS Not enough good replicas to write.",
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        "NOAUTH Authentication required.",
+        "NOPERM User app has no permissions to run the 'script|load' command",
+        // As servers from 7.0 on say it of a script's first write, and as those before wrap it.
+        "OOM command not allowed when used memory > 'maxmemory'. script: f1, on @user_script:1.",
+        "ERR Error running script (call to f_1): @user_script:9: -OOM command not allowed",
+        "ERR Error running script (call to f_1): @user_script:9: -READONLY You can't write",
+    ] {
+        let outcome = outcome_of(Reply::error(refusal)).await;
+        assert!(matches!(outcome, Err(LogError::Unavailable(_))), "{refusal}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_redis_does_not_surely_refuse_may_have_been_done() {
+    for reply in [
+        // A script that broke half-way.
+        Reply::error("ERR Error running script (call to f_1): @user_script:9: attempt to index"),
+        Reply::error(
+            "ERR user_script:9: attempt to index a nil value script: f1, on @user_script:9",
+        ),
+        Reply::error("WRONGTYPE Operation against a key of the wrong kind script: f1, on @u:9."),
+        Reply::error("NOPERM The user can't run this command script: f1, on @user_script:9."),
+        Reply::error("ERR Error running script (call to f_1): @user_script:9: -WRONGTYPE no"),
+        // What proxies say whose server is gone, and what nobody knows.
+        Reply::error("ERR upstream failure"),
+        Reply::error("NEWERROR of a later server"),
+        // A reply of another type than the command has, and one that is none.
+        Reply::Sent("*1\r\n+not one line\r\n".to_owned()),
+        Reply::Sent("?\r\n".to_owned()),
+        Reply::Cut,
+    ] {
+        let told = format!("{reply:?}");
+        let outcome = outcome_of(reply).await;
+        assert!(matches!(outcome, Err(LogError::OutcomeUnknown(_))), "{told}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_keeps_its_connection() {
     let server = ScriptedServer::start(|command| match command {
-        "GET loading" => Reply::error("LOADING Redis is loading the dataset in memory"),
-        "GET memory" => Reply::error("OOM command not allowed when used memory > 'maxmemory'"),
-        // As servers before 7.0 wrap it.
-        "GET wrapped" => Reply::error("ERR Error running script (call to f_1): -OOM command not"),
-        "GET broken" => Reply::error("ERR Error running script (call to f_1): attempt to index"),
-        _ => Reply::line("yes"),
+        "GET a" => Reply::line("yes"),
+        _ => Reply::error("OOM command not allowed when used memory > 'maxmemory'"),
     })
     .await;
     let commands = commands_to(&server.url(), 1, false);
-    for (what, done_for_sure_not) in
-        [("loading", true), ("memory", true), ("wrapped", true), ("broken", false)]
-    {
-        match get(&commands, what).await {
-            Err(LogError::Unavailable(_)) if done_for_sure_not => {}
-            Err(LogError::OutcomeUnknown(_)) if !done_for_sure_not => {}
-            result => panic!("{what}: {result:?}"),
-        }
+    for _ in 0..3 {
+        assert!(get(&commands, "b").await.is_err());
     }
-    // A server that says no is alive.
     assert_eq!(get(&commands, "a").await.unwrap(), "yes");
     assert_eq!(server.commands().len(), 1);
+}
+
+#[tokio::test]
+async fn a_batch_of_which_one_part_was_refused_may_have_been_done() {
+    let server = ScriptedServer::start(|command| match command.starts_with("SET") {
+        true => Reply::error("OOM command not allowed when used memory > 'maxmemory'"),
+        false => Reply::Sent(":1\r\n".to_owned()),
+    })
+    .await;
+    let commands = commands_to(&server.url(), 1, false);
+    let mut part = redis::pipe();
+    part.set("a", "b").ignore();
+    part.publish("a", "b").ignore();
+    let outcome: Result<(), LogError> = commands.pipe("part", &part).await;
+    assert!(matches!(outcome, Err(LogError::OutcomeUnknown(_))), "{outcome:?}");
+    let mut all = redis::pipe();
+    all.set("a", "b").ignore();
+    all.set("a", "c").ignore();
+    let outcome: Result<(), LogError> = commands.pipe("all", &all).await;
+    assert!(matches!(outcome, Err(LogError::Unavailable(_))), "{outcome:?}");
+}
+
+/// A write that waits for one replica, of which the script and `WAIT` are answered with these; and
+/// whether `WAIT` was sent.
+async fn write_and_wait(
+    script: Reply,
+    wait: Reply,
+) -> (Result<(Vec<String>, usize), LogError>, bool) {
+    let server = ScriptedServer::start(move |command| match command.starts_with("WAIT") {
+        true => wait.clone(),
+        false => script.clone(),
+    })
+    .await;
+    let call = Call::new(&crate::log::redis::scripts::APPEND, &[]);
+    let outcome = commands_to(&server.url(), 1, true)
+        .call_and_wait(call, 1, Duration::from_millis(100))
+        .await;
+    (outcome, server.commands().concat().contains(&"WAIT 1 100".to_owned()))
+}
+
+fn words(words: &[&str]) -> Reply {
+    let lines: String = words.iter().map(|word| format!("+{word}\r\n")).collect();
+    Reply::Sent(format!("*{}\r\n{lines}", words.len()))
+}
+
+#[tokio::test]
+async fn a_write_that_redis_has_is_never_called_undone_whatever_waiting_comes_to() {
+    let written = ["ok", "1", "k3f9aa"];
+    let (outcome, _) = write_and_wait(words(&written), Reply::Sent(":1\r\n".to_owned())).await;
+    assert_eq!(outcome.unwrap(), (written.map(str::to_owned).to_vec(), 1));
+    for wait in [
+        Reply::error("NOPERM User app has no permissions to run the 'wait' command"),
+        Reply::error("ERR WAIT cannot be used with replica instances."),
+        Reply::error("UNBLOCKED force unblock from blocking operation, instance state changed"),
+        Reply::error("READONLY You can't write against a read only replica."),
+        Reply::error("BUSY Redis is busy running a script."),
+        Reply::error("LOADING Redis is loading the dataset in memory"),
+        Reply::error("NOREPLICAS Not enough good replicas to write."),
+        Reply::line("many"),
+        Reply::Cut,
+        Reply::Silence,
+    ] {
+        let told = format!("{wait:?}");
+        let (outcome, _) = write_and_wait(words(&written), wait).await;
+        assert!(matches!(outcome, Err(LogError::OutcomeUnknown(_))), "{told}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_script_did_not_do_is_not_waited_for() {
+    let wait = Reply::error("NOPERM User app has no permissions to run the 'wait' command");
+    let refused = ["precondition_failed", "7", "k3f9aa"];
+    let (outcome, waited) = write_and_wait(words(&refused), wait.clone()).await;
+    assert_eq!(outcome.unwrap(), (refused.map(str::to_owned).to_vec(), 0));
+    assert!(!waited);
+    let memory = Reply::error("OOM command not allowed when used memory > 'maxmemory'");
+    let (outcome, waited) = write_and_wait(memory, wait).await;
+    assert!(matches!(outcome, Err(LogError::Unavailable(_))), "{outcome:?}");
+    assert!(!waited);
 }
 
 #[tokio::test]

@@ -25,7 +25,8 @@ impl Running {
         let (notifier, notifications) = Notifier::new();
         let generation = ConnectionGeneration::new();
         let keys = Keys::new("fantail");
-        let subscription = Subscription::new(client, keys, "n", notifier, generation.clone());
+        let subscription =
+            Subscription::new(client, keys, "n", notifier, generation.clone(), false);
         let subscription = Arc::new(subscription);
         let task = tokio::spawn(subscription.clone().run());
         Running { subscription, generation, notifications, task }
