@@ -96,4 +96,6 @@ pub mod telemetry;
 
 pub mod json;
 
+pub mod nearest;
+
 pub mod health;

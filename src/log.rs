@@ -75,6 +75,10 @@ pub struct Snapshot {
     pub json: Bytes,
 }
 
+/// A topic that was asked for by its state has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoState;
+
 /// How a log currently does, for readiness and operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 const ROOMS_WITHIN: &[&str] = &["log/memory", "log/redis"];
 
 /// Rooms that only compute: they are tested without time, network or a runtime.
-const PURE: &[&str] = &["topic", "position", "entry", "frame", "said", "wire", "stream", "board"];
+const PURE: &[&str] =
+    &["topic", "position", "entry", "frame", "said", "wire", "stream", "board", "nearest"];
 
 /// Files in such rooms that wait all the same.
 const WAITING: &[&str] = &[
@@ -23,9 +24,9 @@ const WAITING: &[&str] = &[
     "stream/terms",
 ];
 
-/// Who names the task board, an application over the log: where it is mounted, the streams that are
-/// opened by a board's name, and its own part of each log.
-const BOARD_FILES: &[&str] = &["gateway", "http", "http/board", "http/streams"];
+/// Who names the task board, an application over the log: where it is mounted, and its own part of
+/// each log.
+const BOARD_FILES: &[&str] = &["gateway", "http", "http/board"];
 const BOARD_DIRECTORIES: &[&str] = &["http/board", "log/memory/boards", "log/redis/boards"];
 
 /// What speaks HTTP as a server.

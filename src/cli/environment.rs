@@ -1,6 +1,7 @@
 //! Variables that nobody reads: a setting with a wrong name would be ignored in silence.
 
 use fantail::config::Config;
+use fantail::nearest::nearest;
 
 /// What the names of all settings begin with.
 const PREFIX: &str = "FANTAIL_";
@@ -30,8 +31,8 @@ pub(super) fn check(variables: impl Iterator<Item = (String, String)>) -> Result
     unknown.sort_unstable();
     let Some(unknown) = unknown.first() else { return Ok(()) };
     // The value is not told: it may be a secret.
-    Err(match nearest(unknown, &settings) {
-        Some(nearest) => format!("{unknown} is no setting: did you mean {nearest}? (see --help)"),
+    Err(match meant(unknown, &settings) {
+        Some(meant) => format!("{unknown} is no setting: did you mean {meant}? (see --help)"),
         None => format!("{unknown} is no setting (see --help)"),
     })
 }
@@ -50,12 +51,12 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
         || (name.ends_with("_PORT") && is_address)
 }
 
-/// The setting whose name is most like this one, if one is.
-fn nearest<'a>(unknown: &str, settings: &'a [String]) -> Option<&'a String> {
-    let own = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
-    let likeness = |setting: &String| strsim::jaro_winkler(&own(unknown), &own(setting));
-    let best = settings.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    (likeness(best) > 0.7).then_some(best)
+/// The setting that was probably meant. What all of them begin with says nothing.
+fn meant<'a>(unknown: &str, settings: &'a [String]) -> Option<&'a String> {
+    let own = |name: &'a String| name.strip_prefix(PREFIX).unwrap_or(name);
+    let unknown = unknown.strip_prefix(PREFIX).unwrap_or(unknown);
+    let nearest = nearest(unknown, settings.iter().map(own))?;
+    settings.iter().find(|setting| own(setting) == nearest)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use axum::routing::{get, patch, post};
 use super::problem::Problem;
 use super::{set_last_event_id, set_replayed};
 use crate::board::{BoardError, Boards, ChangeError, Changed, Title};
+use crate::log::NoState;
 use crate::stream::Node;
 use crate::telemetry::metric;
 
@@ -62,6 +63,13 @@ impl From<ChangeError> for Problem {
             ChangeError::Refused(error) => error.into(),
             ChangeError::Log(error) => error.into(),
         }
+    }
+}
+
+/// The only states are those of boards.
+impl From<NoState> for Problem {
+    fn from(_: NoState) -> Problem {
+        BoardError::NoSuchBoard.into()
     }
 }
 

@@ -17,8 +17,8 @@ use super::App;
 use super::problem::Problem;
 use super::request::query::{BETWEEN_POSITIONS, OnePosition, Query};
 use super::request::{IdPath, Parameters, TopicPath, topic};
-use crate::board::BoardError;
 use crate::hub::TopicState;
+use crate::log::NoState;
 use crate::net::{self, Peer};
 use crate::position::{Cursor, cursor_bytes};
 use crate::stream::{Request, RequestedTopic, Session, StartAt};
@@ -157,7 +157,7 @@ async fn stream_of(
         metric::connection_refused(why.as_str());
     })?;
     if !boards_exist(&app, &requested).await {
-        return Err(BoardError::NoSuchBoard.into());
+        return Err(NoState.into());
     }
     let topics: Vec<Topic> = requested.iter().map(|requested| requested.topic.clone()).collect();
     let request = Request {
@@ -170,7 +170,7 @@ async fn stream_of(
     let terms = app.node.endings.open_terms(wire);
     let mut session = Session::open(&app.node, admitted, terms, &request);
     if !session.wait_until_open(OPEN_TIMEOUT).await {
-        return Err(BoardError::NoSuchBoard.into());
+        return Err(NoState.into());
     }
     let mut response = net::respond(session, peer, version);
     let headers = response.headers_mut();

@@ -3,7 +3,7 @@
 use super::{Epoch, Position};
 
 /// How many past epochs of one log are remembered; a position of an older one counts as unknown.
-pub const EPOCHS_MAX: usize = 16;
+pub const EPOCHS_MAX: usize = 64;
 
 /// What a log knows of itself: its current epoch, how far the earlier ones reached, and what it
 /// still holds. Every judgement about a position needs this and nothing else.

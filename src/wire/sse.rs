@@ -20,19 +20,31 @@ use crate::said::{Reset, Said};
 
 /// A comment in silence, so that proxies and browsers know the stream lives. No blank line
 /// after it: several well-known clients turn a lone blank line into an empty event.
-pub const HEARTBEAT: &str = ": heartbeat\n";
+pub const HEARTBEAT: &str = within_chunk(HEARTBEAT_CHUNK);
 
 /// A heartbeat that scripts can see. Without an id: it tells of nothing that could be lost. With data
 /// that any reader of JSON can read.
-pub const NAMED_HEARTBEAT: &str = "event: heartbeat\ndata: {}\n\n";
+pub const NAMED_HEARTBEAT: &str = within_chunk(NAMED_HEARTBEAT_CHUNK);
 
-/// The heartbeat as a chunk: a constant, so that none of many thousands costs an allocation.
-pub(super) fn heartbeat_chunk(named: bool) -> Bytes {
-    if named {
-        Bytes::from_static(b"1B\r\nevent: heartbeat\ndata: {}\n\n\r\n")
-    } else {
-        Bytes::from_static(b"C\r\n: heartbeat\n\r\n")
+/// Both as chunks, which is what most streams send: constants, so that none of many thousands costs
+/// an allocation.
+const HEARTBEAT_CHUNK: &str = "C\r\n: heartbeat\n\r\n";
+const NAMED_HEARTBEAT_CHUNK: &str = "1B\r\nevent: heartbeat\ndata: {}\n\n\r\n";
+
+/// What stands between the first line of a chunk, its size, and its end.
+const fn within_chunk(chunk: &'static str) -> &'static str {
+    let mut begin = 0;
+    while chunk.as_bytes()[begin] != b'\n' {
+        begin += 1;
     }
+    let (text, _) = chunk.split_at(chunk.len() - CHUNK_END.len());
+    text.split_at(begin + 1).1
+}
+
+/// The heartbeat as a chunk.
+pub(super) fn heartbeat_chunk(named: bool) -> Bytes {
+    let chunk = if named { NAMED_HEARTBEAT_CHUNK } else { HEARTBEAT_CHUNK };
+    Bytes::from_static(chunk.as_bytes())
 }
 
 /// The parts of the block that says this.
@@ -332,6 +344,7 @@ mod tests {
         let retry = Duration::from_millis(1500);
         let goodbye = block(&Said::Goodbye { reason: EndReason::Drain, retry }, false).concat();
         assert_eq!(goodbye, b"retry: 1500\n");
+        assert_eq!(HEARTBEAT, ": heartbeat\n");
         assert!(interpret(HEARTBEAT.as_bytes()).is_empty());
         assert_eq!(
             interpret(NAMED_HEARTBEAT.as_bytes()),

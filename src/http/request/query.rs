@@ -17,14 +17,11 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Vi
 use serde::forward_to_deserialize_any;
 
 use super::super::problem::Problem;
+use crate::nearest::{NAME_BYTES_MAX, nearest};
 
 /// The position of a stream, which clients in use spell in three ways.
 const POSITION: &str = "lastEventId";
 const POSITION_SPELLINGS: [&str; 3] = [POSITION, "lastEventID", "last_event_id"];
-
-/// The longest name that is compared with the known ones or told back, in bytes: comparing takes
-/// time for each byte of both.
-const NAME_BYTES_MAX: usize = 40;
 
 /// A query of a known shape.
 #[derive(Debug)]
@@ -188,7 +185,7 @@ fn unknown(name: &str, known: &[&str]) -> String {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name.to_owned(),
     };
-    let advice = match (nearest(name, known), known) {
+    let advice = match (nearest(name, known.iter().copied()), known) {
         (Some(nearest), _) => format!("did you mean {nearest}?"),
         (None, []) => "this request takes none".to_owned(),
         (None, [only]) => format!("this request takes {only}"),
@@ -197,47 +194,6 @@ fn unknown(name: &str, known: &[&str]) -> String {
         }
     };
     format!("unknown query parameter {told:?}: {advice}")
-}
-
-/// The known name that was probably meant: what is left of both without case and punctuation is
-/// the same, begins with the other, or differs in a third of its letters at most.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    if name.len() > NAME_BYTES_MAX {
-        return None;
-    }
-    let letters = |name: &str| -> Vec<char> {
-        let letters = name.chars().filter(|c| c.is_alphanumeric());
-        letters.flat_map(char::to_lowercase).collect()
-    };
-    let meant = letters(name);
-    let candidates = known.iter().filter_map(|&known| {
-        let letters = letters(known);
-        let edits = edits(&meant, &letters);
-        let is_start = meant.len() >= 3 && letters.starts_with(&meant)
-            || letters.len() >= 3 && meant.starts_with(&letters);
-        (is_start || edits <= (letters.len() / 3).max(1)).then_some((edits, known))
-    });
-    candidates.min_by_key(|(edits, _)| *edits).map(|(_, known)| known)
-}
-
-/// How many letters have to be added, left out, replaced or swapped with their neighbour to turn
-/// one into the other.
-fn edits(one: &[char], other: &[char]) -> usize {
-    // Row `i` holds the edits between the first `i` letters of one and each start of the other.
-    let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];
-    for (i, a) in one.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in other.iter().enumerate() {
-            let mut least =
-                (row[j] + 1).min(rows[i][j + 1] + 1).min(rows[i][j] + usize::from(a != b));
-            if i > 0 && j > 0 && *a == other[j - 1] && one[i - 1] == *b {
-                least = least.min(rows[i - 1][j - 1] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[one.len()][other.len()]
 }
 
 /// Asks a struct for the names of its fields, and makes none.

@@ -15,7 +15,7 @@
 -- trimming took them (the log key expired or was evicted).
 
 -- As many as EPOCHS_MAX in position.rs.
-local EPOCHS_MAX = 16
+local EPOCHS_MAX = 64
 
 -- As SEQ_MAX in position.rs: up to it numbers are exact.
 local SEQ_MAX = 9007199254740991
