@@ -129,6 +129,5 @@ step test "promises, over HTTP/2" env HTTP2=1 cargo test -q --test promises -- \
     --test-threads "$threads" "${not_about_sockets[@]}" "${not_over_http_2[@]}"
 step test "client libraries, installation" tests/clients/install.sh
 program "client libraries" clients --ignored --nocapture
-# CI leaves them to whoever runs make test-all or make mutations: they are as long as all the rest.
-[[ -n ${WITHOUT_MUTATIONS-} ]] || step test mutations env MUTATIONS= cargo test -q --test mutations -- --ignored --nocapture
+step test mutations env MUTATIONS= cargo test -q --test mutations -- --ignored --nocapture
 end
