@@ -21,6 +21,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
 
 use crate::frame::Frame;
 use crate::hub::tail::Pushed;
@@ -69,12 +70,22 @@ impl Relay {
 
     /// Follows the log until its notifications end.
     pub async fn run(self: Arc<Relay>, notifications: Notifications) {
+        // Tasks of their own: where more is announced than can be heard, one that did all in turn
+        // would spend its time on what is announced, and never open a topic or find what it missed.
+        let mut tasks = JoinSet::new();
+        let relay = self.clone();
+        tasks.spawn(async move { relay.open_requested().await });
+        let relay = self.clone();
+        tasks.spawn(async move { relay.audit().await });
         // In a fixed order, here and below, so that a simulated world can be played again.
         tokio::select! {
             biased;
             () = self.listen(notifications) => {}
-            () = self.open_requested() => {}
-            () = self.audit() => {}
+            Some(Err(error)) = tasks.join_next() => {
+                if let Ok(panic) = error.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
         }
     }
 
@@ -101,6 +112,7 @@ impl Relay {
                     self.on_announced(&topic, frame);
                 }
             }
+            Notification::Dropped => self.audit_now.notify_one(),
             Notification::MaybeLost => {
                 self.audit_now.notify_one();
                 self.heard_again.send_replace(());

@@ -8,7 +8,8 @@
 //!
 //! When announcements may have been lost (a connection broke, an inbox was full) all are compared at
 //! once, a slice after the other, those first that most streams follow: their repairs are the first
-//! to read. Nothing is read where the heads agree.
+//! to read. Nothing is read where the heads agree. What may be lost while that is under way is looked
+//! for afterwards: if it interrupted, a loss after the other would keep it from getting round.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ const RANK_SLICES_MAX: usize = 1_000;
 struct Round {
     /// How long it takes.
     interval: Duration,
+    ends_at: Instant,
     /// After so many rounds a topic's history is kept from expiring again.
     keep_rounds: u32,
     number: u32,
@@ -60,30 +62,48 @@ impl Relay {
         let interval = AUDIT_INTERVAL.min(self.history_ttl / 4);
         let keep_rounds = (self.history_ttl / 4).div_duration_f64(interval) as u32;
         let mut overdue = Overdue::default();
+        let mut round = self.begin_round(interval, keep_rounds);
         loop {
-            let round_ends_at = Instant::now() + interval;
-            let round = Round { interval, keep_rounds, number: self.hub.begin_round() };
-            let audits = async {
-                let done = match overdue.topics {
-                    0 => self.audit_some(&round).await,
-                    _ => self.audit_all(&round, &mut overdue).await,
-                };
-                if let Err(error) = done {
-                    tracing::debug!(%error, "cannot audit heads");
-                    // Nobody knows what became of those that were asked for.
-                    overdue.topics = self.hub.rotation_len();
-                }
-                tokio::time::sleep_until(round_ends_at).await;
+            let done = match overdue.topics {
+                0 => self.audit_some(&round).await,
+                _ => self.audit_all(&round, &mut overdue).await,
             };
-            let lost = tokio::select! {
-                biased;
-                () = self.audit_now.notified() => true,
-                () = audits => false,
-            };
-            if lost {
+            if let Err(error) = done {
+                tracing::debug!(%error, "cannot audit heads");
+                // Nobody knows what became of those that were asked for.
+                overdue.topics = self.hub.rotation_len();
+            }
+            if self.is_lost_before(round.ends_at).await {
                 overdue = Overdue { topics: self.hub.rotation_len(), largest: true };
             }
+            // Rounds are a clock: a loss begins none, and many losses delay none.
+            if Instant::now() >= round.ends_at {
+                round = self.begin_round(interval, keep_rounds);
+            }
         }
+    }
+
+    fn begin_round(&self, interval: Duration, keep_rounds: u32) -> Round {
+        let ends_at = Instant::now() + interval;
+        Round { interval, ends_at, keep_rounds, number: self.hub.begin_round() }
+    }
+
+    /// Waits until a time, or until announcements may have been lost: says whether they may.
+    async fn is_lost_before(&self, at: Instant) -> bool {
+        tokio::select! {
+            biased;
+            () = self.audit_now.notified() => true,
+            () = tokio::time::sleep_until(at) => false,
+        }
+    }
+
+    /// Pauses, unless announcements may have been lost: then it is left for another to hear of.
+    async fn pause(&self, pause: Duration) -> bool {
+        let lost = self.is_lost_before(Instant::now() + pause).await;
+        if lost {
+            self.audit_now.notify_one();
+        }
+        lost
     }
 
     /// One round while all is well, spread over its time.
@@ -100,7 +120,9 @@ impl Relay {
             let slice = self.hub.next_active(SLICE_TOPICS_MAX.min(active - done)).topics;
             if audit_active {
                 self.audit_slice(&slice).await?;
-                tokio::time::sleep(pause).await;
+                if self.pause(pause).await {
+                    return Ok(());
+                }
             } else {
                 tokio::task::yield_now().await;
             }
@@ -109,7 +131,9 @@ impl Relay {
             let slice = self.hub.next_in_rotation(SLICE_TOPICS_MAX.min(in_rotation - done)).topics;
             self.keep_slice(&slice, round).await?;
             self.audit_slice(&slice).await?;
-            tokio::time::sleep(pause).await;
+            if self.pause(pause).await {
+                break;
+            }
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
 mod fake_log;
+mod losses;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -23,18 +24,27 @@ impl World {
     }
 
     fn with_ttl(history_ttl: Duration) -> World {
-        let (log, mut announced) = FakeLog::new();
-        let log = Arc::new(log);
-        let hub = Hub::new();
-        let relay = Relay::new(log.clone(), hub.clone(), history_ttl);
         let (heard, notifications) = mpsc::channel(8);
+        let (world, mut announced) = World::that_hears(notifications.into(), history_ttl);
         tokio::spawn(async move {
             while let Some(notification) = announced.recv().await {
                 let _ = heard.send(notification).await;
             }
         });
-        tokio::spawn(relay.clone().run(notifications.into()));
-        World { log, hub, relay }
+        world
+    }
+
+    /// One that hears these, and not what its log announces, which is returned.
+    fn that_hears(
+        notifications: Notifications,
+        history_ttl: Duration,
+    ) -> (World, mpsc::UnboundedReceiver<Notification>) {
+        let (log, announced) = FakeLog::new();
+        let log = Arc::new(log);
+        let hub = Hub::new();
+        let relay = Relay::new(log.clone(), hub.clone(), history_ttl);
+        tokio::spawn(relay.clone().run(notifications));
+        (World { log, hub, relay }, announced)
     }
 
     /// Somebody follows a topic, which is open when this returns.
@@ -310,49 +320,6 @@ async fn many_topics_are_audited_in_turn_and_active_ones_as_often_as_few() {
     let lost = world.log.publish(joined[18].topic.name(), "lost", false);
     tokio::time::sleep(IDLE_AUDIT_INTERVAL + AUDIT_INTERVAL).await;
     assert_eq!(joined[18].topic.head(), Some(lost));
-}
-
-#[tokio::test(start_paused = true)]
-async fn after_a_loss_all_topics_are_audited_at_once_and_those_that_differ_are_read() {
-    const TOPICS: usize = 12_000;
-    let world = World::start();
-    let joined = world.follow_many(TOPICS).await;
-    tokio::time::sleep(AUDIT_INTERVAL / 2).await;
-    let busiest = topic("11999");
-    let _more = [world.follow(&busiest).await, world.follow(&busiest).await];
-    let lost = world.log.publish(&busiest, "lost", false);
-    let lost_too = world.log.publish(&topic("2345"), "lost", false);
-    world.log.asked();
-    world.log.tell(Notification::MaybeLost);
-    soon().await;
-    let asked = world.log.asked();
-    let Asked::Heads(first) = &asked[0] else { panic!("{:?}", asked[0]) };
-    assert_eq!(first[0], busiest, "what most streams follow comes first");
-    let reads = asked.iter().filter(|asked| !matches!(asked, Asked::Heads(_)));
-    let reads: Vec<&Asked> = reads.collect();
-    assert_eq!(reads, [&Asked::Read(busiest), &Asked::Read(topic("2345"))]);
-    assert!(
-        asked
-            .iter()
-            .all(|asked| !matches!(asked, Asked::Heads(topics) if topics.len() > SLICE_TOPICS_MAX))
-    );
-    assert_eq!(joined[11_999].topic.head(), Some(lost));
-    assert_eq!(joined[2_345].topic.head(), Some(lost_too));
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_audit_that_fails_after_a_loss_is_made_up_for() {
-    const TOPICS: usize = 12_000;
-    let world = World::start();
-    let _joined = world.follow_many(TOPICS).await;
-    world.log.state().away = true;
-    world.log.tell(Notification::MaybeLost);
-    tokio::time::sleep(AUDIT_INTERVAL * 3).await;
-    let failed = world.heads_asked();
-    assert!(failed <= 4 * SLICE_TOPICS_MAX, "a log that is away is not asked much: {failed}");
-    world.log.state().away = false;
-    tokio::time::sleep(AUDIT_INTERVAL).await;
-    assert!(world.heads_asked() >= TOPICS);
 }
 
 #[tokio::test(start_paused = true)]

@@ -360,7 +360,7 @@ impl Subscription {
             match frame(&payload) {
                 Some(frame) => self.notifier.notify(topic, frame),
                 // Somebody else publishes on our channels; the log decides, as always.
-                None => self.notifier.maybe_lost(),
+                None => self.notifier.dropped(),
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
@@ -28,6 +29,8 @@ pub(super) struct State {
     subscribed: HashSet<Topic>,
     /// Nothing is answered.
     pub(super) away: bool,
+    /// How long heads take to arrive.
+    pub(super) heads_take: Duration,
     pub(super) asked: Vec<(Instant, Asked)>,
 }
 
@@ -141,10 +144,17 @@ impl Log for FakeLog {
     }
 
     async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
-        let state = self.take(Asked::Heads(topics.to_vec()))?;
-        let head =
-            |topic| state.topics.get(topic).map(|(epoch, entries)| (*epoch, entries.len() as u64));
-        Ok(topics.iter().map(head).collect())
+        let (heads, heads_take) = {
+            let state = self.take(Asked::Heads(topics.to_vec()))?;
+            let head = |topic| {
+                state.topics.get(topic).map(|(epoch, entries)| (*epoch, entries.len() as u64))
+            };
+            (topics.iter().map(head).collect(), state.heads_take)
+        };
+        if !heads_take.is_zero() {
+            tokio::time::sleep(heads_take).await;
+        }
+        Ok(heads)
     }
 
     async fn keep(&self, topics: &[Topic]) -> Result<(), LogError> {
