@@ -49,7 +49,6 @@ impl Relay {
                 () = tokio::time::sleep_until(retry_at), if !refused.is_empty() => {
                     let count = SLICE_TOPICS_MAX.min(refused.len());
                     let mut slice: Vec<_> = refused.drain(..count).collect();
-                    // Nobody may follow them any more, or somebody who found them gone.
                     slice.retain(|topic| !self.is_left(topic));
                     match self.open_slice(slice).await {
                         Ok(()) => {
@@ -67,7 +66,8 @@ impl Relay {
                     backoff.reset();
                     retry_at = Instant::now();
                 }
-                slice = self.hub.requested_opens(SLICE_TOPICS_MAX) => {
+                mut slice = self.hub.requested_opens(SLICE_TOPICS_MAX) => {
+                    slice.retain(|topic| !self.is_left(topic));
                     if let Err(slice) = self.open_slice(slice).await {
                         if refused.is_empty() {
                             retry_at = Instant::now() + backoff.wait();
@@ -81,10 +81,16 @@ impl Relay {
 
     /// Subscribes first and reads afterwards, so that nothing falls between the two. Gives the
     /// topics back if they cannot be subscribed.
+    ///
+    /// Not for those that are [left](Relay::is_left): the hub has forgotten them, and nobody would
+    /// unsubscribe them. None is meanwhile, since topics are left where they are opened.
     async fn open_slice(
         self: &Arc<Relay>,
         slice: Vec<Arc<HubTopic>>,
     ) -> Result<(), Vec<Arc<HubTopic>>> {
+        if slice.is_empty() {
+            return Ok(());
+        }
         let names: Vec<Topic> = slice.iter().map(|topic| topic.name().clone()).collect();
         match self.log.subscribe(&names).await {
             Ok(()) => {

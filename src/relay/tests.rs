@@ -259,6 +259,28 @@ async fn a_topic_that_nobody_follows_any_more_is_unsubscribed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_topic_that_was_left_before_it_was_opened_is_not_subscribed() {
+    let world = World::start();
+    // The opening of others is under way for so long that somebody comes and leaves meanwhile.
+    world.log.hold(true);
+    let _slow = world.hub.join(&topic("slow"), Arc::default());
+    soon().await;
+    drop(world.hub.join(&topic("gone"), Arc::default()));
+    drop(world.hub.join(&topic("back"), Arc::default()));
+    tokio::time::sleep(TOPIC_LINGER * 2).await;
+    let swept = world.hub.sweep(9).removed;
+    assert_eq!(swept, [topic("gone"), topic("back")]);
+    let _back = world.hub.join(&topic("back"), Arc::default());
+    world.log.hold(false);
+    soon().await;
+    let subscribed = world.asked_topics(|asked| match asked {
+        Asked::Subscribe(topics) => Some(topics),
+        _ => None,
+    });
+    assert_eq!(subscribed, [topic("slow"), topic("back")]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_log_is_away_one_slice_of_topics_is_tried_again() {
     let world = World::start();
     world.log.state().away = true;

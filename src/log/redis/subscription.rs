@@ -285,11 +285,37 @@ impl Subscription {
             let Some(wanted) = self.state().wanted.part(part) else { break };
             topics.extend(wanted);
             if topics.len() >= SUBSCRIBE_CHANNELS_MAX {
-                self.subscribe_on(connection, &topics).await?;
+                self.subscribe_copied(connection, &topics).await?;
                 topics.clear();
             }
         }
-        self.subscribe_on(connection, &topics).await
+        self.subscribe_copied(connection, &topics).await
+    }
+
+    /// Subscribes what was wanted when it was copied, and leaves what is not wanted any more: it was
+    /// unsubscribed perhaps before this subscribed it, and nobody would come back to it.
+    async fn subscribe_copied(
+        &self,
+        connection: &mut MultiplexedConnection,
+        topics: &[Topic],
+    ) -> Result<(), RedisError> {
+        self.subscribe_on(connection, topics).await?;
+        let mut left = self.not_wanted(topics);
+        while !left.is_empty() {
+            self.unsubscribe_on(connection, &left).await?;
+            // Somebody may have wanted and subscribed it before that. Whoever wants it from now on
+            // subscribes it after that.
+            let unwanted = self.not_wanted(&left);
+            left.retain(|topic| !unwanted.contains(topic));
+            self.subscribe_on(connection, &left).await?;
+            left = self.not_wanted(&left);
+        }
+        Ok(())
+    }
+
+    fn not_wanted(&self, topics: &[Topic]) -> Vec<Topic> {
+        let state = self.state();
+        topics.iter().filter(|topic| !state.wanted.contains(topic)).cloned().collect()
     }
 
     async fn subscribe_on(
@@ -312,12 +338,21 @@ impl Subscription {
             state.current.clone()
         };
         let Some(mut connection) = current else { return };
+        // If it fails the connection is broken, and the next one subscribes what is wanted.
+        let _ = self.unsubscribe_on(&mut connection, topics).await;
+    }
+
+    async fn unsubscribe_on(
+        &self,
+        connection: &mut MultiplexedConnection,
+        topics: &[Topic],
+    ) -> Result<(), RedisError> {
         for batch in topics.chunks(SUBSCRIBE_CHANNELS_MAX) {
             let channels: Vec<String> =
                 batch.iter().map(|topic| self.keys.channel(topic)).collect();
-            // If it fails the connection is broken, and the next one subscribes what is wanted.
-            let _ = connection.unsubscribe(channels).await;
+            connection.unsubscribe(channels).await?;
         }
+        Ok(())
     }
 
     /// The channel on which canaries are heard.

@@ -132,6 +132,23 @@ async fn after_a_break_everything_that_is_wanted_is_subscribed_again_and_the_rel
 }
 
 #[tokio::test]
+async fn what_is_not_wanted_any_more_when_it_is_subscribed_again_is_left() {
+    let server = ScriptedServer::start(healthy).await;
+    let running = Running::start(&server);
+    running.subscribed(1).await;
+    running.subscription.subscribe(&topics(&["a", "b"])).await.unwrap();
+    let copied = topics(&["a", "b", "c"]);
+    running.subscription.unsubscribe(&topics(&["b"])).await;
+    let mut connection = running.subscription.state().current.clone().unwrap();
+    running.subscription.subscribe_copied(&mut connection, &copied).await.unwrap();
+    let commands = server.commands()[0].clone();
+    let subscribing = commands.iter().filter(|command| command.contains("SUBSCRIBE"));
+    let last: Vec<&str> = subscribing.rev().take(2).map(String::as_str).collect();
+    let again = "SUBSCRIBE fantail:{a} fantail:{b} fantail:{c}";
+    assert_eq!(last, ["UNSUBSCRIBE fantail:{b} fantail:{c}", again]);
+}
+
+#[tokio::test]
 async fn what_is_wanted_while_nothing_can_be_heard_is_subscribed_when_it_can() {
     let server = ScriptedServer::start(|command| match command {
         "INFO server" => Reply::Cut,

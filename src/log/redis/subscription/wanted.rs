@@ -30,12 +30,21 @@ impl Wanted {
         self.part_of(topic).remove(topic);
     }
 
+    pub(super) fn contains(&self, topic: &Topic) -> bool {
+        self.parts[self.part_index(topic)].contains(topic)
+    }
+
     /// The topics of one part, copied; nothing after the last one.
     pub(super) fn part(&self, part: usize) -> Option<Vec<Topic>> {
         self.parts.get(part).map(|topics| topics.iter().cloned().collect())
     }
 
     fn part_of(&mut self, topic: &Topic) -> &mut HashSet<Topic> {
-        &mut self.parts[self.hasher.hash_one(topic) as usize % PARTS]
+        let index = self.part_index(topic);
+        &mut self.parts[index]
+    }
+
+    fn part_index(&self, topic: &Topic) -> usize {
+        self.hasher.hash_one(topic) as usize % PARTS
     }
 }
