@@ -16,6 +16,9 @@ pub use log_history::{EPOCHS_MAX, LogHistory, Verdict};
 /// The largest sequence number we read: what a Lua number and a JavaScript number hold exactly.
 pub const SEQ_MAX: u64 = (1 << 53) - 1;
 
+/// The longest text of a position, in bytes: 16 digits, `-`, 8 characters.
+const POSITION_BYTES_MAX: usize = 25;
+
 /// One incarnation of a log: 4 to 8 characters `0-9a-z`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch {

@@ -76,7 +76,7 @@ fn the_topics_that_most_streams_follow_come_first() {
     for _ in 0..5 {
         busiest.unobserve(&observer);
     }
-    hub.get(&topic("c")).unwrap().set_has_state();
+    hub.get(&topic("c")).unwrap().set_has_state(true);
     assert_eq!(hub.ranking_changes(), largest.changes, "nothing is ranked by itself");
     while hub.rank(3) {}
     let largest = hub.largest(2);

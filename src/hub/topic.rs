@@ -224,10 +224,10 @@ impl HubTopic {
         }
     }
 
-    /// Remembers that the topic got a state after it was opened.
-    pub fn set_has_state(self: &Arc<HubTopic>) {
+    /// Remembers that the topic got a state after it was opened, or has lost the one that it had.
+    pub fn set_has_state(self: &Arc<HubTopic>, has_state: bool) {
         let mut state = self.lock();
-        self.note_has_state(&mut state, true);
+        self.note_has_state(&mut state, has_state);
     }
 
     pub(super) fn note_has_state(self: &Arc<HubTopic>, state: &mut TopicInner, has_state: bool) {

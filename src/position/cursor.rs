@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use super::{Position, parse_seq};
+use super::{POSITION_BYTES_MAX, Position, parse_seq};
 use crate::topic::Topic;
 
 /// Where a client says it stands in one topic.
@@ -17,22 +17,26 @@ pub enum ResumePoint {
     Unreadable(String),
 }
 
-/// How much of an unreadable id is told back in a reset, in characters.
+/// How much of an unreadable id is told back in a reset, in characters: of a stream of one topic, and
+/// of one of several, where it stands in the cursor in the place of a position and is no longer than
+/// one ([`cursor_bytes`]).
 const UNREADABLE_CHARACTERS_MAX: usize = 64;
+const UNREADABLE_PART_CHARACTERS_MAX: usize = POSITION_BYTES_MAX;
 
 /// Stands for what cannot be told back as it was. No name and no position has it.
 const UNREADABLE_MARK: char = '{';
 
 impl ResumePoint {
     /// The text goes back to the client as an id, so that one that drops before its reset is told
-    /// again: it must stay one line of ASCII, which no client changes on its way, and must stay
-    /// unreadable.
-    fn unreadable(text: &str) -> ResumePoint {
+    /// again: it must stay one line of ASCII, which no client changes on its way, of at most so many
+    /// characters, and must stay unreadable. Cut short it could become readable, and it is marked.
+    fn unreadable(text: &str, characters_max: usize) -> ResumePoint {
         let is_harmless = |c: char| c.is_ascii() && !c.is_control();
         let harmless = |c: char| if is_harmless(c) { c } else { UNREADABLE_MARK };
-        ResumePoint::Unreadable(
-            text.chars().map(harmless).take(UNREADABLE_CHARACTERS_MAX).collect(),
-        )
+        let is_cut = text.chars().nth(characters_max).is_some();
+        let mark = is_cut.then_some(UNREADABLE_MARK).into_iter();
+        let characters = mark.chain(text.chars().map(harmless)).take(characters_max);
+        ResumePoint::Unreadable(characters.collect())
     }
 }
 
@@ -52,7 +56,7 @@ impl fmt::Display for ResumePoint {
 /// names percent-encoded to ASCII, and check digits over all of it at the end, so that one that was
 /// cut, altered or put in another order on its way is known as such.
 /// Reading never fails: what cannot be read becomes a point that leads to a reset, because a
-/// refused `EventSource` would give up for ever (promise 6).
+/// refused `EventSource` would give up for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     points: Vec<(Topic, ResumePoint)>,
@@ -70,6 +74,10 @@ impl Cursor {
     /// Reads the text of a cursor for a stream of `topics`.
     pub fn read(text: &str, topics: &[Topic]) -> Cursor {
         let plain = |point| Cursor { points: Vec::new(), rest: Some(point) };
+        let characters_max = match topics {
+            [_] => UNREADABLE_CHARACTERS_MAX,
+            _ => UNREADABLE_PART_CHARACTERS_MAX,
+        };
         if let [_] = topics {
             if let Ok(position) = text.parse() {
                 return plain(ResumePoint::Position(position));
@@ -86,7 +94,7 @@ impl Cursor {
                 .map(|(topic, position)| {
                     let point = match position.parse() {
                         Ok(position) => ResumePoint::Position(position),
-                        Err(_) => ResumePoint::unreadable(position),
+                        Err(_) => ResumePoint::unreadable(position, characters_max),
                     };
                     (topic, point)
                 })
@@ -94,13 +102,16 @@ impl Cursor {
             return Cursor { points, rest: None };
         }
         match topics {
-            [_] if text.len() <= UNREADABLE_CHARACTERS_MAX => plain(ResumePoint::unreadable(text)),
+            [_] if text.len() <= characters_max => {
+                plain(ResumePoint::unreadable(text, characters_max))
+            }
             // Cut short, or put into a cursor of several, it could become readable: by its own
             // separators, or because each topic's part is a position.
             _ => {
-                let start: String = text.chars().take(UNREADABLE_CHARACTERS_MAX).collect();
+                let start: String = text.chars().take(characters_max - 1).collect();
                 let start = start.replace([',', ':', CHECK_MARK], &UNREADABLE_MARK.to_string());
-                plain(ResumePoint::unreadable(&format!("{UNREADABLE_MARK}{start}")))
+                let marked = format!("{UNREADABLE_MARK}{start}");
+                plain(ResumePoint::unreadable(&marked, characters_max))
             }
         }
     }
@@ -168,8 +179,9 @@ pub fn cursor_bytes(topics: &[Topic]) -> usize {
     let name = |topic: &Topic| -> usize {
         topic.as_str().bytes().map(|byte| if is_plain(byte) { 1 } else { 3 }).sum()
     };
-    // `,` + name + `:` + 16 digits + `-` + 8 characters; `~` and the check digits.
-    topics.iter().map(|topic| name(topic) + 27).sum::<usize>() + 1 + CHECK_DIGITS
+    // `,` + name + `:` + a position, or what is told back in its place; `~` and the check digits.
+    let part = |topic: &Topic| name(topic) + 2 + POSITION_BYTES_MAX;
+    topics.iter().map(part).sum::<usize>() + 1 + CHECK_DIGITS
 }
 
 /// Whether a byte of a name stands for itself in a cursor: nothing that any client, header, query or
@@ -236,6 +248,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::position::SEQ_MAX;
     use crate::position::tests::any_position;
 
     fn any_topic() -> impl Strategy<Value = Topic> {
@@ -356,6 +369,44 @@ mod tests {
                 if matches!(point, ResumePoint::Unreadable(_)) {
                     let point = Cursor::read(&again, topics).resume_point(topic).cloned();
                     prop_assert!(matches!(point, Some(ResumePoint::Unreadable(_))), "{again:?}");
+                }
+            }
+        }
+
+        #[test]
+        fn no_id_is_longer_than_the_bound_whatever_its_client_came_with(
+            names in proptest::collection::btree_set(any_topic(), 1..20),
+            position in "[ -~]{0,200}|[0-9]{1,20}-[0-9a-z]{0,12}|.{0,60}",
+            is_cursor in any::<bool>(),
+        ) {
+            let topics: Vec<Topic> = names.into_iter().collect();
+            // One with the right check digits, or just any.
+            let text = match is_cursor {
+                true => write_cursor(topics.iter().map(|topic| (topic, &position))),
+                false => position,
+            };
+            let cursor = Cursor::read(&text, &topics);
+            let start = Position { seq: SEQ_MAX, epoch: "zzzzzzzz".parse().unwrap() };
+            let point = |topic: &Topic| {
+                let told = cursor.resume_point(topic).cloned();
+                told.unwrap_or(ResumePoint::Position(start))
+            };
+            let id = match topics.as_slice() {
+                [only] => point(only).to_string(),
+                _ => write_cursor(topics.iter().map(|topic| (topic, point(topic)))),
+            };
+            let bound = match topics.as_slice() {
+                [_] => UNREADABLE_CHARACTERS_MAX,
+                several => cursor_bytes(several),
+            };
+            prop_assert!(id.len() <= bound, "{} > {bound}: {id}", id.len());
+            prop_assert!(id.is_ascii());
+            // What was unreadable stays so, and as long as it is.
+            let again = Cursor::read(&id, &topics);
+            for topic in &topics {
+                if matches!(point(topic), ResumePoint::Unreadable(_)) {
+                    let told = again.resume_point(topic);
+                    prop_assert!(matches!(told, Some(ResumePoint::Unreadable(_))), "{id}: {told:?}");
                 }
             }
         }

@@ -491,8 +491,11 @@ impl Follower {
     }
 
     async fn say_snapshot(&mut self, at: usize) -> Result<Outcome, LogError> {
-        let topic = self.subscriptions[at].joined.topic.name().clone();
-        let Some(snapshot) = self.node.replays.snapshot(&topic).await? else {
+        let topic = self.subscriptions[at].joined.topic.clone();
+        let Some(snapshot) = self.node.replays.snapshot(topic.name()).await? else {
+            // It was there when the topic was opened. The next to ask for it are refused, instead of
+            // being let in and ended like this one.
+            topic.set_has_state(false);
             return Ok(Outcome::NoSuchBoard);
         };
         let subscription = &mut self.subscriptions[at];

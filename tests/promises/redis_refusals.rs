@@ -174,3 +174,25 @@ async fn a_floor_beyond_the_head_is_told_once_and_the_stream_goes_on() {
     node.publish("news", "third").await;
     assert_eq!(stream.event().await.data, "third");
 }
+
+#[tokio::test]
+async fn a_board_whose_state_is_gone_is_refused_at_the_second_request_at_the_latest() {
+    let redis = Redis::start().await;
+    let node = Node::start("node-1", Some(&redis), &[]).await;
+    let board = serde_json::json!({ "id": "ours", "name": "ours" });
+    assert_eq!(node.send("POST", "/boards", Some(board)).await.status, 201);
+    // It keeps the topic in the node's memory.
+    let _watching = Stream::open(node.address, "/boards/ours/events").await;
+    let _: u64 = redis.ask(&["DEL", "fantail:{ours}:board"]).await;
+    let path = "/boards/ours/events?snapshot=true";
+    let mut stream = Stream::request(node.address, path, "").await;
+    assert_eq!(stream.status, 200, "nobody knows yet");
+    crate::harness::within("it to end", async { while stream.next().await.is_some() {} }).await;
+    for path in [path, "/boards/ours/events", "/events?boards=ours"] {
+        assert_eq!(Stream::request(node.address, path, "").await.status, 404, "{path}");
+    }
+    // One that has it again is served again.
+    let _: u64 = redis.ask(&["HSET", "fantail:{ours}:board", "name", "\"ours\""]).await;
+    let mut stream = Stream::open(node.address, path).await;
+    assert_eq!(stream.event().await.kind, "snapshot");
+}

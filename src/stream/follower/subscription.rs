@@ -94,7 +94,7 @@ impl Subscription {
         // It may have been made since the topic was opened.
         let exists = node.snapshots.exist(std::slice::from_ref(topic.name())).await?;
         if exists {
-            topic.set_has_state();
+            topic.set_has_state(true);
         }
         Ok(exists)
     }

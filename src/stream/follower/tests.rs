@@ -1,13 +1,16 @@
 //! One follower over the embedded log, on paused time.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+use async_trait::async_trait;
 
 use super::*;
 use crate::entry::{Data, Event};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
-use crate::log::{Conditions, Retention};
-use crate::position::Cursor;
+use crate::log::{Appended, Conditions, Log, Opened, Page, Retention};
+use crate::position::{Cursor, Epoch};
 use crate::relay::Relay;
 use crate::replay::Replays;
 use crate::stream::{Endings, RequestedTopic};
@@ -19,31 +22,100 @@ fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
 }
 
+/// An embedded log of which the topic `sick` can be opened and written, and not read.
+struct SickLog {
+    log: Arc<MemoryLog>,
+    reads: AtomicUsize,
+}
+
+impl SickLog {
+    fn check(&self, topic: &Topic) -> Result<(), LogError> {
+        if topic.as_str() == "sick" {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            return Err(LogError::Unavailable("sick".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Log for SickLog {
+    async fn append(
+        &self,
+        topic: &Topic,
+        events: &[Event],
+        conditions: &Conditions,
+    ) -> Result<Appended, LogError> {
+        self.log.append(topic, events, conditions).await
+    }
+
+    async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
+        self.log.open(topic).await
+    }
+
+    async fn read(
+        &self,
+        topic: &Topic,
+        after: u64,
+        through: u64,
+    ) -> Result<Option<Page>, LogError> {
+        self.check(topic)?;
+        self.log.read(topic, after, through).await
+    }
+
+    async fn history(&self, topic: &Topic) -> Result<Option<LogHistory>, LogError> {
+        self.check(topic)?;
+        self.log.history(topic).await
+    }
+
+    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
+        self.log.heads(topics).await
+    }
+
+    async fn keep(&self, topics: &[Topic]) -> Result<(), LogError> {
+        self.log.keep(topics).await
+    }
+
+    async fn subscribe(&self, topics: &[Topic]) -> Result<(), LogError> {
+        self.log.subscribe(topics).await
+    }
+
+    async fn unsubscribe(&self, topics: &[Topic]) {
+        self.log.unsubscribe(topics).await;
+    }
+}
+
 /// A node over an embedded log that keeps [`HISTORY`] entries of a topic.
 fn node() -> Arc<Node> {
+    node_and_log().0
+}
+
+fn node_and_log() -> (Arc<Node>, Arc<SickLog>) {
     let retention = Retention {
         history_entries_max: HISTORY,
         history_ttl: Duration::from_secs(3600),
         idempotency_window: Duration::from_secs(60),
     };
-    let (log, heard) = MemoryLog::new(retention);
-    let log = Arc::new(log);
+    let (memory, heard) = MemoryLog::new(retention);
+    let memory = Arc::new(memory);
+    let log = Arc::new(SickLog { log: memory.clone(), reads: AtomicUsize::new(0) });
     let hub = Hub::new();
     let relay = Relay::new(log.clone(), hub.clone(), Duration::from_secs(3600));
     tokio::spawn(relay.clone().run(heard));
-    Arc::new(Node {
+    let node = Node {
         id: "node-1".to_owned(),
         heartbeat: Duration::from_secs(15),
         retry: Duration::from_secs(3),
-        replays: Replays::new(log.clone(), log.clone()),
-        probe: log.clone(),
-        snapshots: log.clone(),
-        log,
+        replays: Replays::new(log.clone(), memory.clone()),
+        probe: memory.clone(),
+        snapshots: memory,
+        log: log.clone(),
         hub,
         relay,
         history_entries_max: HISTORY as u64,
         endings: Endings::new(None),
-    })
+    };
+    (Arc::new(node), log)
 }
 
 fn follower(node: &Arc<Node>, topics: &[&str], start: StartAt) -> Follower {
@@ -180,6 +252,50 @@ async fn of_several_topics_each_moves_by_itself_and_a_busy_one_starves_none() {
         }
         said => panic!("{said:?}"),
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_cannot_be_read_delays_no_other_of_its_stream() {
+    let (node, log) = node_and_log();
+    let topics = ["sick", "well"];
+    let begin = Position { seq: 0, epoch: publish(&node, "sick", "1").await.epoch };
+    let well = publish(&node, "well", "1").await;
+    let places = [(&topic("sick"), begin), (&topic("well"), well)];
+    let start = resume(&write_cursor(places.into_iter()), &topics);
+    let mut follower = follower(&node, &topics, start);
+    opened(&mut follower).await;
+    let began_at = Instant::now();
+    for n in 2..100 {
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            publish(&node, "well", &n.to_string()).await;
+            Instant::now()
+        };
+        let (said, published_at) = tokio::join!(next(&mut follower), later);
+        assert_eq!(seqs(&said), [n]);
+        assert!(published_at.elapsed() < Duration::from_millis(10), "entry {n} was late");
+    }
+    // Nor is the log asked again for each of them.
+    let reads = log.reads.load(Ordering::Relaxed);
+    assert!(began_at.elapsed() > Duration::from_millis(900));
+    assert!((2..6).contains(&reads), "{reads} reads");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_reset_is_handed_on_only_when_it_has_what_the_log_had_then() {
+    let node = node();
+    for n in 1..=(HISTORY + 5) {
+        publish(&node, "t", &n.to_string()).await;
+    }
+    let mut follower = follower(&node, &["t"], resume("3-zzzz", &["t"]));
+    opened(&mut follower).await;
+    assert!(matches!(next(&mut follower).await.as_slice(), [Said::Reset { .. }]));
+    let mut last = 5;
+    while last < HISTORY as u64 + 5 {
+        assert!(follower.legs().is_none(), "whoever asks for it then knows of no reset");
+        last = *seqs(&next(&mut follower).await).last().unwrap();
+    }
+    assert!(follower.legs().is_some());
 }
 
 #[tokio::test(start_paused = true)]
