@@ -1,4 +1,5 @@
-//! [`Canary`]: whether this node can deliver, found out by delivering (promise 8).
+//! [`Canary`]: whether this node can deliver, found out by delivering
+//! (`docs/guarantees.md`, 8).
 //!
 //! Every second a canary goes the way of an announcement: publish, log, this node's own
 //! subscription. Readiness is when it was last heard. An outage shorter than [`GRACE`] only

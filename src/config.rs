@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn without_arguments_the_settings_are_the_defaults_of_the_design() {
+    fn without_arguments_the_settings_are_those_that_are_documented() {
         let config = from(&[]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:3000");
         assert_eq!(config.redis_url, None);

@@ -209,7 +209,7 @@ impl Gateway {
     }
 
     /// Stops accepting, ends the streams spread evenly over `window`, and waits for them
-    /// (promise 7).
+    /// (`docs/guarantees.md`, 7).
     pub async fn drain(mut self, window: Duration) -> Drained {
         let streams = self.admission.streams();
         self.stop_accepting.send_replace(true);

@@ -1,4 +1,4 @@
-//! The API: all routes on one screen. Only this room knows axum.
+//! The API: all routes on one screen.
 //!
 //! A request is read by [`request`], answered by the resource's own file, and whatever goes wrong
 //! becomes a [`problem`]. [`net`](crate::net) brings the sockets.

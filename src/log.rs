@@ -2,10 +2,11 @@
 //!
 //! [`http`](crate::http) appends to it; the [`relay`](crate::relay) listens to its announcements
 //! and reads from it. [`memory`] keeps it in this process, for one node; [`redis`] shares it
-//! between all nodes. Nobody else knows which of the two is running.
+//! between all nodes. [`gateway`](crate::gateway) chooses one; whoever uses it knows it only by the
+//! promises below.
 //!
-//! The log is the truth, an announcement is only a hint (design §1): a backend may lose, repeat or
-//! delay announcements, but what it has acknowledged it returns from [`Log::read`].
+//! The log is the truth, an announcement is only a hint: a backend may lose, repeat or delay
+//! announcements, but what it has acknowledged it returns from [`Log::read`].
 //!
 //! A backend is more than a log, and each part is a promise of its own, known to those alone who
 //! need it: [`Snapshots`] of topics that have a state, which an application keeps (the task board's

@@ -5,8 +5,8 @@
 //! [`reactor`] and stays there. Everything else goes to the HTTP server ([`http`]), which carries a
 //! stream as the [`body`] of a response. So streams leave by two ways: reactors, and bodies.
 //!
-//! Knows what is said only as bytes: [`stream`](crate::stream) decides, [`wire`](crate::wire)
-//! encodes.
+//! What a stream says is decided in [`stream`](crate::stream) and made bytes by
+//! [`wire`](crate::wire). A reactor asks both for many streams at once.
 
 mod body;
 mod http;

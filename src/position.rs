@@ -2,7 +2,7 @@
 //!
 //! A position is what a browser gets as the SSE `id:` and gives back as `Last-Event-ID`, to any
 //! node, after any fault. [`LogHistory`] is what the log knows of its own past; together they decide
-//! whether something was lost, with nobody's memory needed (design §5).
+//! whether something was lost, with nobody's memory needed (ARCHITECTURE.md, "Epochs").
 
 mod cursor;
 mod log_history;

@@ -141,7 +141,8 @@ impl ResetReason {
     }
 }
 
-/// What a reset tells (design §4). Ids are texts of positions.
+/// What a reset tells, as it stands on the wire and in a page of history (`docs/api.md`). Ids are
+/// texts of positions.
 #[derive(Debug, Clone, Serialize)]
 pub struct Reset {
     /// Which topic lost its thread.

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest name, in bytes of UTF-8 (design §2).
+/// The longest name, in bytes of UTF-8.
 pub const TOPIC_BYTES_MAX: usize = 200;
 
 /// The name of a topic: 1 to [`TOPIC_BYTES_MAX`] bytes of UTF-8 without control characters,

@@ -1,9 +1,9 @@
 //! ENCODE: what a stream says, as bytes.
 //!
-//! One file a wire; today there is [`sse`], the event stream of the HTML standard. A further one is
-//! a further variant of [`Wire`], a file beside `sse.rs`, and an encoding kept in a
-//! [`Frame`](crate::frame::Frame), so that an entry is encoded once per node however many streams
-//! carry it. Pure.
+//! One file a wire; today there is [`sse`], the event stream of the HTML standard. An entry is
+//! encoded once per node however many streams carry it, and kept as a [`Frame`](crate::frame::Frame),
+//! whose bytes are those of that wire. What a further wire would change stands in the [tour](crate).
+//! [`chunked`] is HTTP/1.1's framing, in which most streams travel. Pure.
 
 pub mod chunked;
 pub mod sse;

@@ -186,7 +186,7 @@ pub(super) async fn healthz(State(app): State<App>) -> (StatusCode, String) {
     }
 }
 
-/// Whether this node can deliver (promise 8): 200 while ready or degraded, else 503.
+/// Whether this node can deliver (`docs/guarantees.md`, 8): 200 while ready or degraded, else 503.
 pub(super) async fn readyz(State(app): State<App>) -> Response {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]

@@ -27,7 +27,7 @@ use crate::topic::Topic;
 use crate::wire::Wire;
 use crate::wire::sse::CURSOR_BYTES_MAX;
 
-/// Topics of one stream at most (design §4).
+/// Topics of one stream at most: the position in each of them stands in every id.
 const TOPICS_MAX: usize = 100;
 
 /// How long a stream waits for the log before it is answered and held open.
@@ -205,7 +205,8 @@ async fn boards_exist(app: &App, requested: &[RequestedTopic]) -> bool {
     !matches!(asked, Ok(Ok(false)))
 }
 
-/// `Last-Event-ID`, else `?lastEventId=`, else `?from=earliest`, else now (design §4).
+/// `Last-Event-ID`, else `?lastEventId=`, else `?from=earliest`, else now. The header comes first: a
+/// browser that reconnects to a URL with a position goes on where it was.
 fn start(options: &Options, headers: &HeaderMap, topics: &[Topic]) -> StartAt {
     let said = said_by_header(headers);
     match (said.as_deref().or(options.last_event_id.as_deref()), options.from) {

@@ -39,7 +39,7 @@ impl LogHistory {
         self.past_epochs.iter().find(|(past, _)| *past == epoch).map(|&(_, end)| end)
     }
 
-    /// Judges a position (design §5). Final only if this history was read after the position was
+    /// Judges a position. Final only if this history was read after the position was
     /// handed out: an older one can be behind.
     pub fn judge(&self, position: Position) -> Verdict {
         match self.last_seq_of(position.epoch) {

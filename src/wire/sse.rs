@@ -214,7 +214,7 @@ fn retry_line(retry: Duration) -> String {
 
 /// The first block of a stream, without its `retry:` line: an unnamed event mostly, so that `onmessage`
 /// of any page sees which node it reached, and an id, so that a connection that drops before its
-/// first real event loses nothing (promise 4).
+/// first real event loses nothing (`docs/guarantees.md`, 4).
 fn connected(cursor: &str, node: &str, named: bool) -> Bytes {
     #[derive(Serialize)]
     struct Connected<'a> {
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_blocks_are_what_the_design_says() {
+    fn the_other_blocks_are_what_is_documented() {
         let opened = connected("42-k3f9", "node \"a\"", false);
         let data = r#"{"type":"connected","node":"node \"a\""}"#;
         assert_eq!(interpret(&opened), [("message".into(), data.into(), "42-k3f9".into())]);

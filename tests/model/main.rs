@@ -7,7 +7,7 @@
 //! ([`server`]) are written again as steps, because what matters is what may happen between two
 //! steps.
 //!
-//! [`harness::oracle`] knows what truly happened. By it, promises 1 to 3 of the design are four properties
+//! [`harness::oracle`] knows what truly happened. By it, promises 1 to 3 (`docs/guarantees.md`) are four properties
 //! ([`world::World`]): ids go up by one and are what they say; no reset is told in vain; when all
 //! is quiet, everybody has seen everything; and calm heals. That a reset is told when it must be
 //! follows: whoever is on a branch that was lost can neither be given the next entry of another

@@ -1,6 +1,6 @@
 //! How long a node may do without announcements: however its connections to Redis fail, it notices
 //! and is subscribed again within [`NOTICE_TIMEOUT`], and everything continues within
-//! [`RECOVERY_TIMEOUT`] of the end of an outage (promise 6).
+//! [`RECOVERY_TIMEOUT`] of the end of an outage (`docs/guarantees.md`, 6).
 //!
 //! `DEAD_CONNECTIONS_RUNS=10 cargo test --test promises dead_connections -- --nocapture` measures
 //! more often; each test prints the median and the worst.

@@ -1,4 +1,4 @@
-//! Deploys are calm (promise 7).
+//! Deploys are calm (`docs/guarantees.md`, 7).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

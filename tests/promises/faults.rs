@@ -21,11 +21,11 @@ use crate::harness::fault_cluster::FaultCluster;
 use crate::harness::proxy::{Channels, PubsubFaults};
 
 /// After a fault, or during one that must be bridged, everybody is delivered something new within
-/// this time. The bounds of the design are asserted more closely in [`crate::dead_connections`]; this
+/// this time. Closer bounds are asserted in [`crate::dead_connections`]; this
 /// leaves room for a subscriber's own wait before it comes back, and for a busy machine.
 const CONTINUES_WITHIN: Duration = Duration::from_secs(5);
 
-/// After a fault, streams that were held are opened within this time (promise 6).
+/// After a fault, streams that were held are opened within this time (`docs/guarantees.md`, 6).
 const OPENS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What one fault has led to.
@@ -76,7 +76,7 @@ async fn once(
 }
 
 /// A short outage takes no node out of service: it says that it is degraded, and since when
-/// (promise 8).
+/// (`docs/guarantees.md`, 8).
 async fn assert_none_leaves(apis: &[Api]) -> std::convert::Infallible {
     loop {
         for api in apis {

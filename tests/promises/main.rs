@@ -1,4 +1,4 @@
-//! The promises of the design, checked from outside: real nodes, real Redis, real browsers.
+//! The promises of `docs/guarantees.md`, checked from outside: real nodes, real Redis, real browsers.
 //!
 //! One program, so that the harness is built once; one file per promise or part of the wire.
 

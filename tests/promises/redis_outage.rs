@@ -1,5 +1,5 @@
-//! Redis away: streams are held, nothing is refused for good (promise 6), and readiness is honest
-//! (promise 8).
+//! Redis away: streams are held, nothing is refused for good, and readiness is honest
+//! (`docs/guarantees.md`, 6 and 8).
 
 use std::time::{Duration, Instant};
 

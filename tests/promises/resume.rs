@@ -1,4 +1,4 @@
-//! Resuming: promises 1 to 4.
+//! Resuming (`docs/guarantees.md`, 1 to 4).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Clients that do not read, or are gone without a word (promise 5).
+//! Clients that do not read, or are gone without a word (`docs/guarantees.md`, 5).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The task board's API (design §4).
+//! The task board's API (`docs/api.md`).
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ on_both_logs! {
         assert_eq!(seq(board["lastEventId"].as_str().unwrap()), 0);
     }
 
-    async fn a_task_has_the_fields_of_the_design(backend: Backend) {
+    async fn a_task_has_the_fields_that_are_documented(backend: Backend) {
         let node = backend.start(&[]).await;
         let (task, position) = node.create("  Write \"docs\" \\ ☂ ", "list-todo").await;
         assert_eq!(task["id"], "task-1");

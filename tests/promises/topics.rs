@@ -1,4 +1,4 @@
-//! The topics API: the same road for any application (design §4).
+//! The topics API: the same road for any application (`docs/api.md`).
 
 use serde_json::{Value, json};
 

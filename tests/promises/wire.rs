@@ -1,4 +1,4 @@
-//! What stands on the wire of a stream (design §4).
+//! What stands on the wire of a stream (`docs/api.md`).
 
 use std::time::{Duration, Instant};
 

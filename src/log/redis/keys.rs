@@ -1,4 +1,6 @@
-//! The names of all keys and channels in Redis (design §5).
+//! The names of all keys and channels in Redis. Those of one topic share a hash tag, so that a
+//! Redis Cluster would keep them on one server; what is stored under them stands in `log.lua` and
+//! `board.lua`.
 
 use crate::log::IdempotencyKey;
 use crate::topic::Topic;

@@ -14,7 +14,7 @@
 -- reached on this server. `floor` is the seq up to which entries are known to be gone although no
 -- trimming took them (the log key expired or was evicted).
 
--- As many as EPOCHS_MAX in position.rs.
+-- As many as EPOCHS_MAX in position/log_history.rs.
 local EPOCHS_MAX = 64
 
 -- As SEQ_MAX in position.rs: up to it numbers are exact.

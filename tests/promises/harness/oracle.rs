@@ -24,7 +24,7 @@ pub struct Oracle {
     /// When each epoch began.
     begins: Vec<(Epoch, LogEvent)>,
     /// Positions of these cannot be judged any more: the memory of them was evicted, and no entry
-    /// is left that bears witness of them. The design tells their holders that they were lost.
+    /// is left that bears witness of them. Their holders are told that they were lost.
     forgotten: Vec<Epoch>,
 }
 
