@@ -74,7 +74,7 @@ fn what_the_images_copy_exists() {
 fn the_image_copies_everything_that_cargo_reads() {
     let dockerfile = text(&top().join("deploy/Dockerfile"));
     let directory = Directory::new("image");
-    for name in ["src", "check/src", "bench"] {
+    for name in ["src", "check/src", "bench", "httpdate/src"] {
         std::fs::create_dir_all(directory.0.join(name)).unwrap();
     }
     for name in ["src/main.rs", "src/lib.rs", "check/src/lib.rs"] {
@@ -82,6 +82,10 @@ fn the_image_copies_everything_that_cargo_reads() {
     }
     for name in ["Cargo.toml", "Cargo.lock", "check/Cargo.toml", "bench/Cargo.toml"] {
         assert!(dockerfile.contains(&format!("{name} ")), "{name} is not copied");
+        std::fs::copy(top().join(name), directory.0.join(name)).unwrap();
+    }
+    assert!(dockerfile.contains("COPY httpdate httpdate"));
+    for name in ["httpdate/Cargo.toml", "httpdate/src/lib.rs"] {
         std::fs::copy(top().join(name), directory.0.join(name)).unwrap();
     }
     let mut cargo = Command::new(env!("CARGO"));

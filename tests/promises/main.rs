@@ -9,6 +9,7 @@ mod bad_input;
 mod board_texts;
 mod browser;
 mod check;
+mod clocks;
 mod cluster;
 mod conditional_writes;
 mod corrupt_logs;

@@ -170,7 +170,7 @@ impl FaultCluster {
 }
 
 /// Debian's libfaketime; the path is the loader's to complete.
-const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
+pub const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 
 fn name(n: usize) -> String {
     format!("node-{}", n + 1)
