@@ -219,7 +219,6 @@ impl BoardError {
             "no_such_task" => BoardError::NoSuchTask,
             "board_exists" => BoardError::BoardExists,
             "list_exists" => BoardError::ListExists,
-            "list_elsewhere" => BoardError::ListElsewhere,
             "board_full" => BoardError::BoardFull,
             "too_many_boards" => BoardError::TooManyBoards,
             _ => return None,

@@ -51,8 +51,6 @@ pub enum Said {
     Heartbeat,
     /// The last thing said on a stream that the node ends.
     Goodbye {
-        /// Why it ends.
-        reason: EndReason,
         /// When to come back. Where from, the client knows: each thing said before told it.
         retry: Duration,
     },
@@ -74,7 +72,7 @@ pub enum EndReason {
     /// What it was granted was taken back.
     Revoked,
     /// A state that was asked for does not exist.
-    NoSuchBoard,
+    NoState,
     /// Serving it went wrong in a way that only a mistake of ours explains.
     Fault,
 }
@@ -98,14 +96,9 @@ impl EndReason {
             EndReason::Age => "age",
             EndReason::Expired => "expired",
             EndReason::Revoked => "revoked",
-            EndReason::NoSuchBoard => "no_such_board",
+            EndReason::NoState => "no_state",
             EndReason::Fault => "fault",
         }
-    }
-
-    /// Whether it makes sense to open the same stream again.
-    pub fn may_come_back(self) -> bool {
-        !matches!(self, EndReason::NoSuchBoard | EndReason::Revoked)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::relay::Relay;
 use crate::replay::Replays;
 use crate::topic::Topic;
 
-pub use follower::{Follower, Leg};
+pub use follower::{Follower, Place};
 pub use session::{Answer, PolledStream, Session, StreamGuard, ask};
 pub use terms::{EndOrder, Endings, Terms};
 
@@ -54,7 +54,7 @@ pub struct Node {
 /// What a client asked for.
 #[derive(Debug)]
 pub struct Request {
-    /// The topics, each once, in the order of the cursor; some may have to be boards.
+    /// The topics, each once, in the order of the cursor; some may have to have a state.
     pub topics: Vec<RequestedTopic>,
     /// Where to start.
     pub start: StartAt,
@@ -69,8 +69,8 @@ pub struct Request {
 pub struct RequestedTopic {
     /// Its name.
     pub topic: Topic,
-    /// Asked for as a board: must exist.
-    pub board: bool,
+    /// It was asked for as something that has a state, such as a board, and must have one.
+    pub must_have_state: bool,
 }
 
 /// Where a stream starts.

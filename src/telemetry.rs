@@ -115,7 +115,7 @@ pub mod metric {
         describe_counter!(
             "fantail_connections_closed_total",
             Count,
-            "Streams ended, by reason: client, drain, age, stalled, no_such_board, fault"
+            "Streams ended, by reason: client, drain, age, stalled, no_state, fault"
         );
         describe_counter!(
             "fantail_connections_refused_total",

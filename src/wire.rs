@@ -25,20 +25,6 @@ pub enum Wire {
     },
 }
 
-impl Default for Wire {
-    fn default() -> Wire {
-        Wire::Sse { named_heartbeat: false }
-    }
-}
-
-/// How the bytes of a stream are encoded on top of its wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Encoding {
-    /// As they are.
-    #[default]
-    Identity,
-}
-
 impl Wire {
     /// Puts the bytes of what is said at the end of `out`, as parts of a body. What is shared is
     /// not copied.

@@ -82,7 +82,7 @@ pub(super) async fn board_events(
     version: Version,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let requested = vec![RequestedTopic { topic: board, board: true }];
+    let requested = vec![RequestedTopic { topic: board, must_have_state: true }];
     stream_of(app, requested, options, &peer, version, &headers).await
 }
 
@@ -94,7 +94,7 @@ pub(super) async fn topic_events(
     version: Version,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let requested = vec![RequestedTopic { topic, board: false }];
+    let requested = vec![RequestedTopic { topic, must_have_state: false }];
     stream_of(app, requested, options, &peer, version, &headers).await
 }
 
@@ -114,18 +114,18 @@ impl Several {
     fn requested(&self) -> Result<Vec<RequestedTopic>, Problem> {
         let named = [(&self.boards, true), (&self.topics, false)].into_iter();
         let named =
-            named.flat_map(|(names, board)| names.split(',').map(move |name| (name, board)));
+            named.flat_map(|(names, is_board)| names.split(',').map(move |name| (name, is_board)));
         // A board's topic has the board's name, so one topic can be named twice.
         let mut known = HashSet::new();
         let mut requested = Vec::new();
-        for (name, board) in named.filter(|(name, _)| !name.is_empty()) {
+        for (name, must_have_state) in named.filter(|(name, _)| !name.is_empty()) {
             if !known.insert(name) {
                 continue;
             }
             if requested.len() == TOPICS_MAX {
                 return Err(Problem::bad_request(format!("at most {TOPICS_MAX} topics a stream")));
             }
-            requested.push(RequestedTopic { topic: topic(name)?, board });
+            requested.push(RequestedTopic { topic: topic(name)?, must_have_state });
         }
         if requested.is_empty() {
             return Err(Problem::bad_request("name at least one of boards and topics"));
@@ -156,7 +156,7 @@ async fn stream_of(
     let admitted = app.admission.admit(peer.address).inspect_err(|why| {
         metric::connection_refused(why.as_str());
     })?;
-    if !boards_exist(&app, &requested).await {
+    if !states_exist(&app, &requested).await {
         return Err(NoState.into());
     }
     let topics: Vec<Topic> = requested.iter().map(|requested| requested.topic.clone()).collect();
@@ -188,20 +188,21 @@ async fn stream_of(
     Ok(response)
 }
 
-/// Whether all boards exist, as far as can be told now; a stream whose log cannot be asked is held
-/// open and finds out later. Before the topics are joined, so that asking for boards that are none
+/// Whether all states that are asked for exist, as far as can be told now; a stream whose log cannot be asked is held
+/// open and finds out later. Before the topics are joined, so that asking for what does not exist
 /// leaves nothing behind in the log.
-async fn boards_exist(app: &App, requested: &[RequestedTopic]) -> bool {
+async fn states_exist(app: &App, requested: &[RequestedTopic]) -> bool {
     let known = |requested: &&RequestedTopic| {
         let topic = app.node.hub.get(&requested.topic);
         topic.is_some_and(|topic| topic.state() == TopicState::Open { has_state: true })
     };
-    let boards = requested.iter().filter(|requested| requested.board && !known(requested));
-    let boards: Vec<Topic> = boards.map(|requested| requested.topic.clone()).collect();
-    if boards.is_empty() {
+    let unknown = |requested: &&RequestedTopic| requested.must_have_state && !known(requested);
+    let unknown = requested.iter().filter(unknown);
+    let topics: Vec<Topic> = unknown.map(|requested| requested.topic.clone()).collect();
+    if topics.is_empty() {
         return true;
     }
-    let asked = tokio::time::timeout(OPEN_TIMEOUT, app.node.snapshots.exist(&boards)).await;
+    let asked = tokio::time::timeout(OPEN_TIMEOUT, app.node.snapshots.exist(&topics)).await;
     !matches!(asked, Ok(Ok(false)))
 }
 

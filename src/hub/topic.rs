@@ -84,7 +84,7 @@ struct ObserverEntry {
     streams: usize,
 }
 
-/// A stream's place among the waiters of a topic; leaves when dropped.
+/// A waiter of a topic; it is one no longer when this is dropped.
 pub struct Joined {
     /// The topic.
     pub topic: Arc<HubTopic>,

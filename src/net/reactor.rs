@@ -110,7 +110,7 @@ struct Reactor {
 
 struct Work {
     streams: Streams<ReactorSocket>,
-    /// Empty: room for the letters of a turn, taken in exchange for that of the mailbox.
+    /// Empty: room for the messages of a turn, taken in exchange for that of the mailbox.
     changed: Vec<u32>,
     messages: Vec<Message>,
 }
@@ -269,8 +269,8 @@ impl Reactor {
         let mut pending = VecDeque::new();
         let mut opened = VecDeque::new();
         let (state, question) = loop {
-            if let Some(legs) = follower.legs() {
-                break (Adopted::Live { legs, snapshot: follower.snapshot }, None);
+            if let Some(places) = follower.places() {
+                break (Adopted::Live { places, snapshot: follower.snapshot }, None);
             }
             let interrupt = Arc::new(Notify::new());
             let mut question: PendingQuestion = Box::pin(ask(follower, interrupt.clone()));
@@ -411,8 +411,8 @@ impl Asker for RuntimeAsker {
         let follower: Box<Follower> = match question {
             Question::Next(follower) => follower,
             // Joins here and now: the topics must not be swept in between.
-            Question::From { legs, snapshot } => {
-                Box::new(Follower::resume_from(self.node.clone(), &legs, snapshot))
+            Question::From { places, snapshot } => {
+                Box::new(Follower::resume_from(self.node.clone(), &places, snapshot))
             }
         };
         let question = Box::pin(ask(follower, interrupt.clone()));

@@ -2,10 +2,10 @@
 //!
 //! Everything a stream says about its topics is decided here: where each starts, what follows,
 //! when something was lost. Whether the stream is still alive is the business of whoever carries it.
-//! A stream that has caught up needs no follower any more, only its [`Leg`]s.
+//! A stream that has caught up needs no follower any more, only its [`Place`]s.
 
 mod patience;
-mod subscription;
+mod topic_place;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +23,9 @@ use crate::log::LogError;
 use crate::position::{LogHistory, Position, ResumePoint, write_cursor};
 use crate::said::{Reset, ResetReason, Said};
 use crate::telemetry::metric;
-use subscription::{Subscription, SubscriptionState};
+use topic_place::{PlaceState, TopicPlace};
 
-pub use subscription::Leg;
+pub use topic_place::Place;
 
 /// The first and the longest wait before a stream is opened again whose topics cannot be asked.
 const OPEN_DELAY_MIN: Duration = Duration::from_millis(500);
@@ -34,7 +34,7 @@ const OPEN_DELAY_MAX: Duration = Duration::from_secs(4);
 /// The positions of one stream in its topics.
 pub struct Follower {
     node: Arc<Node>,
-    subscriptions: Vec<Subscription>,
+    places: Vec<TopicPlace>,
     /// Whether resets are answered with a snapshot.
     pub(crate) snapshot: bool,
     named_connected: bool,
@@ -45,7 +45,7 @@ pub struct Follower {
     opened_at_milliseconds: u64,
     /// How long it waits while its topics cannot be asked where they are.
     opening: Backoff,
-    /// The first subscription to be asked next, so that a busy topic does not starve the others.
+    /// The first place to be asked next, so that a busy topic does not starve the others.
     turn: usize,
     slow: bool,
 }
@@ -60,7 +60,7 @@ enum FollowerState {
     Ended,
 }
 
-/// What asking one subscription led to.
+/// What asking one place led to.
 enum Outcome {
     /// Something was said.
     Said,
@@ -69,31 +69,31 @@ enum Outcome {
     /// Nothing to say now, and the log is to be asked again then.
     Later(Instant),
     /// The stream must end: the state does not exist.
-    NoSuchBoard,
+    NoState,
 }
 
 impl Follower {
     /// Joins the topics. Says nothing by itself.
     pub(super) fn new(node: Arc<Node>, request: &Request) -> Follower {
         let signal = Arc::new(Notify::new());
-        let subscriptions = request.topics.iter().map(|requested| {
+        let places = request.topics.iter().map(|requested| {
             let start = match &request.start {
                 StartAt::Resume(cursor) => cursor.resume_point(&requested.topic).cloned(),
                 StartAt::Now | StartAt::Earliest => None,
             };
             let joined = node.hub.join(&requested.topic, signal.clone());
-            Subscription {
-                must_be_board: requested.board,
+            TopicPlace {
+                must_have_state: requested.must_have_state,
                 resumed: start.is_some(),
                 start,
                 from_earliest: matches!(request.start, StartAt::Earliest),
-                ..Subscription::new(joined, SubscriptionState::Pending)
+                ..TopicPlace::new(joined, PlaceState::Pending)
             }
         });
-        let subscriptions = subscriptions.collect();
+        let places = places.collect();
         // The reconnection time goes out at once, before the topics are known to be open.
         let said = vec![Said::Retry(node.retry)];
-        let mut follower = Follower::of(node, subscriptions, request.snapshot, signal);
+        let mut follower = Follower::of(node, places, request.snapshot, signal);
         follower.said = said;
         follower.named_connected = request.named_connected;
         follower.state = FollowerState::Opening;
@@ -101,27 +101,27 @@ impl Follower {
     }
 
     /// Goes on from where a client was told that it stands.
-    pub(crate) fn resume_from(node: Arc<Node>, legs: &[Leg], snapshot: bool) -> Follower {
+    pub(crate) fn resume_from(node: Arc<Node>, places: &[Place], snapshot: bool) -> Follower {
         let signal = Arc::new(Notify::new());
-        let subscriptions = legs.iter().map(|leg| {
-            let joined = node.hub.join(leg.topic.name(), signal.clone());
+        let places = places.iter().map(|place| {
+            let joined = node.hub.join(place.topic.name(), signal.clone());
             // That it is a board was found out when the stream began.
-            Subscription::new(joined, SubscriptionState::At(leg.position))
+            TopicPlace::new(joined, PlaceState::At(place.position))
         });
-        let subscriptions = subscriptions.collect();
-        Follower::of(node, subscriptions, snapshot, signal)
+        let places = places.collect();
+        Follower::of(node, places, snapshot, signal)
     }
 
     fn of(
         node: Arc<Node>,
-        subscriptions: Vec<Subscription>,
+        places: Vec<TopicPlace>,
         snapshot: bool,
         signal: Arc<Notify>,
     ) -> Follower {
         let opened_at_milliseconds = node.probe.now_milliseconds().unwrap_or(u64::MAX);
         Follower {
             node,
-            subscriptions,
+            places,
             snapshot,
             named_connected: false,
             signal,
@@ -146,11 +146,11 @@ impl Follower {
 
     /// Where it stands in its topics, if their tails have all that it says next: then whoever
     /// carries the stream can ask them itself.
-    pub(crate) fn legs(&self) -> Option<Vec<Leg>> {
+    pub(crate) fn places(&self) -> Option<Vec<Place>> {
         if self.state != FollowerState::Following || !self.said.is_empty() {
             return None;
         }
-        self.subscriptions.iter().map(Subscription::leg).collect()
+        self.places.iter().map(TopicPlace::place).collect()
     }
 
     /// Waits until every topic is open or it is clear that the log cannot be asked now. `false`
@@ -158,12 +158,12 @@ impl Follower {
     pub(super) async fn wait_until_open(&self) -> bool {
         loop {
             let mut opening = false;
-            for subscription in &self.subscriptions {
-                match subscription.joined.topic.state() {
+            for place in &self.places {
+                match place.joined.topic.state() {
                     TopicState::Opening => opening = true,
                     TopicState::Waiting | TopicState::Open { has_state: true } => {}
                     TopicState::Open { has_state: false } => {
-                        if matches!(subscription.check_board(&self.node).await, Ok(false)) {
+                        if matches!(place.check_state(&self.node).await, Ok(false)) {
                             return false;
                         }
                     }
@@ -194,7 +194,7 @@ impl Follower {
             };
             match outcome {
                 Outcome::Said => return true,
-                Outcome::NoSuchBoard => self.state = FollowerState::Ended,
+                Outcome::NoState => self.state = FollowerState::Ended,
                 Outcome::Idle => self.signal.notified().await,
                 Outcome::Later(at) => {
                     tokio::select! {
@@ -202,8 +202,8 @@ impl Follower {
                         () = self.signal.notified(), if self.state == FollowerState::Following => {}
                         Ok(()) = heard_again.changed() => {
                             self.opening.reset();
-                            for subscription in &mut self.subscriptions {
-                                subscription.patience.on_heard_again();
+                            for place in &mut self.places {
+                                place.patience.on_heard_again();
                             }
                         }
                         () = tokio::time::sleep_until(at) => {}
@@ -213,44 +213,44 @@ impl Follower {
         }
     }
 
-    /// Decides where each subscription starts, and says so when all are open.
+    /// Decides where each place starts, and says so when all are open.
     async fn open(&mut self) -> Result<Outcome, LogError> {
-        for at in 0..self.subscriptions.len() {
-            let subscription = &self.subscriptions[at];
-            if !matches!(subscription.state, SubscriptionState::Pending) {
+        for at in 0..self.places.len() {
+            let place = &self.places[at];
+            if !matches!(place.state, PlaceState::Pending) {
                 continue;
             }
-            let topic = subscription.joined.topic.clone();
+            let topic = place.joined.topic.clone();
             let Some(head) = topic.head() else { return Ok(Outcome::Idle) };
-            if !subscription.check_board(&self.node).await? {
-                return Ok(Outcome::NoSuchBoard);
+            if !place.check_state(&self.node).await? {
+                return Ok(Outcome::NoState);
             }
-            let earliest = subscription.from_earliest;
-            let state = match &subscription.start {
-                Some(ResumePoint::Position(position)) => SubscriptionState::At(*position),
+            let earliest = place.from_earliest;
+            let state = match &place.start {
+                Some(ResumePoint::Position(position)) => PlaceState::At(*position),
                 Some(ResumePoint::Seq(seq)) => {
-                    SubscriptionState::At(Position { seq: *seq, epoch: head.epoch })
+                    PlaceState::At(Position { seq: *seq, epoch: head.epoch })
                 }
-                Some(ResumePoint::Unreadable(text)) => SubscriptionState::Unreadable(text.clone()),
+                Some(ResumePoint::Unreadable(text)) => PlaceState::Unreadable(text.clone()),
                 None if earliest => {
                     let history = self.node.replays.history(topic.name()).await?;
                     let oldest = history.map_or(head, |history| decide::after_reset(&history));
-                    SubscriptionState::At(oldest)
+                    PlaceState::At(oldest)
                 }
-                None => SubscriptionState::At(head),
+                None => PlaceState::At(head),
             };
             let snapshot = self.snapshot && topic.state() == TopicState::Open { has_state: true };
-            let subscription = &mut self.subscriptions[at];
-            subscription.state = state;
-            if snapshot && !subscription.from_earliest {
-                // Position 0 is what the hello of a stream that has not had its snapshot yet
+            let place = &mut self.places[at];
+            place.state = state;
+            if snapshot && !place.from_earliest {
+                // Position 0 is what the `connected` of a stream that has not had its snapshot yet
                 // carries, so that a client that drops in between gets one when it comes back.
-                let begin = SubscriptionState::At(Position { seq: 0, epoch: head.epoch });
-                let fresh = subscription.start.is_none();
-                let state = &mut subscription.state;
-                if fresh || matches!(state, SubscriptionState::At(Position { seq: 0, .. })) {
+                let begin = PlaceState::At(Position { seq: 0, epoch: head.epoch });
+                let fresh = place.start.is_none();
+                let state = &mut place.state;
+                if fresh || matches!(state, PlaceState::At(Position { seq: 0, .. })) {
                     *state = begin;
-                    subscription.snapshot_due = true;
+                    place.snapshot_due = true;
                 }
             }
         }
@@ -263,23 +263,23 @@ impl Follower {
         Ok(Outcome::Said)
     }
 
-    /// Asks every subscription once.
+    /// Asks every place once.
     async fn follow(&mut self) -> Outcome {
-        let count = self.subscriptions.len();
+        let count = self.places.len();
         // One topic waits for the log; the others may have something in their tails.
         let mut later: Option<Instant> = None;
         for n in 0..count {
             let at = (self.turn + n) % count;
             let outcome = self.follow_one(at).await.unwrap_or_else(|error| {
                 tracing::debug!(%error, "a stream waits for the log");
-                let patience = &mut self.subscriptions[at].patience;
+                let patience = &mut self.places[at].patience;
                 patience.on_failure();
                 patience.waits_until().map_or(Outcome::Idle, Outcome::Later)
             });
             match outcome {
                 Outcome::Idle => {}
                 Outcome::Later(then) => later = Some(later.map_or(then, |first| first.min(then))),
-                Outcome::Said | Outcome::NoSuchBoard => {
+                Outcome::Said | Outcome::NoState => {
                     self.turn = (at + 1) % count;
                     return outcome;
                 }
@@ -295,18 +295,18 @@ impl Follower {
     }
 
     async fn follow_one(&mut self, at: usize) -> Result<Outcome, LogError> {
-        let subscription = &self.subscriptions[at];
-        let waits_until = subscription.patience.waits_until();
-        if subscription.snapshot_due {
+        let place = &self.places[at];
+        let waits_until = place.patience.waits_until();
+        if place.snapshot_due {
             return match waits_until {
                 Some(then) => Ok(Outcome::Later(then)),
                 None => self.say_snapshot(at).await,
             };
         }
-        let topic = subscription.joined.topic.clone();
-        let position = match &subscription.state {
-            SubscriptionState::At(position) => *position,
-            SubscriptionState::Unreadable(text) => {
+        let topic = place.joined.topic.clone();
+        let position = match &place.state {
+            PlaceState::At(position) => *position,
+            PlaceState::Unreadable(text) => {
                 if let Some(then) = waits_until {
                     return Ok(Outcome::Later(then));
                 }
@@ -316,11 +316,11 @@ impl Follower {
                 };
                 return Ok(self.say_reset(at, ResetReason::Unreadable, from, &history));
             }
-            SubscriptionState::Pending => return Ok(Outcome::Idle),
+            PlaceState::Pending => return Ok(Outcome::Idle),
         };
         // A tail may hold more than the log retains. Where a client resumes is judged by the log, the
         // same on every node; who reads on is served from memory.
-        if subscription.resumed
+        if place.resumed
             && topic.head().is_some_and(|head| {
                 head.seq.saturating_sub(position.seq) > self.node.history_entries_max
             })
@@ -336,7 +336,7 @@ impl Follower {
         }
         // Counted before the log is read: what it says may be older than the next refresh.
         let refreshes = topic.refreshes();
-        let step = decide::after_tail(topic.after(position), subscription.is_confirmed());
+        let step = decide::after_tail(topic.after(position), place.is_confirmed());
         match (step, waits_until) {
             (Step::Wait, _) => Ok(Outcome::Idle),
             (Step::Say(frames), _) => {
@@ -354,7 +354,7 @@ impl Follower {
                         self.say_entries(at, frames, "log");
                         Ok(Outcome::Said)
                     }
-                    Err(Judgement::Confirmed) if self.subscriptions[at].patience.is_tried() => {
+                    Err(Judgement::Confirmed) if self.places[at].patience.is_tried() => {
                         self.look_beyond(at, position, refreshes).await
                     }
                     Err(judgement) => {
@@ -385,11 +385,11 @@ impl Follower {
             Judgement::Reset(reason) => self.say_reset(at, reason, position.to_string(), history),
             Judgement::Confirmed => {
                 // The client is right and this node is late: let the tail catch up.
-                let subscription = &mut self.subscriptions[at];
-                subscription.confirmed_at = Some(refreshes);
-                subscription.patience.on_confirmed();
-                self.node.relay.request_repair(&subscription.joined.topic);
-                subscription.patience.waits_until().map_or(Outcome::Idle, Outcome::Later)
+                let place = &mut self.places[at];
+                place.confirmed_at = Some(refreshes);
+                place.patience.on_confirmed();
+                self.node.relay.request_repair(&place.joined.topic);
+                place.patience.waits_until().map_or(Outcome::Idle, Outcome::Later)
             }
         }
     }
@@ -403,7 +403,7 @@ impl Follower {
         position: Position,
         refreshes: u64,
     ) -> Result<Outcome, LogError> {
-        let topic = self.subscriptions[at].joined.topic.name().clone();
+        let topic = self.places[at].joined.topic.name().clone();
         let Some((mut history, next)) = self.node.replays.next(&topic, position.seq).await? else {
             return self.log_is_gone(at);
         };
@@ -420,34 +420,32 @@ impl Follower {
 
     /// The topic has no log any more: the relay makes it anew, and wakes us.
     fn log_is_gone(&mut self, at: usize) -> Result<Outcome, LogError> {
-        self.node.relay.request_repair(&self.subscriptions[at].joined.topic);
+        self.node.relay.request_repair(&self.places[at].joined.topic);
         Err(LogError::Unavailable("the topic's log is gone".to_owned()))
     }
 
     /// At most one batch of frames.
     fn say_entries(&mut self, at: usize, frames: &[Frame], source: &'static str) {
-        let single = self.subscriptions.len() == 1;
+        let single = self.places.len() == 1;
         let mut bytes = 0;
         let mut count = 0;
         for frame in frames {
             if bytes > BATCH_BYTES_MAX {
                 break;
             }
-            self.subscriptions[at].state = SubscriptionState::At(frame.position);
+            self.places[at].state = PlaceState::At(frame.position);
             let cursor = (!single).then(|| self.cursor());
             bytes += frame.size() + cursor.as_ref().map_or(0, String::len);
             self.said.push(Said::Entry { frame: frame.clone(), cursor });
             count += 1;
         }
         metric::delivered(count, bytes);
-        let subscription = &mut self.subscriptions[at];
-        subscription.confirmed_at = None;
-        if let (SubscriptionState::At(position), Some(head)) =
-            (&subscription.state, subscription.joined.topic.head())
-        {
-            subscription.patience.on_said(head.epoch, position.seq);
+        let place = &mut self.places[at];
+        place.confirmed_at = None;
+        if let (PlaceState::At(position), Some(head)) = (&place.state, place.joined.topic.head()) {
+            place.patience.on_said(head.epoch, position.seq);
         }
-        if std::mem::take(&mut subscription.resumed) {
+        if std::mem::take(&mut place.resumed) {
             metric::replay(source);
         }
         if let Some(newest) = frames[..count].last()
@@ -466,24 +464,24 @@ impl Follower {
         from: String,
         history: &LogHistory,
     ) -> Outcome {
-        let subscription = &mut self.subscriptions[at];
-        if !subscription.patience.may_reset() {
-            return subscription.patience.waits_until().map_or(Outcome::Idle, Outcome::Later);
+        let place = &mut self.places[at];
+        if !place.patience.may_reset() {
+            return place.patience.waits_until().map_or(Outcome::Idle, Outcome::Later);
         }
-        subscription.reset_at = Some(history.head);
-        let topic = &subscription.joined.topic;
+        place.reset_at = Some(history.head);
+        let topic = &place.joined.topic;
         let snapshot = self.snapshot && topic.state() == (TopicState::Open { has_state: true });
         let reset = Reset::new(topic.name().as_str(), reason, from, history);
         tracing::debug!(topic = %reset.topic, ?reason, from = %reset.from, "reset");
         metric::reset(reason);
-        subscription.resumed = false;
-        subscription.confirmed_at = None;
+        place.resumed = false;
+        place.confirmed_at = None;
         if snapshot {
             // Without an id: a client that drops before the snapshot is told again.
-            subscription.snapshot_due = true;
+            place.snapshot_due = true;
             self.said.push(Said::Reset { reset, cursor: None });
         } else {
-            subscription.state = SubscriptionState::At(decide::after_reset(history));
+            place.state = PlaceState::At(decide::after_reset(history));
             let cursor = Some(self.cursor());
             self.said.push(Said::Reset { reset, cursor });
         }
@@ -491,18 +489,18 @@ impl Follower {
     }
 
     async fn say_snapshot(&mut self, at: usize) -> Result<Outcome, LogError> {
-        let topic = self.subscriptions[at].joined.topic.clone();
+        let topic = self.places[at].joined.topic.clone();
         let Some(snapshot) = self.node.replays.snapshot(topic.name()).await? else {
             // It was there when the topic was opened. The next to ask for it are refused, instead of
             // being let in and ended like this one.
             topic.set_has_state(false);
-            return Ok(Outcome::NoSuchBoard);
+            return Ok(Outcome::NoState);
         };
-        let subscription = &mut self.subscriptions[at];
-        subscription.state = SubscriptionState::At(snapshot.position);
-        subscription.snapshot_due = false;
-        subscription.resumed = false;
-        subscription.confirmed_at = None;
+        let place = &mut self.places[at];
+        place.state = PlaceState::At(snapshot.position);
+        place.snapshot_due = false;
+        place.resumed = false;
+        place.confirmed_at = None;
         metric::delivered(0, snapshot.json.len());
         self.said.push(Said::Snapshot { cursor: self.cursor(), state: snapshot.json.clone() });
         Ok(Outcome::Said)
@@ -510,12 +508,12 @@ impl Follower {
 
     /// The id of this stream: where it stands in all its topics.
     fn cursor(&self) -> String {
-        let text = |state: &SubscriptionState| match state {
-            SubscriptionState::At(position) => position.to_string(),
-            SubscriptionState::Unreadable(text) => text.clone(),
-            SubscriptionState::Pending => String::new(),
+        let text = |state: &PlaceState| match state {
+            PlaceState::At(position) => position.to_string(),
+            PlaceState::Unreadable(text) => text.clone(),
+            PlaceState::Pending => String::new(),
         };
-        match self.subscriptions.as_slice() {
+        match self.places.as_slice() {
             [only] => text(&only.state),
             several => {
                 write_cursor(several.iter().map(|one| (one.joined.topic.name(), text(&one.state))))

@@ -67,7 +67,7 @@ impl Session {
         let opened = tokio::time::timeout(timeout, self.follower.wait_until_open()).await;
         let exists = opened.unwrap_or(true);
         if !exists {
-            self.guard.set_reason(EndReason::NoSuchBoard);
+            self.guard.set_reason(EndReason::NoState);
         }
         exists
     }
@@ -118,7 +118,7 @@ pub async fn ask(mut follower: Box<Follower>, interrupt: Arc<Notify>) -> Answer 
         exists = follower.advance() => exists,
     };
     let said = follower.take_said();
-    Answer { follower, said, end: (!exists).then_some(EndReason::NoSuchBoard) }
+    Answer { follower, said, end: (!exists).then_some(EndReason::NoState) }
 }
 
 /// A stream that says everything by itself when it is polled: heartbeats and the goodbye, too. For
@@ -207,5 +207,5 @@ impl PolledStream {
 /// sooner.
 pub fn goodbye(reason: EndReason, retry: Duration) -> Said {
     let retry = if reason == EndReason::Age { retry.min(AGE_RETRY_MAX) } else { retry };
-    Said::Goodbye { reason, retry: retry.mul_f64(0.5 + fastrand::f64()) }
+    Said::Goodbye { retry: retry.mul_f64(0.5 + fastrand::f64()) }
 }

@@ -23,10 +23,10 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The writing end of the queue: each write is one line. Never fails and never waits.
 #[derive(Clone)]
-pub(super) struct LogLines(SyncSender<Letter>);
+pub(super) struct LogLines(SyncSender<Message>);
 
 /// What goes through the queue.
-enum Letter {
+enum Message {
     Line(Vec<u8>),
     /// Told when everything before it was written, or given up.
     Flush(SyncSender<()>),
@@ -54,12 +54,12 @@ impl LogLines {
     pub(super) fn flush(&self) {
         let give_up_at = Instant::now() + FLUSH_TIMEOUT;
         let (tell, told) = sync_channel(1);
-        let mut letter = Letter::Flush(tell);
-        while let Err(TrySendError::Full(back)) = self.0.try_send(letter) {
+        let mut message = Message::Flush(tell);
+        while let Err(TrySendError::Full(back)) = self.0.try_send(message) {
             if Instant::now() >= give_up_at {
                 return;
             }
-            letter = back;
+            message = back;
             std::thread::sleep(WRITE_RETRY);
         }
         let _ = told.recv_timeout(give_up_at.saturating_duration_since(Instant::now()));
@@ -72,7 +72,7 @@ impl Write for LogLines {
         if kept.len() < line.len() {
             kept.extend_from_slice("…\n".as_bytes());
         }
-        if self.0.try_send(Letter::Line(kept)).is_err() {
+        if self.0.try_send(Message::Line(kept)).is_err() {
             metric::log_line_dropped();
         }
         Ok(line.len())
@@ -84,12 +84,12 @@ impl Write for LogLines {
 }
 
 /// Writes what comes out of the queue, for ever.
-fn write_lines(waiting: &Receiver<Letter>, mut out: impl Write) {
+fn write_lines(waiting: &Receiver<Message>, mut out: impl Write) {
     // The last line broke off in the middle: the next one begins on a line of its own.
     let mut torn = false;
-    for letter in waiting {
-        match letter {
-            Letter::Line(mut line) => {
+    for message in waiting {
+        match message {
+            Message::Line(mut line) => {
                 if torn {
                     line.insert(0, b'\n');
                 }
@@ -101,7 +101,7 @@ fn write_lines(waiting: &Receiver<Letter>, mut out: impl Write) {
                     }
                 }
             }
-            Letter::Flush(tell) => {
+            Message::Flush(tell) => {
                 let _ = out.flush();
                 let _ = tell.try_send(());
             }

@@ -88,7 +88,8 @@ impl Simulation {
 
     fn connect(&self, node: usize, topics: &[Topic], start: StartAt) -> Polled {
         let admitted = self.admission.admit([127, 0, 0, 1].into());
-        let wanted = |topic: &Topic| RequestedTopic { topic: topic.clone(), board: false };
+        let wanted =
+            |topic: &Topic| RequestedTopic { topic: topic.clone(), must_have_state: false };
         let request = Request {
             topics: topics.iter().map(wanted).collect(),
             start,
@@ -97,7 +98,7 @@ impl Simulation {
         };
         let admitted = admitted.unwrap_or_else(|_| panic!("full"));
         let node = &self.nodes[node];
-        let terms = node.endings.open_terms(Wire::default());
+        let terms = node.endings.open_terms(Wire::Sse { named_heartbeat: false });
         Polled::new(Session::open(node, admitted, terms, &request))
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::streams::{Member, Place, Source, Stream, StreamSocket, Streams, advance, end_of};
+use super::streams::{Member, Membership, Source, Stream, StreamSocket, Streams, advance, end_of};
 use super::timer_wheel::Id;
 use crate::frame::Frame;
 use crate::hub::HubTopic;
@@ -139,12 +139,12 @@ impl<S: StreamSocket> Streams<S> {
             let Some(&member) = members.and_then(|members| members.get(index)) else { continue };
             self.serving = Some(member.stream);
             let Some(stream) = self.streams.get(member.stream as usize) else { continue };
-            let Some(place) = stream.source.place(member.leg) else { continue };
+            let Some(membership) = stream.source.membership(member.nth) else { continue };
             if stream.is_blocked {
                 continue;
             }
             let id = Id { index: member.stream, serial: stream.serial };
-            let position = place.position;
+            let position = membership.position;
             let batch = match &batch {
                 Some(known) if known.position == position => known,
                 _ => batch.insert(Batch::of(&topic, position)),
@@ -169,18 +169,18 @@ impl<S: StreamSocket> Streams<S> {
         stream.is_queued = false;
         let mut stats = DeliveryStats::default();
         self.serving = Some(id.index);
-        let mut leg = 0;
+        let mut nth = 0;
         let mut more = false;
-        // A stream that leaves or whose socket takes no more has no places to ask for any more.
+        // A stream that leaves or whose socket takes no more is a member of no topic any more.
         while let Some(stream) = self.get(id)
             && !stream.is_blocked
-            && let Some(place) = stream.source.place(leg)
-            && let Some(followed) = self.topics.get(place.topic as usize)
+            && let Some(membership) = stream.source.membership(nth)
+            && let Some(followed) = self.topics.get(membership.topic as usize)
         {
-            let batch = Batch::of(&followed.topic, place.position);
-            let member = Member { stream: id.index, leg };
+            let batch = Batch::of(&followed.topic, membership.position);
+            let member = Member { stream: id.index, nth };
             more |= self.deliver(member, &batch.step, now, &mut stats);
-            leg += 1;
+            nth += 1;
         }
         if more {
             self.enqueue(id);
@@ -201,7 +201,7 @@ impl<S: StreamSocket> Streams<S> {
         match step {
             Step::Wait => false,
             Step::Say(frames) => {
-                if member.leg == 0 && self.is_single(member.stream) {
+                if member.nth == 0 && self.is_single(member.stream) {
                     self.send(member.stream, frames, now, stats);
                 } else {
                     self.send_with_cursor(member, frames, now, stats);
@@ -222,7 +222,7 @@ impl<S: StreamSocket> Streams<S> {
     /// Frames for a stream of one topic go out as they are.
     fn send(&mut self, at: u32, frames: &[Frame], now: Instant, stats: &mut DeliveryStats) {
         let Some(stream) = self.streams.get_mut(at as usize) else { return };
-        let Source::One(place) = &mut stream.source else { return };
+        let Source::One(membership) = &mut stream.source else { return };
         let frames = &frames[..frames.len().min(BATCH_FRAMES_MAX)];
         let written = match frames {
             [one] => stream.socket.write(&[IoSlice::new(one.chunk())]),
@@ -247,7 +247,7 @@ impl<S: StreamSocket> Streams<S> {
                 break;
             }
             // One that was taken in part will be: its rest goes out before anything else.
-            place.position = frame.position;
+            membership.position = frame.position;
             stats.count(frame, frame.size());
             if left < frame.chunk().len() {
                 pending.push_back(frame.chunk().slice(left..));
@@ -271,25 +271,26 @@ impl<S: StreamSocket> Streams<S> {
         now: Instant,
         stats: &mut DeliveryStats,
     ) {
-        let Member { stream: at, leg } = member;
+        let Member { stream: at, nth } = member;
         let Some(stream) = self.streams.get(at as usize) else { return };
         let wire: Wire = stream.terms.wire;
         if frames.len() > CURSOR_FRAMES_MAX {
             self.enqueue(Id { index: at, serial: stream.serial });
         }
         let frames = &frames[..frames.len().min(CURSOR_FRAMES_MAX)];
-        let Some(Stream { source: Source::Several(places), .. }) = self.streams.get(at as usize)
+        let Some(Stream { source: Source::Several(memberships), .. }) =
+            self.streams.get(at as usize)
         else {
             return;
         };
-        let mut places: Vec<Place> = places.to_vec();
+        let mut memberships: Vec<Membership> = memberships.to_vec();
         let mut bytes = VecDeque::new();
         // Where each frame begins in `bytes`, counted in bytes, and how large it is.
         let mut blocks = Vec::with_capacity(frames.len());
         let mut size = 0;
         for frame in frames {
-            places[leg as usize].position = frame.position;
-            let cursor = Some(self.cursor(&places));
+            memberships[nth as usize].position = frame.position;
+            let cursor = Some(self.cursor(&memberships));
             let begins = bytes.len();
             wire.encode_chunked(&Said::Entry { frame: frame.clone(), cursor }, &mut bytes);
             let block: usize = bytes.iter().skip(begins).map(Bytes::len).sum();
@@ -306,10 +307,10 @@ impl<S: StreamSocket> Streams<S> {
         // What was begun is said; what was not will be asked for again.
         let said = blocks.iter().take_while(|(begins, _)| *begins < taken).count();
         let said_bytes = blocks[..said].last().map_or(0, |(begins, block)| begins + block);
-        if let Source::Several(places) = &mut stream.source
+        if let Source::Several(memberships) = &mut stream.source
             && let Some(last) = frames[..said].last()
         {
-            places[leg as usize].position = last.position;
+            memberships[nth as usize].position = last.position;
         }
         for (frame, (_, block)) in frames[..said].iter().zip(&blocks) {
             stats.count(frame, *block);
@@ -347,10 +348,10 @@ impl DeliveryStats {
 
 impl Source {
     /// Where it stands in the topic with this index among its own.
-    fn place(&self, leg: u32) -> Option<&Place> {
+    fn membership(&self, nth: u32) -> Option<&Membership> {
         match self {
-            Source::One(place) if leg == 0 => Some(place),
-            Source::Several(places) => places.get(leg as usize),
+            Source::One(membership) if nth == 0 => Some(membership),
+            Source::Several(memberships) => memberships.get(nth as usize),
             _ => None,
         }
     }

@@ -20,14 +20,14 @@ const MESSAGES_KEPT: usize = 256;
 /// What a reactor is told by other threads. Each kind has a bound: adoptions come one a socket,
 /// answers one a stream, ended terms one an order, and a topic is flagged once until it is served.
 pub(super) struct Mailbox {
-    letters: Mutex<Letters>,
-    /// The reactor waits, or is about to, and has seen no letter: the next to leave one wakes it.
+    unread: Mutex<Unread>,
+    /// The reactor waits, or is about to, and has seen no message: the next to leave one wakes it.
     is_asleep: AtomicBool,
     pub(super) poller: Poller,
 }
 
 #[derive(Default)]
-pub(super) struct Letters {
+pub(super) struct Unread {
     /// Keys of topics that changed, each once.
     changed: Vec<u32>,
     /// By key: whether it is in `changed`.
@@ -45,36 +45,36 @@ pub(super) enum Message {
 impl Mailbox {
     pub(super) fn new() -> io::Result<Mailbox> {
         let poller = Poller::new()?;
-        Ok(Mailbox { letters: Mutex::default(), is_asleep: AtomicBool::new(false), poller })
+        Ok(Mailbox { unread: Mutex::default(), is_asleep: AtomicBool::new(false), poller })
     }
 
     /// Leaves a message; says whether the reactor has to be woken to see it.
     pub(super) fn push(&self, message: Message) -> bool {
-        self.letters().messages.push(message);
+        self.unread().messages.push(message);
         self.is_asleep.swap(false, Ordering::AcqRel)
     }
 
     /// Flags a topic; says whether the reactor has to be woken to see it.
     pub(super) fn flag(&self, key: u32) -> bool {
-        let mut letters = self.letters();
+        let mut unread = self.unread();
         let at = key as usize;
-        if letters.is_flagged.len() <= at {
-            letters.is_flagged.resize(at + 1, false);
+        if unread.is_flagged.len() <= at {
+            unread.is_flagged.resize(at + 1, false);
         }
-        if !std::mem::replace(&mut letters.is_flagged[at], true) {
-            letters.changed.push(key);
+        if !std::mem::replace(&mut unread.is_flagged[at], true) {
+            unread.changed.push(key);
         }
-        drop(letters);
+        drop(unread);
         self.is_asleep.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether the reactor may wait now. If so, whoever leaves the next letter has to wake it.
+    /// Whether the reactor may wait now. If so, whoever leaves the next message has to wake it.
     pub(super) fn try_sleep(&self) -> bool {
         self.is_asleep.store(true, Ordering::Release);
         // Whoever takes the lock after this sees that it sleeps; whoever had it before was seen.
-        let letters = self.letters();
-        let is_empty = letters.changed.is_empty() && letters.messages.is_empty();
-        drop(letters);
+        let unread = self.unread();
+        let is_empty = unread.changed.is_empty() && unread.messages.is_empty();
+        drop(unread);
         if !is_empty {
             self.is_asleep.store(false, Ordering::Release);
         }
@@ -90,16 +90,16 @@ impl Mailbox {
         changed.clear();
         // Room is kept from turn to turn, but not that of a stampede.
         messages.shrink_to(MESSAGES_KEPT);
-        let letters = &mut *self.letters();
-        std::mem::swap(&mut letters.changed, changed);
-        std::mem::swap(&mut letters.messages, messages);
+        let unread = &mut *self.unread();
+        std::mem::swap(&mut unread.changed, changed);
+        std::mem::swap(&mut unread.messages, messages);
         for key in changed {
-            letters.is_flagged[*key as usize] = false;
+            unread.is_flagged[*key as usize] = false;
         }
     }
 
-    fn letters(&self) -> MutexGuard<'_, Letters> {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unread(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::position::{Position, write_cursor};
 use crate::said::{EndManner, EndReason, Said};
 use crate::stream::session::goodbye;
 use crate::stream::terms::EndsAt;
-use crate::stream::{Follower, Leg, StreamGuard, Terms};
+use crate::stream::{Follower, Place, StreamGuard, Terms};
 use crate::telemetry::metric;
 use crate::wire::chunked::LAST_CHUNK;
 
@@ -63,7 +63,7 @@ pub(super) enum Question {
     /// What comes next for a stream that stood here.
     From {
         /// Where.
-        legs: Vec<Leg>,
+        places: Vec<Place>,
         /// Whether it answers resets with a snapshot.
         snapshot: bool,
     },
@@ -100,7 +100,7 @@ pub(super) enum Adopted {
     /// It has caught up.
     Live {
         /// Where it stands.
-        legs: Vec<Leg>,
+        places: Vec<Place>,
         /// Whether it answers resets with a snapshot.
         snapshot: bool,
     },
@@ -131,9 +131,9 @@ pub(super) struct Stream<S> {
 /// Where what a stream says next comes from.
 pub(super) enum Source {
     /// From the tail of its one topic.
-    One(Place),
+    One(Membership),
     /// From the tails of its topics.
-    Several(Box<[Place]>),
+    Several(Box<[Membership]>),
     /// A task of the runtime is finding out. Notified to have it answer at once.
     Asked(Arc<Notify>),
     /// To be asked for once what was said is written.
@@ -144,7 +144,7 @@ pub(super) enum Source {
 
 /// Where a stream stands in a topic that the reactor follows.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Membership {
     pub(super) topic: u32,
     /// Its index in `TopicStreams::members`.
     pub(super) index: u32,
@@ -167,7 +167,7 @@ pub(super) struct TopicStreams {
 #[derive(Clone, Copy)]
 pub(super) struct Member {
     pub(super) stream: u32,
-    pub(super) leg: u32,
+    pub(super) nth: u32,
 }
 
 /// What waits for a socket that takes nothing.
@@ -184,7 +184,7 @@ pub(super) struct Blocked {
 
 /// The streams of one reactor.
 ///
-/// Invariants: each place of a stream is in its topic's `members` at its `index`, and they point at
+/// Invariants: each membership of a stream is in its topic's `members` at its `index`, and they point at
 /// each other; a stream is in `blocked` exactly while it `is_blocked`.
 pub(super) struct Streams<S> {
     pub(super) settings: StreamSettings,
@@ -270,8 +270,8 @@ impl<S: StreamSocket> Streams<S> {
             self.limits.set(at, limit.at.into_std(), limit.reason);
         }
         let over = match state {
-            Adopted::Live { legs, snapshot } => {
-                self.follow(at, &legs, snapshot);
+            Adopted::Live { places, snapshot } => {
+                self.follow(at, &places, snapshot);
                 None
             }
             Adopted::Holding(follower) => {
@@ -304,11 +304,11 @@ impl<S: StreamSocket> Streams<S> {
     }
 
     /// Lets a stream follow these topics by itself.
-    fn follow(&mut self, at: u32, legs: &[Leg], snapshot: bool) {
+    fn follow(&mut self, at: u32, places: &[Place], snapshot: bool) {
         let Some(observer) = self.observer.upgrade() else { return };
         let topics = &mut self.topics;
-        let mut places = Vec::with_capacity(legs.len());
-        for (leg, Leg { topic, position }) in legs.iter().enumerate() {
+        let mut memberships = Vec::with_capacity(places.len());
+        for (nth, Place { topic, position }) in places.iter().enumerate() {
             let key = topic.observe(&observer, || {
                 let topic = topic.clone();
                 topics.insert(TopicStreams {
@@ -320,14 +320,18 @@ impl<S: StreamSocket> Streams<S> {
                 }) as u32
             });
             let members = &mut topics[key as usize].members;
-            places.push(Place { topic: key, index: members.len() as u32, position: *position });
-            members.push(Member { stream: at, leg: leg as u32 });
+            memberships.push(Membership {
+                topic: key,
+                index: members.len() as u32,
+                position: *position,
+            });
+            members.push(Member { stream: at, nth: nth as u32 });
         }
         let stream = &mut self.streams[at as usize];
         stream.snapshot = snapshot;
-        stream.source = match places.as_slice() {
+        stream.source = match memberships.as_slice() {
             [one] => Source::One(*one),
-            _ => Source::Several(places.into()),
+            _ => Source::Several(memberships.into()),
         };
         metric::parked_connections(1.0);
     }
@@ -336,13 +340,13 @@ impl<S: StreamSocket> Streams<S> {
     pub(super) fn ask(&mut self, at: u32) {
         let Some(stream) = self.streams.get(at as usize) else { return };
         let (serial, snapshot, terms) = (stream.serial, stream.snapshot, stream.terms.clone());
-        let legs = self.leave_topics(at);
+        let places = self.leave_topics(at);
         let Some(stream) = self.streams.get_mut(at as usize) else { return };
         let interrupt = Arc::new(Notify::new());
         let source = std::mem::replace(&mut stream.source, Source::Asked(interrupt.clone()));
         let question = match source {
             Source::Holding(follower) => Question::Next(follower),
-            Source::One(_) | Source::Several(_) => Question::From { legs, snapshot },
+            Source::One(_) | Source::Several(_) => Question::From { places, snapshot },
             Source::Asked(_) | Source::Over => {
                 stream.source = source;
                 return;
@@ -380,14 +384,14 @@ impl<S: StreamSocket> Streams<S> {
     pub(super) fn go_on(&mut self, at: u32) {
         let Some(stream) = self.streams.get_mut(at as usize) else { return };
         let Source::Holding(follower) = &stream.source else { return };
-        match follower.legs() {
-            Some(legs) => {
+        match follower.places() {
+            Some(places) => {
                 let snapshot = follower.snapshot;
                 let id = Id { index: at, serial: stream.serial };
                 // The follower stays joined until the topics are followed here: none may be swept
                 // away in between.
                 let follower = std::mem::replace(&mut stream.source, Source::Over);
-                self.follow(at, &legs, snapshot);
+                self.follow(at, &places, snapshot);
                 drop(follower);
                 self.enqueue(id);
             }
@@ -565,9 +569,9 @@ impl<S: StreamSocket> Streams<S> {
     }
 
     /// The id of a stream of several topics.
-    pub(super) fn cursor(&self, places: &[Place]) -> String {
-        write_cursor(places.iter().filter_map(|place| {
-            Some((self.topics.get(place.topic as usize)?.topic.name(), place.position))
+    pub(super) fn cursor(&self, memberships: &[Membership]) -> String {
+        write_cursor(memberships.iter().filter_map(|membership| {
+            Some((self.topics.get(membership.topic as usize)?.topic.name(), membership.position))
         }))
     }
 
@@ -614,33 +618,35 @@ impl<S: StreamSocket> Streams<S> {
     }
 
     /// Takes a stream out of the topics that it follows by itself, and says where it stood.
-    fn leave_topics(&mut self, at: u32) -> Vec<Leg> {
+    fn leave_topics(&mut self, at: u32) -> Vec<Place> {
         let Some(stream) = self.streams.get(at as usize) else { return Vec::new() };
-        let places: Vec<Place> = match &stream.source {
-            Source::One(place) => vec![*place],
-            Source::Several(places) => places.to_vec(),
+        let memberships: Vec<Membership> = match &stream.source {
+            Source::One(membership) => vec![*membership],
+            Source::Several(memberships) => memberships.to_vec(),
             _ => return Vec::new(),
         };
         metric::parked_connections(-1.0);
-        places.into_iter().filter_map(|place| self.leave_topic(place)).collect()
+        memberships.into_iter().filter_map(|membership| self.leave_topic(membership)).collect()
     }
 
-    fn leave_topic(&mut self, place: Place) -> Option<Leg> {
-        let followed = self.topics.get_mut(place.topic as usize)?;
+    fn leave_topic(&mut self, membership: Membership) -> Option<Place> {
+        let followed = self.topics.get_mut(membership.topic as usize)?;
         let topic = followed.topic.clone();
-        followed.members.swap_remove(place.index as usize);
-        if let Some(&moved) = followed.members.get(place.index as usize)
+        followed.members.swap_remove(membership.index as usize);
+        if let Some(&moved) = followed.members.get(membership.index as usize)
             && let Some(stream) = self.streams.get_mut(moved.stream as usize)
         {
             match &mut stream.source {
-                Source::One(one) => one.index = place.index,
-                Source::Several(places) => places[moved.leg as usize].index = place.index,
+                Source::One(one) => one.index = membership.index,
+                Source::Several(memberships) => {
+                    memberships[moved.nth as usize].index = membership.index
+                }
                 _ => {}
             }
         }
         if followed.members.is_empty() {
-            self.topics.remove(place.topic as usize);
-            self.changed.retain(|key| *key != place.topic);
+            self.topics.remove(membership.topic as usize);
+            self.changed.retain(|key| *key != membership.topic);
         } else if followed.members.capacity() > 64
             && followed.members.len() < followed.members.capacity() / 4
         {
@@ -649,7 +655,7 @@ impl<S: StreamSocket> Streams<S> {
         if let Some(observer) = self.observer.upgrade() {
             topic.unobserve(&observer);
         }
-        Some(Leg { topic, position: place.position })
+        Some(Place { topic, position: membership.position })
     }
 }
 

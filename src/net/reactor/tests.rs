@@ -21,7 +21,7 @@ use crate::hub::{Hub, HubTopic, Joined, TopicObserver};
 use crate::position::{Cursor, Epoch, LogHistory, Position, ResumePoint};
 use crate::said::EndReason;
 use crate::stream::terms::EndsAt;
-use crate::stream::{EndOrder, Endings, Leg, StreamGuard};
+use crate::stream::{EndOrder, Endings, Place, StreamGuard};
 use crate::topic::Topic;
 use crate::wire::{Wire, sse};
 
@@ -99,8 +99,8 @@ type Asked = (Id, Vec<Position>);
 
 impl Asker for RecordingAsker {
     fn ask(&self, id: Id, question: Question, _: &Arc<crate::stream::Terms>, _: &Arc<Notify>) {
-        let Question::From { legs, .. } = question else { return };
-        let positions = legs.iter().map(|leg| leg.position).collect();
+        let Question::From { places, .. } = question else { return };
+        let positions = places.iter().map(|place| place.position).collect();
         self.0.lock().unwrap().push((id, positions));
     }
 }
@@ -209,21 +209,21 @@ impl World {
         pending: VecDeque<bytes::Bytes>,
         room: usize,
     ) {
-        let leg = |&(topic, seq): &(usize, u64)| {
+        let place = |&(topic, seq): &(usize, u64)| {
             let topic: Arc<HubTopic> = self.topics[topic].0.topic.clone();
-            Leg { topic, position: Position { seq, epoch: epoch() } }
+            Place { topic, position: Position { seq, epoch: epoch() } }
         };
-        let legs = topics.iter().map(leg).collect();
+        let places = topics.iter().map(place).collect();
         let admitted = self.admission.admit([127, 0, 0, 1].into());
         let socket = FakeSocket::default();
         socket.0.borrow_mut().room = room;
         let adoption = Adoption {
             socket: socket.clone(),
-            terms: self.endings.open_terms(Wire::default()),
+            terms: self.endings.open_terms(Wire::Sse { named_heartbeat: false }),
             limit,
             guard: StreamGuard::new(admitted.unwrap_or_else(|_| panic!("full"))),
             pending,
-            state: Adopted::Live { legs, snapshot: false },
+            state: Adopted::Live { places, snapshot: false },
         };
         let id = self.streams.adopt(adoption, self.now);
         self.listeners.push(Listener { id, topics, socket });
@@ -292,14 +292,14 @@ impl World {
                 .collect();
             for block in seen {
                 let (data, id) = data_and_id(&block);
-                let leg = listener
+                let nth = listener
                     .topics
                     .iter()
                     .position(|(topic, _)| data.starts_with(&format!("t{topic} ")))
                     .unwrap();
-                let topic = listener.topics[leg].0;
-                let frame = &self.topics[topic].1[at[leg] as usize];
-                at[leg] += 1;
+                let topic = listener.topics[nth].0;
+                let frame = &self.topics[topic].1[at[nth] as usize];
+                at[nth] += 1;
                 let expected = frame.block();
                 let (expected, _) = data_and_id(std::str::from_utf8(&expected).unwrap());
                 prop_assert_eq!(data, expected, "listener {}", n);
@@ -486,7 +486,7 @@ fn a_stream_that_has_to_end_says_its_position_after_what_it_was_still_owed() {
     world.work();
     let order = EndOrder::spread(EndReason::Drain, Duration::ZERO, 3);
     world.endings.end_all(order);
-    let terms = world.endings.open_terms(Wire::default());
+    let terms = world.endings.open_terms(Wire::Sse { named_heartbeat: false });
     world.streams.terms_ended(&terms);
     world.now += Duration::from_secs(1);
     world.pass(Duration::from_millis(1));

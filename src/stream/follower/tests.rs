@@ -119,7 +119,7 @@ fn node_and_log() -> (Arc<Node>, Arc<SickLog>) {
 }
 
 fn follower(node: &Arc<Node>, topics: &[&str], start: StartAt) -> Follower {
-    let requested = |name: &&str| RequestedTopic { topic: topic(name), board: false };
+    let requested = |name: &&str| RequestedTopic { topic: topic(name), must_have_state: false };
     let topics = topics.iter().map(requested).collect();
     let request = Request { topics, start, snapshot: false, named_connected: false };
     Follower::new(node.clone(), &request)
@@ -164,10 +164,10 @@ async fn it_opens_where_the_log_is_and_says_what_comes_then() {
     let node = node();
     let first = publish(&node, "t", "before").await;
     let mut follower = follower(&node, &["t"], StartAt::Now);
-    assert!(follower.legs().is_none(), "not before it is open");
+    assert!(follower.places().is_none(), "not before it is open");
     assert_eq!(opened(&mut follower).await, first.to_string());
-    let legs = follower.legs().unwrap();
-    assert_eq!(legs.iter().map(|leg| leg.position).collect::<Vec<_>>(), [first]);
+    let places = follower.places().unwrap();
+    assert_eq!(places.iter().map(|place| place.position).collect::<Vec<_>>(), [first]);
     publish(&node, "t", "after").await;
     assert_eq!(seqs(&next(&mut follower).await), [2]);
 }
@@ -181,9 +181,9 @@ async fn a_resumed_one_has_caught_up_only_when_it_has_said_everything() {
     }
     let mut follower = follower(&node, &["t"], resume(&first.to_string(), &["t"]));
     assert_eq!(opened(&mut follower).await, first.to_string());
-    assert!(follower.legs().is_none());
+    assert!(follower.places().is_none());
     assert_eq!(seqs(&next(&mut follower).await), [2, 3, 4, 5]);
-    assert_eq!(follower.legs().map(|legs| legs[0].position.seq), Some(5));
+    assert_eq!(follower.places().map(|places| places[0].position.seq), Some(5));
 }
 
 #[tokio::test(start_paused = true)]
@@ -292,10 +292,10 @@ async fn who_was_reset_is_handed_on_only_when_it_has_what_the_log_had_then() {
     assert!(matches!(next(&mut follower).await.as_slice(), [Said::Reset { .. }]));
     let mut last = 5;
     while last < HISTORY as u64 + 5 {
-        assert!(follower.legs().is_none(), "whoever asks for it then knows of no reset");
+        assert!(follower.places().is_none(), "whoever asks for it then knows of no reset");
         last = *seqs(&next(&mut follower).await).last().unwrap();
     }
-    assert!(follower.legs().is_some());
+    assert!(follower.places().is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! [`Subscription`]: one topic of a stream, and where the stream stands in it.
+//! [`TopicPlace`]: a stream's place in one of its topics, and what is due before it goes on.
 
 use std::sync::Arc;
 
@@ -8,21 +8,21 @@ use crate::log::LogError;
 use crate::position::{Position, ResumePoint};
 use crate::stream::Node;
 
-/// A topic, and where a stream that has caught up stands in it.
-pub struct Leg {
+/// A stream's place in a topic that it has caught up with.
+pub struct Place {
     /// The topic.
     pub topic: Arc<HubTopic>,
     /// After which entry it stands.
     pub position: Position,
 }
 
-/// One topic of a stream.
-pub(super) struct Subscription {
+/// A stream's place in one of its topics, from before the topic is open on.
+pub(super) struct TopicPlace {
     pub(super) joined: Joined,
-    pub(super) must_be_board: bool,
+    pub(super) must_have_state: bool,
     pub(super) start: Option<ResumePoint>,
     pub(super) from_earliest: bool,
-    pub(super) state: SubscriptionState,
+    pub(super) state: PlaceState,
     /// A snapshot is due before anything else.
     pub(super) snapshot_due: bool,
     /// The log confirmed the position although the tail, refreshed so often, did not know it: wait
@@ -37,8 +37,8 @@ pub(super) struct Subscription {
     pub(super) patience: Patience,
 }
 
-/// Where a subscription stands.
-pub(super) enum SubscriptionState {
+/// How far a stream has got in a topic.
+pub(super) enum PlaceState {
     /// Before the topic is open.
     Pending,
     /// After this position.
@@ -47,12 +47,12 @@ pub(super) enum SubscriptionState {
     Unreadable(String),
 }
 
-impl Subscription {
-    /// A stream's place in a topic, before anything was asked.
-    pub(super) fn new(joined: Joined, state: SubscriptionState) -> Subscription {
-        Subscription {
+impl TopicPlace {
+    /// Before anything was asked.
+    pub(super) fn new(joined: Joined, state: PlaceState) -> TopicPlace {
+        TopicPlace {
             joined,
-            must_be_board: false,
+            must_have_state: false,
             start: None,
             from_earliest: false,
             state,
@@ -70,25 +70,25 @@ impl Subscription {
     }
 
     /// Where it stands, if the topic's tail has all that is said next.
-    pub(super) fn leg(&self) -> Option<Leg> {
+    pub(super) fn place(&self) -> Option<Place> {
         match self.state {
-            SubscriptionState::At(position) if !self.snapshot_due => {
+            PlaceState::At(position) if !self.snapshot_due => {
                 let topic = &self.joined.topic;
                 // What it catches up with after it resumed is counted here.
                 let caught_up = !self.resumed || topic.is_head(position);
                 // A log that leads from reset to reset is no log to follow without a memory of them.
                 let settled = self.reset_at.is_none_or(|head| position.seq >= head);
                 let reached = caught_up && settled && topic.reaches(position);
-                reached.then(|| Leg { topic: topic.clone(), position })
+                reached.then(|| Place { topic: topic.clone(), position })
             }
             _ => None,
         }
     }
 
-    /// Whether the topic may be streamed: a board that was asked for must exist.
-    pub(super) async fn check_board(&self, node: &Node) -> Result<bool, LogError> {
+    /// Whether the topic may be streamed: a state that was asked for must exist.
+    pub(super) async fn check_state(&self, node: &Node) -> Result<bool, LogError> {
         let topic = &self.joined.topic;
-        if !self.must_be_board || topic.state() == (TopicState::Open { has_state: true }) {
+        if !self.must_have_state || topic.state() == (TopicState::Open { has_state: true }) {
             return Ok(true);
         }
         // It may have been made since the topic was opened.
