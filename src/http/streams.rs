@@ -172,6 +172,9 @@ async fn stream_of(
     if !session.wait_until_open(OPEN_TIMEOUT).await {
         return Err(NoState.into());
     }
+    // HTTP/2 knows no such header and forbids it. Where this is the last answer on a connection, the
+    // HTTP server says so.
+    let keeps_alive = version == Version::HTTP_11 && !asks_to_close(headers);
     let mut response = net::respond(session, peer, version);
     let headers = response.headers_mut();
     for (name, value) in [
@@ -181,8 +184,7 @@ async fn stream_of(
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    if version == Version::HTTP_11 {
-        // HTTP/2 knows no such header and forbids it.
+    if keeps_alive {
         headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
     }
     Ok(response)
@@ -204,6 +206,13 @@ async fn states_exist(app: &App, requested: &[RequestedTopic]) -> bool {
     }
     let asked = tokio::time::timeout(OPEN_TIMEOUT, app.node.snapshots.exist(&topics)).await;
     !matches!(asked, Ok(Ok(false)))
+}
+
+/// Whether the connection is to be closed after the answer.
+fn asks_to_close(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::CONNECTION).iter();
+    let mut options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// `Last-Event-ID`, else `?lastEventId=`, else `?from=earliest`, else now. The header comes first: a

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::harness::{Backend, Stream, epoch, h2c, on_both_logs, seq, takes_less_than};
+use crate::harness::{Backend, Stream, epoch, h2c, on_both_logs, seq, takes_less_than, within};
 
 on_both_logs! {
     async fn a_stream_has_the_headers_that_sse_needs(backend: Backend) {
@@ -21,6 +23,30 @@ on_both_logs! {
         // HTTP/2 forbids it.
         let keeps_alive = stream.head.lines().any(|line| line == "connection: keep-alive");
         assert_ne!(keeps_alive, h2c::is_wanted(), "{}", stream.head);
+    }
+
+    async fn whether_a_connection_goes_on_is_said_once(backend: Backend) {
+        let node = backend.start(&[]).await;
+        for (asked, answered) in [
+            ("", "keep-alive"),
+            ("Connection: keep-alive\r\n", "keep-alive"),
+            ("Connection: close\r\n", "close"),
+            ("connection: te, Close\r\n", "close"),
+            ("Connection: keep-alive\r\nConnection: close\r\n", "close"),
+        ] {
+            let mut socket = TcpStream::connect(node.address).await.unwrap();
+            let request = format!("GET /topics/t/events HTTP/1.1\r\nHost: a\r\n{asked}\r\n");
+            socket.write_all(request.as_bytes()).await.unwrap();
+            let mut head = Vec::new();
+            while !head.windows(4).any(|four| four == b"\r\n\r\n") {
+                let read = within("a head", socket.read_buf(&mut head)).await.unwrap();
+                assert!(read > 0, "{asked:?} is not answered");
+            }
+            let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+            let said: Vec<&str> =
+                head.lines().filter_map(|line| line.strip_prefix("connection: ")).collect();
+            assert_eq!(said, [answered], "{asked:?}");
+        }
     }
 
     async fn the_first_block_comes_at_once_and_has_retry_id_and_node(backend: Backend) {
