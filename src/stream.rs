@@ -9,6 +9,7 @@
 pub mod decide;
 mod follower;
 pub mod session;
+mod slow;
 pub mod terms;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::topic::Topic;
 
 pub use follower::{Follower, Place};
 pub use session::{Answer, PolledStream, Session, StreamGuard, ask};
+pub use slow::{Slow, SlowReason};
 pub use terms::{EndOrder, Endings, Terms};
 
 /// What all streams of a node share.

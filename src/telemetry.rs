@@ -130,7 +130,7 @@ pub mod metric {
         describe_gauge!(
             "fantail_slow_connections",
             Count,
-            "Streams that are behind: their sockets take nothing now, or they read from the log"
+            "Streams that are behind: what they say is not taken, or they read from the log"
         );
         describe_gauge!("fantail_topics", Count, "Topics this node follows");
         describe_counter!("fantail_events_published_total", Count, "Events acknowledged here");

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -15,9 +15,10 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use super::peer::Peer;
+use super::socket::SLOW_AFTER;
 use super::unread::Readable;
 use crate::said::{EndManner, EndReason};
-use crate::stream::{PolledStream, Session};
+use crate::stream::{PolledStream, Session, SlowReason};
 
 /// A stream that the routes have opened. It travels in the extensions of its response, as
 /// `hyper::upgrade::OnUpgrade` does in those of a request: whoever can carry its socket better than
@@ -58,9 +59,19 @@ struct StreamBody {
     pending: VecDeque<Bytes>,
 }
 
-/// A stream and when its client last asked for more.
+/// A stream, and how its client reads it.
 struct Carried {
-    stream: Mutex<(Option<PolledStream>, Instant)>,
+    shares_its_socket: bool,
+    held: Mutex<Held>,
+}
+
+struct Held {
+    /// Gone if its client did not read it while it read others.
+    stream: Option<PolledStream>,
+    /// When it was last asked for more.
+    asked_at: Instant,
+    /// It had nothing to say then: that it is not asked is not the client's doing.
+    is_silent: bool,
 }
 
 impl http_body::Body for StreamBody {
@@ -79,23 +90,24 @@ impl http_body::Body for StreamBody {
             if let Some(bytes) = self.pending.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            let mut held = lock(&carried.stream);
-            held.1 = Instant::now();
-            // Gone if its client did not read it while it read others.
-            let Some(stream) = &mut held.0 else { return Poll::Ready(None) };
-            let said = match pin!(stream.next()).poll(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(said) => said,
-            };
-            let Some(said) = said else {
-                let manner = stream.end_manner();
-                held.0 = None;
+            let mut held = lock(&carried.held);
+            held.asked_at = Instant::now();
+            let Held { stream, is_silent, .. } = &mut *held;
+            let Some(polled) = stream else { return Poll::Ready(None) };
+            let said = pin!(polled.next()).poll(context);
+            *is_silent = said.is_pending();
+            if *is_silent {
+                polled.slow.set(SlowReason::NotTaken, false);
+            }
+            let Some(said) = ready!(said) else {
+                let manner = polled.end_manner();
+                *stream = None;
                 return Poll::Ready(match manner {
                     EndManner::Clean => None,
                     EndManner::Broken => Some(Err(io::ErrorKind::ConnectionAborted.into())),
                 });
             };
-            let wire = stream.terms.wire;
+            let wire = polled.terms.wire;
             drop(held);
             for said in &said {
                 wire.encode(said, &mut self.pending);
@@ -109,21 +121,33 @@ impl StreamBody {
         let mut session = self.opened.take()?;
         session.guard.watch_stalled(self.peer.state.stalled.clone());
         let stream = PolledStream::new(session);
-        let carried = Arc::new(Carried { stream: Mutex::new((Some(stream), Instant::now())) });
-        if self.shares_its_socket {
-            self.peer.unread.add(&carried);
-        }
+        let held = Held { stream: Some(stream), asked_at: Instant::now(), is_silent: false };
+        let shares_its_socket = self.shares_its_socket;
+        let carried = Arc::new(Carried { shares_its_socket, held: Mutex::new(held) });
+        self.peer.unread.add(&carried);
         Some(carried)
     }
 }
 
 impl Readable for Carried {
-    fn end_if_unread(&self, longest: Duration) {
-        let mut held = lock(&self.stream);
-        if held.1.elapsed() > longest
-            && let Some(mut stream) = held.0.take()
+    /// Over HTTP/2 a peer can leave one stream unread while it reads the others, which no socket
+    /// notices. But a stream that is read is asked for more after each heartbeat at the latest; one
+    /// that was not asked for long is ended, and with it goes everything but what the HTTP server has
+    /// buffered for it. Its neighbours on the socket go on.
+    fn look_after(&self, longest: Duration) {
+        let mut held = lock(&self.held);
+        let waits = held.asked_at.elapsed();
+        if self.shares_its_socket
+            && waits > longest
+            && let Some(mut stream) = held.stream.take()
         {
             stream.guard.set_reason(EndReason::Stalled);
+        }
+        if !held.is_silent
+            && waits >= SLOW_AFTER
+            && let Some(stream) = &held.stream
+        {
+            stream.slow.set(SlowReason::NotTaken, true);
         }
     }
 }

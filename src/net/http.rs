@@ -1,8 +1,8 @@
 //! One connection with the HTTP server: hyper, HTTP/1.1 and HTTP/2 on one port.
 
 use std::convert::Infallible;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -77,15 +77,14 @@ impl HttpServer {
         open: &OpenSocket,
         mut ending: watch::Receiver<bool>,
     ) {
-        let Limits { write_timeout, heartbeat, .. } = self.limits;
-        let socket = TimeoutSocket::new(stream, write_timeout, peer.state.clone());
-        // Of the first request, once it has come.
-        let seen: Arc<OnceLock<Version>> = Arc::default();
+        let socket = TimeoutSocket::new(stream, self.limits.write_timeout, peer.state.clone());
+        // Whether the first request has come.
+        let seen: Arc<AtomicBool> = Arc::default();
         let answer = Mutex::new(answer);
         let service = {
-            let (router, seen, peer) = (self.router.clone(), seen.clone(), peer.clone());
+            let (router, seen) = (self.router.clone(), seen.clone());
             hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-                let _ = seen.set(request.version());
+                seen.store(true, Ordering::Relaxed);
                 let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let (router, peer) = (router.clone(), peer.clone());
                 async move {
@@ -112,16 +111,9 @@ impl HttpServer {
         if tokio::time::timeout_at(first_head_by, connection.as_mut()).await.is_ok() {
             return;
         }
-        match seen.get() {
-            // Nothing that is a request has come by now, whatever was sent.
-            None => {}
-            Some(&Version::HTTP_2) => tokio::select! {
-                () = connection => {}
-                never = peer.unread.expire(heartbeat + write_timeout) => match never {},
-            },
-            Some(_) => {
-                connection.await;
-            }
+        // Otherwise nothing that is a request has come by now, whatever was sent.
+        if seen.load(Ordering::Relaxed) {
+            connection.await;
         }
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     /// How the socket does.
     pub(super) state: Arc<SocketState>,
-    /// The streams on this socket, if it may carry several.
+    /// The streams of this node that are carried as its are.
     pub(super) unread: Arc<UnreadStreams>,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct SocketState {
 }
 
 impl Peer {
-    pub(super) fn new(address: IpAddr) -> Peer {
-        Peer { address, state: Arc::default(), unread: Arc::default() }
+    pub(super) fn new(address: IpAddr, unread: Arc<UnreadStreams>) -> Peer {
+        Peer { address, state: Arc::default(), unread }
     }
 }

@@ -14,6 +14,7 @@ use super::http::HttpServer;
 use super::listener::Listener;
 use super::reactor::Reactors;
 use super::sniff::{Sniffed, sniff};
+use super::unread::UnreadStreams;
 use super::{Limits, Peer};
 use crate::admission::{OpenSocket, Sockets};
 use crate::backoff::{Backoff, Rarely};
@@ -39,6 +40,22 @@ pub(crate) async fn serve(
     router: Router,
     limits: Limits,
     reactors: Option<Arc<Reactors>>,
+    stop: watch::Receiver<bool>,
+) {
+    let unread = Arc::new(UnreadStreams::new(limits.heartbeat + limits.write_timeout));
+    tokio::select! {
+        () = accept(listener, router, limits, reactors, &unread, stop) => {}
+        never = unread.look_after() => match never {},
+    }
+}
+
+/// Accepts connections; those that the HTTP server serves add their streams to `unread`.
+async fn accept(
+    listener: Listener,
+    router: Router,
+    limits: Limits,
+    reactors: Option<Arc<Reactors>>,
+    unread: &Arc<UnreadStreams>,
     mut stop: watch::Receiver<bool>,
 ) {
     let (end_idle, ending) = watch::channel(false);
@@ -51,7 +68,7 @@ pub(crate) async fn serve(
     });
     let handle = |(socket, address): (TcpStream, SocketAddr)| {
         let Some(open) = sockets.open() else { return };
-        let peer = Peer::new(address.ip());
+        let peer = Peer::new(address.ip(), unread.clone());
         tokio::spawn(handler.clone().handle(socket, peer, open, ending.clone()));
     };
     let mut backoff = Backoff::new(ACCEPT_RETRY_FIRST, ACCEPT_RETRY_LONGEST);

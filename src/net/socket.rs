@@ -24,6 +24,9 @@ pub(super) const TAKEN_BYTES_MIN: usize = 4 << 10;
 /// that thousands of readers that stopped hold little of the kernel's memory.
 pub(super) const NOT_SENT_BYTES_MAX: u32 = 32 << 10;
 
+/// A stream is slow when nothing was taken of what it says for this long.
+pub(super) const SLOW_AFTER: Duration = Duration::from_millis(500);
+
 /// A socket that is given up when its peer takes no bytes for too long, or too few (a client
 /// that stopped reading for good, a proxy that hangs).
 pub(super) struct TimeoutSocket {

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::decide::{self, Judgement, Step};
+use super::slow::{Slow, SlowReason};
 use super::{Node, Request, StartAt};
 use crate::backoff::Backoff;
 use crate::frame::Frame;
@@ -47,7 +48,7 @@ pub struct Follower {
     opening: Backoff,
     /// The first place to be asked next, so that a busy topic does not starve the others.
     turn: usize,
-    slow: bool,
+    slow: Arc<Slow>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,13 +131,18 @@ impl Follower {
             opened_at_milliseconds,
             opening: Backoff::new(OPEN_DELAY_MIN, OPEN_DELAY_MAX),
             turn: 0,
-            slow: false,
+            slow: Arc::default(),
         }
     }
 
     /// The node it belongs to.
     pub(crate) fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// Whether it is behind, for whoever knows another reason.
+    pub(super) fn slow(&self) -> &Arc<Slow> {
+        &self.slow
     }
 
     /// Takes what was decided.
@@ -288,7 +294,7 @@ impl Follower {
         match later {
             Some(at) => Outcome::Later(at),
             None => {
-                self.set_slow(false);
+                self.slow.set(SlowReason::ReadsLog, false);
                 Outcome::Idle
             }
         }
@@ -345,7 +351,7 @@ impl Follower {
             }
             (Step::ReadLog | Step::AskLog, Some(then)) => Ok(Outcome::Later(then)),
             (Step::ReadLog, None) => {
-                self.set_slow(true);
+                self.slow.set(SlowReason::ReadsLog, true);
                 let tail_head = topic.head().unwrap_or(position);
                 let page = self.node.replays.after(topic.name(), position, tail_head).await?;
                 let Some(page) = page else { return self.log_is_gone(at) };
@@ -519,19 +525,6 @@ impl Follower {
                 write_cursor(several.iter().map(|one| (one.joined.topic.name(), text(&one.state))))
             }
         }
-    }
-
-    fn set_slow(&mut self, slow: bool) {
-        if self.slow != slow {
-            self.slow = slow;
-            metric::slow_connections(if slow { 1.0 } else { -1.0 });
-        }
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.set_slow(false);
     }
 }
 

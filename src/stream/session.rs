@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use super::follower::Follower;
+use super::slow::Slow;
 use super::terms::{EndsAt, Terms};
 use super::{Node, Request};
 use crate::admission::Admitted;
@@ -137,6 +138,8 @@ pub struct PolledStream {
     pub terms: Arc<Terms>,
     /// Keeps it counted.
     pub guard: StreamGuard,
+    /// Whether it is behind.
+    pub slow: Arc<Slow>,
 }
 
 impl PolledStream {
@@ -145,6 +148,7 @@ impl PolledStream {
         let Session { follower, terms, limit, guard } = session;
         let Node { heartbeat, retry, .. } = **follower.node();
         let interrupt = Arc::new(Notify::new());
+        let slow = follower.slow().clone();
         PolledStream {
             question: Box::pin(ask(follower, interrupt.clone())),
             interrupt,
@@ -156,6 +160,7 @@ impl PolledStream {
             over: None,
             terms,
             guard,
+            slow,
         }
     }
 

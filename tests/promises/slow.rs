@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
+use crate::harness::raw::leave_to_http_server;
 use crate::harness::{Backend, Node, Stream, on_both_logs, until};
 
 /// The entries before the slow client comes, and the last one.
@@ -13,10 +14,13 @@ const LAST: u64 = WARM_UP + 500;
 
 /// A stream whose client takes little into its socket and reads nothing by itself.
 async fn lazy_stream(node: &Node, path: &str) -> Stream {
+    Stream::request_on(lazy_socket(node).await, node.address, path, "").await.unwrap()
+}
+
+async fn lazy_socket(node: &Node) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
-    let socket = socket.connect(node.address).await.unwrap();
-    Stream::request_on(socket, node.address, path, "").await.unwrap()
+    socket.connect(node.address).await.unwrap()
 }
 
 on_both_logs! {
@@ -170,25 +174,33 @@ async fn a_stream_that_is_behind_is_counted_as_slow_until_it_is_not() {
 async fn streams_that_are_behind_are_counted_while_they_are() {
     let node = Backend::Embedded.start(&[("FANTAIL_HISTORY_SIZE", "10000")]).await;
     let mut lazy = Vec::new();
-    for path in ["/topics/t/events", "/events?topics=t,u"].repeat(10) {
+    for path in ["/topics/t/events", "/events?topics=t,u"].repeat(5) {
         lazy.push(lazy_stream(&node, path).await);
+        let mut socket = lazy_socket(&node).await;
+        leave_to_http_server(&mut socket).await;
+        lazy.push(Stream::request_on(socket, node.address, path, "").await.unwrap());
     }
     let text = "x".repeat(64 << 10);
-    for _ in 0..40 {
-        node.publish("t", text.clone()).await;
-    }
     let slow = async |count: f64| {
         until(&format!("{count} streams are slow"), async || {
             (node.metric("fantail_slow_connections", "").await == count).then_some(())
         })
         .await;
     };
-    slow(20.0).await;
-    // One that reads up is not slow any more.
-    let mut first = lazy.remove(0);
-    while first.event().await.seq() < 40 {}
-    slow(19.0).await;
+    // First as many as memory has for them, then so many that those who read on need the log.
+    for published in [12, 28] {
+        for _ in 0..published {
+            node.publish("t", text.clone()).await;
+        }
+        slow(20.0).await;
+    }
+    // Who reads up is not slow any more.
+    let mut eager: Vec<Stream> = lazy.drain(..4).collect();
+    for (read, stream) in eager.iter_mut().enumerate() {
+        while !stream.event().await.id.contains("40-") {}
+        slow(19.0 - read as f64).await;
+    }
     drop(lazy);
-    node.until_streams(1).await;
+    node.until_streams(4).await;
     slow(0.0).await;
 }

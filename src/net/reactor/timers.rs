@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::streams::{Blocked, Source, StreamSocket, Streams};
 use super::timer_wheel::Id;
+use crate::net::socket::SLOW_AFTER;
 use crate::said::{EndReason, Said};
 use crate::stream::Terms;
 use crate::telemetry::metric;
-
-/// A stream whose socket takes nothing for this long is slow.
-const SLOW_AFTER: Duration = Duration::from_millis(500);
 
 impl<S: StreamSocket> Streams<S> {
     /// When something is to be done even if nothing happens.

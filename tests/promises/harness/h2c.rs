@@ -11,8 +11,13 @@ use hyper::client::conn::http2;
 use hyper::header::{CONTENT_LENGTH, HOST};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// What the proxy takes ahead of a client that does not read, in bytes: the window that HTTP/2 has by
+/// default. That of a socket is the client's.
+const WINDOW_BYTES: u32 = 65_535;
 
 /// Whether streams are to be opened over HTTP/2.
 pub fn is_wanted() -> bool {
@@ -22,9 +27,14 @@ pub fn is_wanted() -> bool {
 /// A socket that takes one request in HTTP/1.1, for a server that is spoken to in HTTP/2.
 pub async fn in_front_of(server: TcpStream) -> io::Result<TcpStream> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let near = TcpStream::connect(listener.local_addr()?).await?;
+    // The kernel doubles what it is told.
+    let room = SockRef::from(&server).recv_buffer_size()? / 2;
+    let near = TcpSocket::new_v4()?;
+    near.set_recv_buffer_size(room as u32)?;
+    let near = near.connect(listener.local_addr()?).await?;
     let (far, _) = listener.accept().await?;
     far.set_nodelay(true)?;
+    SockRef::from(&far).set_send_buffer_size(room)?;
     // Whatever ends one side ends the other, which is all that a test can see of it.
     tokio::spawn(async move { carry(far, server).await.ok() });
     Ok(near)
@@ -86,9 +96,10 @@ async fn ask(head: &[u8], server: TcpStream) -> io::Result<Response<Incoming>> {
         request = request.header(field.name, field.value);
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
-    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(server))
-        .await
-        .map_err(io::Error::other)?;
+    let mut client = http2::Builder::new(TokioExecutor::new());
+    client.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+    let (mut sender, connection) =
+        client.handshake(TokioIo::new(server)).await.map_err(io::Error::other)?;
     tokio::spawn(connection);
     sender.send_request(request).await.map_err(io::Error::other)
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Answer, within};
+use super::{Answer, h2c, within};
 
 /// What the server answers to these bytes, until it closes the connection.
 pub async fn say(address: SocketAddr, bytes: &[u8]) -> String {
@@ -23,6 +23,15 @@ pub async fn ask(address: SocketAddr, lines: &[&str], body: &[u8]) -> Answer {
     let head: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
     socket.write_all(&[head.as_bytes(), b"\r\n", body].concat()).await.unwrap();
     read_answer(&mut socket).await
+}
+
+/// Has a first request answered on a connection of HTTP/1.1, so that the HTTP server carries what is
+/// asked for next, reactors or not. Over HTTP/2 it does anyway.
+pub async fn leave_to_http_server(socket: &mut TcpStream) {
+    if !h2c::is_wanted() {
+        socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert_eq!(read_answer(socket).await.status, 200);
+    }
 }
 
 /// Reads one answer, which must have a length.
