@@ -111,14 +111,12 @@ fi
 
 # What has no sockets is not run again for them.
 not_about_sockets=(--skip simulation --skip script_model_equivalence --skip backend_equivalence)
-# The HTTP server cannot tell a client that sends no more from one that is gone.
-not_without_reactors=(--skip half_closed::a_stream_goes_on)
 # HTTP/2 is spoken by a proxy of the test's own between client and node, which hides the client's
 # socket; a connection of HTTP/2 that sends no more is over. The nginx that ships takes HTTP/2 over TLS
 # alone.
 not_over_http_2=(
     --skip takeover --skip many_streams::ten_thousand
-    --skip half_closed::a_stream_goes_on
+    --skip half_closed::a_stream_goes_on --skip half_closed::a_client_that_sent_no_more
     --skip slow::counts_go_back_to_zero
     --skip drain::a_rolling_restart --skip drain::when_no_node_is_left
 )
@@ -126,7 +124,7 @@ not_over_http_2=(
 step test "simulation, long" env SIMULATIONS=10000 cargo test -q --test promises simulation::whatever
 program "model, long" model --ignored
 step test "promises, without reactors" env REACTORS=0 cargo test -q --test promises -- \
-    --test-threads "$threads" "${not_about_sockets[@]}" "${not_without_reactors[@]}"
+    --test-threads "$threads" "${not_about_sockets[@]}"
 step test "promises, over HTTP/2" env HTTP2=1 cargo test -q --test promises -- \
     --test-threads "$threads" "${not_about_sockets[@]}" "${not_over_http_2[@]}"
 step test "client libraries, installation" tests/clients/install.sh

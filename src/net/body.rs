@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ pub(crate) fn respond(session: Session, peer: &Peer, version: Version) -> Respon
         shares_its_socket: version == Version::HTTP_2,
         shared: None,
         pending: VecDeque::new(),
+        is_probed: false,
     };
     let mut response = Body::new(body).into_response();
     response.extensions_mut().insert(opened);
@@ -57,6 +59,8 @@ struct StreamBody {
     shared: Option<Arc<Carried>>,
     /// Bytes that were said and not taken by the HTTP server: one batch at most.
     pending: VecDeque<Bytes>,
+    /// It was found out whether its client is still there, after it had sent all it had to say.
+    is_probed: bool,
 }
 
 /// A stream, and how its client reads it.
@@ -94,6 +98,10 @@ impl http_body::Body for StreamBody {
             held.asked_at = Instant::now();
             let Held { stream, is_silent, .. } = &mut *held;
             let Some(polled) = stream else { return Poll::Ready(None) };
+            if !self.is_probed && self.peer.state.half_closed.load(Ordering::Relaxed) {
+                self.is_probed = true;
+                polled.probe();
+            }
             let said = pin!(polled.next()).poll(context);
             *is_silent = said.is_pending();
             if *is_silent {

@@ -52,6 +52,8 @@ impl HttpServer {
         server
             .http1()
             .timer(TokioTimer::new())
+            // Whether a peer that sends no more is gone, the socket finds out.
+            .half_close(true)
             .header_read_timeout(NEXT_HEAD_TIMEOUT)
             .max_buf_size(BUFFER_BYTES_MAX);
         server

@@ -24,6 +24,8 @@ pub(crate) struct SocketState {
     pub(super) stalled: Arc<AtomicBool>,
     /// The body of the request that is being answered was not read to its end.
     pub(super) body_unread: AtomicBool,
+    /// The peer sends no more. It may still read.
+    pub(super) half_closed: AtomicBool,
 }
 
 impl Peer {

@@ -2,6 +2,7 @@
 //! closed over what its peer still sends.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,6 +30,10 @@ pub(super) const SLOW_AFTER: Duration = Duration::from_millis(500);
 
 /// A socket that is given up when its peer takes no bytes for too long, or too few (a client
 /// that stopped reading for good, a proxy that hangs).
+///
+/// It also notices while nobody reads that its peer sends no more (`shutdown(SHUT_WR)`), or is gone.
+/// The HTTP server does not read while it answers: it would take the first for the second, and give
+/// up an answer that is waited for.
 pub(super) struct TimeoutSocket {
     stream: TcpStream,
     write_timeout: Duration,
@@ -37,6 +42,8 @@ pub(super) struct TimeoutSocket {
     window: Option<Box<Window>>,
     /// Once everything is written.
     linger: Option<Linger>,
+    /// Something has come that nobody has read yet.
+    is_unread: bool,
 }
 
 /// A time in which a peer has to take something.
@@ -51,7 +58,7 @@ impl TimeoutSocket {
         write_timeout: Duration,
         state: Arc<SocketState>,
     ) -> TimeoutSocket {
-        TimeoutSocket { stream, write_timeout, state, window: None, linger: None }
+        TimeoutSocket { stream, write_timeout, state, window: None, linger: None, is_unread: false }
     }
 
     /// The kernel gives such peers up, too, and may be the first to; it tells whoever asks next.
@@ -93,6 +100,33 @@ impl TimeoutSocket {
         }
     }
 
+    /// Notices that the peer sends no more, or that the socket broke. Behind what nobody has read yet
+    /// nothing can be seen.
+    fn watch_peer(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.is_unread || self.state.half_closed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut byte = [MaybeUninit::uninit()];
+        match self.stream.poll_peek(context, &mut ReadBuf::uninit(&mut byte)) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(0)) => {
+                self.state.half_closed.store(true, Ordering::Relaxed);
+                // Whoever is answering has a look.
+                context.waker().wake_by_ref();
+                Ok(())
+            }
+            Poll::Ready(Ok(_)) => {
+                self.is_unread = true;
+                Ok(())
+            }
+            Poll::Ready(Err(error)) => {
+                let broken = Err(error);
+                self.note(&broken);
+                broken
+            }
+        }
+    }
+
     /// Everything that waited was taken: the next wait has a window of its own.
     fn flushed(&mut self) {
         self.window = None;
@@ -105,6 +139,7 @@ impl AsyncRead for TimeoutSocket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.is_unread = false;
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if let Poll::Ready(result) = &read {
             self.note(result);
@@ -138,6 +173,7 @@ impl AsyncWrite for TimeoutSocket {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.flushed();
+        self.watch_peer(context)?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -23,6 +23,10 @@ use crate::telemetry::metric;
 /// When a client whose stream was old enough shall come back, at most.
 const AGE_RETRY_MAX: Duration = Duration::from_secs(1);
 
+/// When a client that may be gone is sent something for the second time: what the first met has come
+/// back by then, and the second finds the socket broken.
+const SECOND_PROBE_AFTER: Duration = Duration::from_secs(1);
+
 /// One client's stream.
 pub struct Session {
     /// Its cursor.
@@ -132,6 +136,8 @@ pub struct PolledStream {
     ending: Option<EndReason>,
     heartbeat: Pin<Box<Sleep>>,
     heartbeat_interval: Duration,
+    /// When the client that may be gone is sent something whatever was said before.
+    second_probe_at: Option<Instant>,
     retry: Duration,
     over: Option<EndReason>,
     /// On what terms it runs.
@@ -156,6 +162,7 @@ impl PolledStream {
             ending: None,
             heartbeat: Box::pin(tokio::time::sleep(heartbeat)),
             heartbeat_interval: heartbeat,
+            second_probe_at: None,
             retry,
             over: None,
             terms,
@@ -164,11 +171,22 @@ impl PolledStream {
         }
     }
 
+    /// Says something at once and again soon, whatever else happens: the client sends no more, and
+    /// if it does not read either, its kernel answers what is sent to it with a reset.
+    pub fn probe(&mut self) {
+        let now = Instant::now();
+        self.second_probe_at = Some(now + SECOND_PROBE_AFTER);
+        self.heartbeat.as_mut().reset(now);
+    }
+
     /// What is said next; `None` when the stream is over. Called again only when the client takes
     /// more, which is all the flow control there is. May be dropped at any `await`.
     pub async fn next(&mut self) -> Option<Vec<Said>> {
         let said = self.decide().await;
-        self.heartbeat.as_mut().reset(Instant::now() + self.heartbeat_interval);
+        let now = Instant::now();
+        let due = now + self.heartbeat_interval;
+        self.second_probe_at = self.second_probe_at.filter(|at| *at > now);
+        self.heartbeat.as_mut().reset(self.second_probe_at.map_or(due, |at| due.min(at)));
         said
     }
 
