@@ -188,7 +188,9 @@ async fn there_is_no_loop_without_a_wait_whatever_a_log_says() {
     for (topic, reader) in &readers {
         let heard = reader.heard();
         let resets = heard.iter().filter(|event| event.kind == "reset").count();
-        assert!(resets <= 6, "{topic}: {} was told {resets} resets: {heard:?}", reader.what);
+        // Two at once, if entries that are new come between them; then the waits double, and there
+        // is room for seven in eight seconds, for nine in half a minute.
+        assert!(resets <= 12, "{topic}: {} was told {resets} resets: {heard:?}", reader.what);
         reader.misses_nothing_in_silence(topic);
     }
 
