@@ -152,6 +152,7 @@ impl Relay {
                     topic.set_waiting();
                     drop(under_way);
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(backoff.wait()) => {}
                         _ = heard_again.changed() => backoff.reset(),
                     }
