@@ -25,7 +25,9 @@ async fn lazy_socket(node: &Node) -> TcpStream {
 
 on_both_logs! {
     async fn a_client_that_stops_reading_costs_the_others_nothing(backend: Backend) {
-        let node = backend.start(&[("FANTAIL_HISTORY_SIZE", "100")]).await;
+        // Publishing takes as long as it takes: nobody is given up over it.
+        let settings = [("FANTAIL_HISTORY_SIZE", "100"), ("FANTAIL_WRITE_TIMEOUT", "10m")];
+        let node = backend.start(&settings).await;
         let path = "/topics/t/events";
         let mut eager = Stream::open(node.address, path).await;
         let text = "x".repeat(64 << 10);
@@ -65,7 +67,8 @@ on_both_logs! {
     }
 
     async fn a_client_that_reads_again_in_time_misses_nothing(backend: Backend) {
-        let node = backend.start(&[("FANTAIL_HISTORY_SIZE", "2000")]).await;
+        let settings = [("FANTAIL_HISTORY_SIZE", "2000"), ("FANTAIL_WRITE_TIMEOUT", "10m")];
+        let node = backend.start(&settings).await;
         let mut lazy = lazy_stream(&node, "/topics/t/events").await;
         let text = "y".repeat(16 << 10);
         for _ in 0..1_200 {
