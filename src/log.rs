@@ -96,7 +96,7 @@ pub enum Health {
 pub enum LogError {
     /// Not done, and surely not: the log cannot be reached or does not accept writes now.
     Unavailable(String),
-    /// Perhaps done: the answer did not come in time.
+    /// Perhaps done: the answer did not come in time, or is none that surely means no.
     OutcomeUnknown(String),
     /// Not done: events of this type come from changes of the topic's state alone.
     ReservedEventType,
@@ -122,7 +122,7 @@ impl std::error::Error for LogError {}
 
 /// Named, ordered, append-only logs.
 ///
-/// After any `Err` but [`LogError::OutcomeUnknown`] nothing has changed.
+/// After any `Err` but [`LogError::OutcomeUnknown`] nothing has changed that a reader could see.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
     /// Appends events (at least one), in order and as one atomic step, and announces them. When it

@@ -47,7 +47,7 @@ pub enum Break {
     /// A page that was read before is used although it knows more than the tail.
     PageAheadOfTail,
     /// The hello of a resumed stream carries where the log is, not where the client is.
-    HelloCarriesHead,
+    ConnectedCarriesHead,
     /// The reset before a snapshot carries the new position already.
     IdBeforeSnapshot,
 }
@@ -176,9 +176,9 @@ fn reading_pages_of_the_log_that_was() {
 }
 
 #[test]
-fn saying_hello_with_the_head_of_the_log() {
+fn opening_with_the_head_of_the_log() {
     let left = Left { appends: 1, drops: 2, ..Left::default() };
-    breaks_a_promise(Break::HelloCarriesHead, Bounds { left, ..plain() });
+    breaks_a_promise(Break::ConnectedCarriesHead, Bounds { left, ..plain() });
 }
 
 #[test]

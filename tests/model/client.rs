@@ -191,7 +191,7 @@ impl Client {
         if self.id.is_none() && !self.snapshot {
             self.view = Some(around.oracle.at(place).ok_or(Wrong::NoSuchPosition)?);
         }
-        let hides = around.broken == Some(Break::HelloCarriesHead);
+        let hides = around.broken == Some(Break::ConnectedCarriesHead);
         self.id = Some(if hides { head } else { place });
         Ok(())
     }

@@ -106,7 +106,7 @@ on_both_logs! {
         assert_eq!(seqs(&query.events(2).await), [29, 30]);
     }
 
-    async fn a_connection_that_drops_after_its_hello_loses_nothing(backend: Backend) {
+    async fn a_connection_that_drops_after_connected_loses_nothing(backend: Backend) {
         let node = backend.start(&[]).await;
         // Nothing was ever said on this topic.
         let first = Stream::open(node.address, "/topics/t/events").await;
