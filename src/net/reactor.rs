@@ -13,6 +13,7 @@
 //! would often take longer.
 
 mod deliver;
+mod guard;
 mod limits;
 mod mailbox;
 mod pins;
@@ -25,6 +26,7 @@ mod timers;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
@@ -148,7 +150,7 @@ impl StreamSocket for ReactorSocket {
 /// silent, and new ones with them: rather than that, the whole node ends, and clients come back
 /// elsewhere. A panic while a stream is served does not get here.
 fn run_or_abort(reactor: &Reactor) {
-    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reactor.run()));
+    let ran = std::panic::catch_unwind(AssertUnwindSafe(|| reactor.run()));
     if !matches!(ran, Ok(Ok(()))) {
         tracing::error!(?ran, "a reactor broke");
         telemetry::flush_log();
@@ -196,12 +198,8 @@ impl Reactor {
                 let id = id_of(data);
                 match readiness {
                     Readiness::Closed => work.streams.peer_closed(id),
-                    Readiness::HalfClosed => {
-                        work.streams.guarded(|streams| streams.peer_half_closed(id, now));
-                    }
-                    Readiness::Writable => {
-                        work.streams.guarded(|streams| streams.writable(id, now));
-                    }
+                    Readiness::HalfClosed => work.streams.peer_half_closed(id, now),
+                    Readiness::Writable => work.streams.writable(id, now),
                 }
             }
             if !self.turn(&mut work, now) {
@@ -221,8 +219,9 @@ impl Reactor {
                     self.take(streams, *adoption, now);
                 }
                 Message::Answered { id, follower, bytes, end } => {
-                    streams.guarded(|streams| streams.answered(id, follower, bytes, end, now));
+                    streams.answered(id, follower, bytes, end, now);
                 }
+                Message::Failed(id) => streams.failed(id),
                 Message::TermsEnded(terms) => streams.terms_ended(&terms),
                 Message::Stop => {
                     streams.close_all();
@@ -230,7 +229,7 @@ impl Reactor {
                 }
             }
         }
-        streams.guarded(|streams| streams.run_timers(now));
+        streams.run_timers(now);
         streams.run_slice(now);
         self.watch_blocked(streams);
         true
@@ -242,7 +241,7 @@ impl Reactor {
         adoption: Adoption<ReactorSocket>,
         now: Instant,
     ) -> Option<Id> {
-        let id = streams.guarded(|streams| streams.adopt(adoption, now))?;
+        let id = streams.adopt(adoption, now)?;
         let socket = streams.socket(id)?;
         if let Err(error) = self.mailbox.poller.watch(&socket.socket, event_data(id)) {
             tracing::warn!(%error, "a stream cannot be carried");
@@ -318,13 +317,9 @@ impl Reactor {
     fn answer(self: &Arc<Reactor>, id: Id, question: PendingQuestion, terms: Arc<Terms>) {
         let reactor = Arc::downgrade(self);
         self.runtime.spawn(async move {
-            let Answer { follower, said, end } = question.await;
-            let mut bytes = VecDeque::new();
-            for said in &said {
-                terms.wire.encode_chunked(said, &mut bytes);
-            }
+            let answer = answer_to(id, question, &terms).await;
             if let Some(reactor) = reactor.upgrade() {
-                reactor.post(Message::Answered { id, follower, bytes, end });
+                reactor.post(answer);
             }
         });
     }
@@ -353,6 +348,19 @@ fn id_of(data: u64) -> Id {
 const SMALL_PART: usize = 1 << 10;
 
 type PendingQuestion = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// What a reactor is told when a question is answered, or when it never will be.
+async fn answer_to(id: Id, question: PendingQuestion, terms: &Terms) -> Message {
+    let answer = AssertUnwindSafe(async {
+        let Answer { follower, said, end } = question.await;
+        let mut bytes = VecDeque::new();
+        for said in &said {
+            terms.wire.encode_chunked(said, &mut bytes);
+        }
+        Message::Answered { id, follower, bytes, end }
+    });
+    answer.catch_unwind().await.unwrap_or(Message::Failed(id))
+}
 
 impl Work {
     /// How long nothing is to be done if nothing happens; `None` for ever.

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use crate::frame::Frame;
 use crate::hub::HubTopic;
 use crate::hub::tail::{BATCH_FRAMES_MAX, Next};
 use crate::position::Position;
-use crate::said::{EndReason, Said};
+use crate::said::Said;
 use crate::stream::decide::{self, Step};
 use crate::telemetry::metric;
 use crate::wire::Wire;
@@ -103,22 +102,6 @@ impl<S: StreamSocket> Streams<S> {
             followed.remaining = followed.members.len();
             self.changed.retain(|queued| *queued != key);
             self.changed.push_back(key);
-        }
-    }
-
-    /// Runs this so that a panic costs only the stream that was being served.
-    pub(super) fn guarded<T>(&mut self, work: impl FnOnce(&mut Streams<S>) -> T) -> Option<T> {
-        self.serving = None;
-        match catch_unwind(AssertUnwindSafe(|| work(self))) {
-            Ok(done) => Some(done),
-            Err(_) => {
-                metric::stream_fault();
-                if let Some(at) = self.serving.take() {
-                    tracing::error!("serving a stream panicked; the stream is ended");
-                    self.close(at, EndReason::Fault);
-                }
-                None
-            }
         }
     }
 

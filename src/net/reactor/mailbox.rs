@@ -37,7 +37,14 @@ pub(super) struct Unread {
 
 pub(super) enum Message {
     Adopt(Box<Adoption<ReactorSocket>>),
-    Answered { id: Id, follower: Box<Follower>, bytes: VecDeque<Bytes>, end: Option<EndReason> },
+    Answered {
+        id: Id,
+        follower: Box<Follower>,
+        bytes: VecDeque<Bytes>,
+        end: Option<EndReason>,
+    },
+    /// A question that will never be answered: whoever was asked panicked.
+    Failed(Id),
     TermsEnded(Arc<Terms>),
     Stop,
 }

@@ -2,8 +2,8 @@
 //! [`StreamSocket`] and time only as it is told, so that tests can drive it with sockets that take
 //! as much or as little as they like.
 //!
-//! [`deliver`](super::deliver) gives them what comes next, [`timers`](super::timers) does what is due
-//! by time.
+//! Whatever happens to a stream comes through [`guard`](super::guard). [`deliver`](super::deliver) gives
+//! streams what comes next, [`timers`](super::timers) does what is due by time.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice};
@@ -242,9 +242,7 @@ impl<S: StreamSocket> Streams<S> {
         }
     }
 
-    /// Takes a stream. Its socket is to be watched from now on under this id, which is asked for
-    /// first if something will be answered under it.
-    pub(super) fn adopt(&mut self, adoption: Adoption<S>, now: Instant) -> Id {
+    pub(super) fn begin(&mut self, adoption: Adoption<S>, now: Instant) -> Id {
         let Adoption { socket, terms, limit, guard, pending, state } = adoption;
         if self.streams.is_empty() {
             // Nobody has turned it meanwhile.
@@ -262,6 +260,7 @@ impl<S: StreamSocket> Streams<S> {
             terms,
             guard,
         }) as u32;
+        self.serving = Some(at);
         let id = Id { index: at, serial: self.serial };
         self.wheel.schedule(id, self.wheel.tick());
         let terms = self.streams[at as usize].terms.clone();
@@ -355,9 +354,7 @@ impl<S: StreamSocket> Streams<S> {
         self.asker.ask(Id { index: at, serial }, question, &terms, &interrupt);
     }
 
-    /// What was found out: these bytes come next, and this is where the stream stands then. The
-    /// stream is over after them if there is an `end`.
-    pub(super) fn answered(
+    pub(super) fn on_answer(
         &mut self,
         id: Id,
         follower: Box<Follower>,
@@ -505,8 +502,7 @@ impl<S: StreamSocket> Streams<S> {
         }
     }
 
-    /// The socket takes bytes again.
-    pub(super) fn writable(&mut self, id: Id, now: Instant) {
+    pub(super) fn on_writable(&mut self, id: Id, now: Instant) {
         if self.get(id).is_none() {
             return;
         }
@@ -518,12 +514,10 @@ impl<S: StreamSocket> Streams<S> {
         }
     }
 
-    /// The peer sends no more. It may still read (`shutdown(SHUT_WR)`), and is served then; or it is
-    /// gone, and its kernel says so as soon as something is sent to it.
-    pub(super) fn peer_half_closed(&mut self, id: Id, now: Instant) {
+    pub(super) fn on_half_close(&mut self, id: Id, now: Instant) {
         let Some(stream) = self.get(id) else { return };
         if matches!(stream.source, Source::Over) {
-            return self.peer_closed(id);
+            return self.on_close(id);
         }
         if !stream.is_blocked {
             let mut bytes = VecDeque::new();
@@ -532,8 +526,7 @@ impl<S: StreamSocket> Streams<S> {
         }
     }
 
-    /// The peer is gone, or the socket broke.
-    pub(super) fn peer_closed(&mut self, id: Id) {
+    pub(super) fn on_close(&mut self, id: Id) {
         let Some(stream) = self.get(id) else { return };
         let reason = stream.socket.error().map_or(EndReason::Client, end_of);
         self.close(id.index, reason);
@@ -584,10 +577,13 @@ impl<S: StreamSocket> Streams<S> {
 
     /// Gives up a stream whose peer takes nothing, or too little.
     pub(super) fn close_stalled(&mut self, at: u32) {
+        // It may be another than the one that is served.
+        let serving = self.serving.replace(at);
         if let Some(stream) = self.streams.get_mut(at as usize) {
             stream.socket.reset();
         }
         self.close(at, EndReason::Stalled);
+        self.serving = serving;
     }
 
     /// Removes a stream; its socket is closed with it.

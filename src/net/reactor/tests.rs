@@ -70,6 +70,7 @@ impl StreamSocket for FakeSocket {
     }
 
     fn reset(&mut self) {
+        assert!(!self.0.borrow().panics, "a mistake of ours");
         self.0.borrow_mut().was_reset = true;
     }
 
@@ -209,24 +210,34 @@ impl World {
         pending: VecDeque<bytes::Bytes>,
         room: usize,
     ) {
+        let socket = FakeSocket::default();
+        socket.0.borrow_mut().room = room;
+        let adoption = self.adoption(&topics, limit, pending, socket.clone());
+        let id = self.streams.adopt(adoption, self.now).unwrap();
+        self.listeners.push(Listener { id, topics, socket });
+    }
+
+    fn adoption(
+        &self,
+        topics: &[(usize, u64)],
+        limit: Option<EndsAt>,
+        pending: VecDeque<bytes::Bytes>,
+        socket: FakeSocket,
+    ) -> Adoption<FakeSocket> {
         let place = |&(topic, seq): &(usize, u64)| {
             let topic: Arc<HubTopic> = self.topics[topic].0.topic.clone();
             Place { topic, position: Position { seq, epoch: epoch() } }
         };
         let places = topics.iter().map(place).collect();
         let admitted = self.admission.admit([127, 0, 0, 1].into());
-        let socket = FakeSocket::default();
-        socket.0.borrow_mut().room = room;
-        let adoption = Adoption {
-            socket: socket.clone(),
+        Adoption {
+            socket,
             terms: self.endings.open_terms(Wire::Sse { named_heartbeat: false }),
             limit,
             guard: StreamGuard::new(admitted.unwrap_or_else(|_| panic!("full"))),
             pending,
             state: Adopted::Live { places, snapshot: false },
-        };
-        let id = self.streams.adopt(adoption, self.now);
-        self.listeners.push(Listener { id, topics, socket });
+        }
     }
 
     fn publish(&mut self, topic: usize, bytes: usize) {
@@ -593,11 +604,8 @@ fn a_panic_while_one_stream_is_served_ends_that_stream_alone() {
     for panics in [7, 150, 299, 300] {
         world.listeners[panics].socket.0.borrow_mut().panics = true;
     }
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
     world.publish(0, 10);
     world.work();
-    std::panic::set_hook(hook);
     assert_eq!(world.admission.streams(), 297);
     world.publish(0, 10);
     world.work();
@@ -606,4 +614,90 @@ fn a_panic_while_one_stream_is_served_ends_that_stream_alone() {
         let expected = if [7, 150, 299, 300].contains(&n) { 0 } else { 2 };
         assert_eq!(at[0], expected, "listener {n}");
     }
+}
+
+#[test]
+fn a_panic_in_a_heartbeat_leaves_the_others_theirs() {
+    let mut world = World::new(1);
+    for _ in 0..50 {
+        world.come(&[0], 0, usize::MAX);
+    }
+    world.work();
+    for panics in [0, 17, 18, 49] {
+        world.listeners[panics].socket.0.borrow_mut().panics = true;
+    }
+    for beats in 1..4 {
+        world.pass(HEARTBEAT);
+        assert_eq!(world.admission.streams(), 46);
+        for n in (0..50).filter(|n| ![0, 17, 18, 49].contains(n)) {
+            assert_eq!(world.written(n).matches(sse::HEARTBEAT).count(), beats, "listener {n}");
+        }
+    }
+}
+
+#[test]
+fn a_panic_ends_its_stream_whatever_has_happened_to_it() {
+    type Happening = fn(&mut World);
+    let happenings: [(&str, Happening); 6] = [
+        ("its socket takes bytes", |world| {
+            let id = world.listeners[1].id;
+            world.streams.writable(id, world.now);
+        }),
+        ("its peer sends no more", |world| {
+            // One that is not blocked: it is sent something, to see whether it is there.
+            world.come(&[0], 0, usize::MAX);
+            let Listener { id, socket, .. } = &world.listeners[3];
+            socket.0.borrow_mut().panics = true;
+            world.streams.peer_half_closed(*id, world.now);
+            world.streams.peer_closed(world.listeners[1].id);
+        }),
+        ("it comes", |world| {
+            let socket = FakeSocket::default();
+            socket.0.borrow_mut().panics = true;
+            let pending = VecDeque::from([bytes::Bytes::from_static(b"first")]);
+            let adoption = world.adoption(&[(0, 1)], None, pending, socket);
+            assert!(world.streams.adopt(adoption, world.now).is_none());
+            world.streams.peer_closed(world.listeners[1].id);
+        }),
+        ("it has to end", |world| {
+            let at = tokio::time::Instant::from_std(world.now);
+            let limit = EndsAt { at, reason: EndReason::Age };
+            world.come_with(vec![(0, 1)], Some(limit), VecDeque::new(), usize::MAX);
+            world.listeners[3].socket.0.borrow_mut().panics = true;
+            world.pass(Duration::from_millis(1));
+            world.streams.peer_closed(world.listeners[1].id);
+        }),
+        ("it is given up", |world| {
+            for _ in 0..30 {
+                world.pass(WRITE_TIMEOUT / 10);
+            }
+        }),
+        ("nobody can say what comes next", |world| world.streams.failed(world.listeners[1].id)),
+    ];
+    for (what, happens) in happenings {
+        let mut world = World::new(1);
+        for room in [usize::MAX, 0, usize::MAX] {
+            world.come(&[0], 0, room);
+        }
+        world.publish(0, 10);
+        world.work();
+        world.listeners[1].socket.0.borrow_mut().panics = true;
+        happens(&mut world);
+        world.publish(0, 10);
+        world.work();
+        assert_eq!(world.admission.streams(), 2, "{what}");
+        for n in [0, 2] {
+            assert!(world.written(n).contains("data: t0 2 x"), "{what}, listener {n}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_panics_is_answered_all_the_same() {
+    let endings = Endings::new(None);
+    let terms = endings.open_terms(Wire::Sse { named_heartbeat: false });
+    let id = Id { index: 3, serial: 7 };
+    let question = Box::pin(async { panic!("a mistake of ours") });
+    let message = super::answer_to(id, question, &terms).await;
+    assert!(matches!(message, super::Message::Failed(failed) if failed == id));
 }

@@ -56,12 +56,15 @@ impl<S: StreamSocket> Streams<S> {
             match stream.source {
                 // It was ended, and its peer has not closed its side since.
                 Source::Over => self.peer_closed(id),
-                _ => self.say_goodbye(id, reason, now),
+                _ => {
+                    self.serve(id, |streams| streams.say_goodbye(id, reason, now));
+                }
             }
         }
         if now >= self.wheel.next_at() {
+            // One by one: the others of a bucket must not lose their heartbeats by one's panic.
             for id in self.wheel.advance(now) {
-                self.send_heartbeat(id, now);
+                self.serve(id, |streams| streams.send_heartbeat(id, now));
             }
             self.close_all_stalled(now);
         }
@@ -114,7 +117,7 @@ impl<S: StreamSocket> Streams<S> {
             .map(|(at, _)| *at)
             .collect();
         for at in stalled {
-            self.close_stalled(at);
+            self.guarded(|streams| streams.close_stalled(at));
         }
         self.count_slow(now);
     }
