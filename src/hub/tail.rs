@@ -68,6 +68,11 @@ impl Tail {
         self.history.at(self.history.head)
     }
 
+    /// Whether nothing comes after `position` as far as is known, in its own epoch or a later one.
+    pub fn is_head(&self, position: Position) -> bool {
+        self.history.is_head(position)
+    }
+
     /// Bytes of the frames held.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -168,7 +168,7 @@ impl HubTopic {
 
     /// Whether nothing comes after a position now.
     pub fn is_head(&self, position: Position) -> bool {
-        self.lock().tail.as_ref().is_some_and(|tail| tail.head() == position)
+        self.lock().tail.as_ref().is_some_and(|tail| tail.is_head(position))
     }
 
     /// Counts a waiter that is notified of news.

@@ -187,6 +187,26 @@ async fn a_resumed_one_has_caught_up_only_when_it_has_said_everything() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_comes_back_to_the_head_has_caught_up_although_another_epoch_began() {
+    let node = node();
+    let last = publish(&node, "t", "1").await;
+    let mut before = follower(&node, &["t"], StartAt::Now);
+    assert_eq!(opened(&mut before).await, last.to_string());
+    // Another server has taken over, and nobody has published since.
+    let past_epochs = vec![(last.epoch, last.seq)];
+    let history = LogHistory { epoch: Epoch::random(), past_epochs, head: last.seq, oldest: 1 };
+    node.hub.open(&node.hub.get(&topic("t")).unwrap(), history, false);
+    let mut back = follower(&node, &["t"], resume(&last.to_string(), &["t"]));
+    assert_eq!(opened(&mut back).await, last.to_string());
+    assert_eq!(back.places().map(|places| places[0].position), Some(last));
+    // One that has seen what the other server never had goes on asking.
+    let ahead = Position { seq: last.seq + 1, ..last };
+    let mut ahead = follower(&node, &["t"], resume(&ahead.to_string(), &["t"]));
+    opened(&mut ahead).await;
+    assert!(ahead.places().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_batch_is_said_at_a_time() {
     let node = node();
     let start = publish(&node, "t", "1").await;
