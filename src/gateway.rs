@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 use crate::admission::Admission;
 use crate::background::{Background, Ending};
 use crate::board::{Boards, keep_first_board};
+use crate::budget::{BUDGET_BYTES_MAX, Budget};
 use crate::canary::Canary;
 use crate::config::Config;
 use crate::http::{self, App};
@@ -128,11 +129,12 @@ impl Gateway {
         let stats = ClusterStats::new(&config.node_id, hub.clone(), admission.clone(), registry);
         let canary = Canary::new(probe.clone());
         let (stop_accepting, stopped) = watch::channel(false);
+        let budget = Budget::new(BUDGET_BYTES_MAX, config.write_timeout);
         let node = Arc::new(Node {
             id: config.node_id.clone(),
             heartbeat: config.heartbeat,
             retry: config.retry,
-            replays: Replays::new(log.clone(), boards.clone()),
+            replays: Replays::new(log.clone(), boards.clone(), budget),
             log,
             probe,
             snapshots: boards.clone(),

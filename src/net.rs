@@ -9,6 +9,7 @@
 //! [`wire`](crate::wire). A reactor asks both for many streams at once.
 
 mod body;
+mod held;
 mod http;
 mod linger;
 pub(crate) mod listener;
@@ -23,6 +24,7 @@ mod unread;
 use std::time::Duration;
 
 pub(crate) use body::{OpenedStream, respond};
+pub(crate) use held::body_of_held;
 pub(crate) use peer::Peer;
 
 /// What sockets are held to.

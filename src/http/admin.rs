@@ -169,7 +169,7 @@ pub(super) async fn connections(
 
 pub(super) async fn metrics(State(app): State<App>) -> Response {
     metric::topics(app.node.hub.count());
-    metric::budget_held(app.node.replays.bytes_held());
+    metric::budget_held(app.node.replays.budget().held());
     app.canary.measure();
     let text = app.metrics.as_ref().map(|metrics| metrics.render()).unwrap_or_default();
     let mut response = text.into_response();

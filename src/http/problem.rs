@@ -60,6 +60,12 @@ impl Problem {
         )
     }
 
+    /// 500: what the log has is not what was ever put there.
+    pub(super) fn broken(detail: String) -> Problem {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Problem::new(status, "entry-broken", "Entry broken", detail)
+    }
+
     /// 503 with a jittered `Retry-After`: another node, or a later moment, will do.
     fn try_later(kind: &'static str, title: &'static str, detail: String) -> Problem {
         let mut problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, detail);

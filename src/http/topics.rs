@@ -1,7 +1,6 @@
 //! `POST /topics/{topic}/events`, `GET /topics/{topic}/history`.
 
 use axum::Json;
-use axum::body::Body as HttpBody;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +15,8 @@ use super::request::{Body, Parameters, Preconditions, TopicPath};
 use super::{App, set_last_event_id, set_replayed};
 use crate::entry::{Data, Entry, Event, EventType};
 use crate::json;
-use crate::log::{Appended, READ_BYTES_MAX, READ_ENTRIES_MAX};
+use crate::log::{Appended, READ_ENTRIES_MAX};
+use crate::net;
 use crate::position::{Cursor, LogHistory, Position, ResumePoint};
 use crate::said::{Reset, ResetReason};
 use crate::telemetry::metric;
@@ -160,8 +160,9 @@ pub(super) async fn history(
         }
         None => 0,
     };
-    let reserved = app.node.replays.reserve(READ_BYTES_MAX).await;
-    let page = app.node.log.read(&topic, from, from.saturating_add(limit as u64)).await?;
+    let replays = &app.node.replays;
+    let (page, mut reserved) =
+        replays.read(&topic, from, from.saturating_add(limit as u64)).await?;
     let Some(mut page) = page else {
         let empty = History {
             topic: topic.to_string(),
@@ -179,11 +180,12 @@ pub(super) async fn history(
         // Begin with the oldest: for who lost the thread, and for who did not say where to begin.
         let lost = reset.is_some() || resume_point.is_none();
         let oldest = page.history.oldest - 1;
-        if lost
-            && let Some(again) =
-                app.node.log.read(&topic, oldest, oldest.saturating_add(limit as u64)).await?
-        {
-            page = again;
+        if lost {
+            // Nobody waits while holding a part of the budget.
+            drop(reserved);
+            let again = replays.read(&topic, oldest, oldest.saturating_add(limit as u64)).await?;
+            page = again.0.unwrap_or(page);
+            reserved = again.1;
         }
     }
     page.entries.truncate(limit);
@@ -201,10 +203,10 @@ pub(super) async fn history(
         entries: page.entries.iter().map(shown).collect::<Result<_, _>>()?,
         reset,
     };
-    let json = json::to_text(&history).into_bytes();
-    let json = app.node.replays.hold(reserved, json).await;
+    let json = reserved.hold(json::to_text(&history).into_bytes());
     let content_type = HeaderValue::from_static("application/json");
-    Ok(([(header::CONTENT_TYPE, content_type)], HttpBody::from(json)).into_response())
+    let body = net::body_of_held(json, replays.budget());
+    Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
 }
 
 /// What a stream would say to a client with this resume point.
@@ -218,16 +220,41 @@ fn told(topic: &str, resume_point: &ResumePoint, history: &LogHistory) -> Option
     Some(Reset::new(topic, reason, resume_point.to_string(), history))
 }
 
+/// # Errors
+/// What the log has of the entry is no event: somebody else has written it, or a mistake of ours.
 fn shown(entry: &Entry) -> Result<HistoryEntry, Problem> {
     let rest = String::from_utf8_lossy(&entry.rest);
     let (event_type, data) = read_event_text(&rest);
     let data = if entry.json { data } else { json::to_text(&data) };
-    let data = RawValue::from_string(data)
-        .map_err(|error| Problem::bad_request(format!("an entry is not JSON: {error}")))?;
+    let data = RawValue::from_string(data).map_err(|error| {
+        let position = entry.position;
+        tracing::error!(%position, %error, "an entry in the log is broken");
+        Problem::broken(format!("the entry {position} in the log is not JSON: {error}"))
+    })?;
     Ok(HistoryEntry {
         id: entry.position.to_string(),
         event: event_type.map(ToOwned::to_owned),
         data,
         milliseconds: entry.milliseconds,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_broken_in_the_log_is_not_the_clients_fault() {
+        let entry = |rest: &'static str| Entry {
+            position: Position { seq: 7, epoch: "k3f9".parse().unwrap() },
+            milliseconds: 0,
+            json: true,
+            rest: Bytes::from_static(rest.as_bytes()),
+        };
+        assert!(shown(&entry("data: {\"a\":1}\n\n")).is_ok());
+        let problem = shown(&entry("data: {\"a\":\n\n")).err().unwrap();
+        assert_eq!(problem.into_response().status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
 }

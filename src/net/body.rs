@@ -1,7 +1,6 @@
 //! Streams as bodies of the HTTP server's responses: over HTTP/2, and wherever a socket could not
 //! go to a [reactor](super::reactor).
 
-use std::collections::VecDeque;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
@@ -15,9 +14,11 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body::Frame;
 
+use super::held::Unsent;
 use super::peer::Peer;
 use super::socket::SLOW_AFTER;
 use super::unread::Readable;
+use crate::budget::Budget;
 use crate::said::{EndManner, EndReason};
 use crate::stream::{PolledStream, Session, SlowReason};
 
@@ -42,7 +43,6 @@ pub(crate) fn respond(session: Session, peer: &Peer, version: Version) -> Respon
         peer: peer.clone(),
         shares_its_socket: version == Version::HTTP_2,
         shared: None,
-        pending: VecDeque::new(),
         is_probed: false,
     };
     let mut response = Body::new(body).into_response();
@@ -57,8 +57,6 @@ struct StreamBody {
     shares_its_socket: bool,
     /// Set by the first poll.
     shared: Option<Arc<Carried>>,
-    /// Bytes that were said and not taken by the HTTP server: one batch at most.
-    pending: VecDeque<Bytes>,
     /// It was found out whether its client is still there, after it had sent all it had to say.
     is_probed: bool,
 }
@@ -66,16 +64,19 @@ struct StreamBody {
 /// A stream, and how its client reads it.
 struct Carried {
     shares_its_socket: bool,
-    held: Mutex<Held>,
+    budget: Budget,
+    state: Mutex<CarriedState>,
 }
 
-struct Held {
-    /// Gone if its client did not read it while it read others.
+struct CarriedState {
+    /// Gone if its client did not read it, or too slowly.
     stream: Option<PolledStream>,
     /// When it was last asked for more.
     asked_at: Instant,
     /// It had nothing to say then: that it is not asked is not the client's doing.
     is_silent: bool,
+    /// Bytes that were said and not taken by the HTTP server: one batch at most.
+    unsent: Unsent,
 }
 
 impl http_body::Body for StreamBody {
@@ -90,13 +91,12 @@ impl http_body::Body for StreamBody {
             self.shared = self.begin();
         }
         let Some(carried) = self.shared.clone() else { return Poll::Ready(None) };
+        let CarriedState { stream, asked_at, is_silent, unsent } = &mut *lock(&carried.state);
+        *asked_at = Instant::now();
         loop {
-            if let Some(bytes) = self.pending.pop_front() {
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            if let Some(taken) = unsent.take(&carried.budget).transpose() {
+                return Poll::Ready(Some(taken.map(Frame::data)));
             }
-            let mut held = lock(&carried.held);
-            held.asked_at = Instant::now();
-            let Held { stream, is_silent, .. } = &mut *held;
             let Some(polled) = stream else { return Poll::Ready(None) };
             if !self.is_probed && self.peer.state.half_closed.load(Ordering::Relaxed) {
                 self.is_probed = true;
@@ -116,9 +116,9 @@ impl http_body::Body for StreamBody {
                 });
             };
             let wire = polled.terms.wire;
-            drop(held);
+            let parts = unsent.parts();
             for said in &said {
-                wire.encode(said, &mut self.pending);
+                wire.encode(said, parts);
             }
         }
     }
@@ -128,12 +128,27 @@ impl StreamBody {
     fn begin(&self) -> Option<Arc<Carried>> {
         let mut session = self.opened.take()?;
         session.guard.watch_stalled(self.peer.state.stalled.clone());
-        let stream = PolledStream::new(session);
-        let held = Held { stream: Some(stream), asked_at: Instant::now(), is_silent: false };
+        let budget = session.follower.node().replays.budget().clone();
+        let state = Mutex::new(CarriedState {
+            stream: Some(PolledStream::new(session)),
+            asked_at: Instant::now(),
+            is_silent: false,
+            unsent: Unsent::new(),
+        });
         let shares_its_socket = self.shares_its_socket;
-        let carried = Arc::new(Carried { shares_its_socket, held: Mutex::new(held) });
+        let carried = Arc::new(Carried { shares_its_socket, budget, state });
         self.peer.unread.add(&carried);
         Some(carried)
+    }
+}
+
+impl CarriedState {
+    /// Ends the stream: its client takes nothing, or too little.
+    fn give_up(&mut self) {
+        self.unsent.give_up();
+        if let Some(mut stream) = self.stream.take() {
+            stream.guard.set_reason(EndReason::Stalled);
+        }
     }
 }
 
@@ -141,19 +156,18 @@ impl Readable for Carried {
     /// Over HTTP/2 a peer can leave one stream unread while it reads the others, which no socket
     /// notices. But a stream that is read is asked for more after each heartbeat at the latest; one
     /// that was not asked for long is ended, and with it goes everything but what the HTTP server has
-    /// buffered for it. Its neighbours on the socket go on.
+    /// buffered for it. Its neighbours on the socket go on. One that is asked too rarely is ended if
+    /// somebody waits for what is held for it.
     fn look_after(&self, longest: Duration) {
-        let mut held = lock(&self.held);
-        let waits = held.asked_at.elapsed();
-        if self.shares_its_socket
-            && waits > longest
-            && let Some(mut stream) = held.stream.take()
-        {
-            stream.guard.set_reason(EndReason::Stalled);
+        let mut state = lock(&self.state);
+        let waits = state.asked_at.elapsed();
+        let is_unread = self.shares_its_socket && waits > longest;
+        if is_unread || state.unsent.look(&self.budget, Instant::now()) {
+            state.give_up();
         }
-        if !held.is_silent
+        if !state.is_silent
             && waits >= SLOW_AFTER
-            && let Some(stream) = &held.stream
+            && let Some(stream) = &state.stream
         {
             stream.slow.set(SlowReason::NotTaken, true);
         }

@@ -167,6 +167,7 @@ impl Reactor {
             heartbeat: node.heartbeat,
             retry: node.retry,
             write_timeout,
+            budget: node.replays.budget().clone(),
             clock: Box::new(move || clock.now_milliseconds()),
         };
         let node = node.clone();

@@ -9,6 +9,17 @@ pub struct ReplayPage {
     pub history: LogHistory,
     /// Frames in order. Without a hole, unless somebody deleted entries by hand.
     pub frames: Vec<Frame>,
+    /// Up to which entry was to be read. It has fewer if they are large, or if there are no more.
+    pub to: u64,
+}
+
+impl ReplayPage {
+    /// Whether it ends before the entry after `seq` because its entries are large: then another page
+    /// has that one.
+    pub fn ends_before(&self, seq: u64) -> bool {
+        let last = self.frames.last().map(|frame| frame.position.seq);
+        last.is_some_and(|last| last <= seq && last < self.to.min(self.history.head))
+    }
 }
 
 /// What of a page comes after `position`, up to a hole; nothing unless the page's own view of the log says that

@@ -35,4 +35,5 @@ mod surroundings;
 mod takeover;
 mod tasks;
 mod topics;
+mod trickle;
 mod wire;

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fantail::admission::Admission;
+use fantail::budget::{BUDGET_BYTES_MAX, Budget};
 use fantail::entry::{Data, Event};
 use fantail::hub::Hub;
 use fantail::log::{Conditions, LogError};
@@ -139,7 +140,11 @@ fn node(log: &Arc<FaultyLog>, number: usize, faults: Faults) -> Arc<Node> {
         id: number.to_string(),
         heartbeat: Duration::from_secs(15),
         retry: Duration::from_secs(3),
-        replays: Replays::new(log.clone(), log.clone()),
+        replays: Replays::new(
+            log.clone(),
+            log.clone(),
+            Budget::new(BUDGET_BYTES_MAX, Duration::from_secs(60)),
+        ),
         probe: log.clone(),
         snapshots: log.clone(),
         log,

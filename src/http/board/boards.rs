@@ -1,10 +1,9 @@
 //! `GET /boards`, `POST /boards`, `GET /boards/{board}`, `POST /boards/{board}/lists`.
 
 use axum::Json;
-use axum::body::Body as HttpBody;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Deserialize;
 
 use super::super::problem::Problem;
@@ -14,6 +13,7 @@ use super::super::set_last_event_id;
 use super::{BoardApp, title, write_response};
 use crate::board::{BoardError, BoardSummary, Command, LISTS_MAX, NewList};
 use crate::log::Conditions;
+use crate::net;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,7 +65,8 @@ pub(super) async fn show(
     IdPath(board): IdPath,
 ) -> Result<Response, Problem> {
     let snapshot = app.node.replays.snapshot(&board).await?.ok_or(BoardError::NoSuchBoard)?;
-    let mut response = HttpBody::from(snapshot.json).into_response();
+    let body = net::body_of_held(snapshot.json, app.node.replays.budget());
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 use super::limits::Limits;
 use super::pins::{Pin, Pins};
 use super::timer_wheel::{Id, TimerWheel};
+use crate::budget::Budget;
+use crate::budget::pace::Pace;
 use crate::hub::{HubTopic, TopicObserver};
 use crate::position::{Position, write_cursor};
 use crate::said::{EndManner, EndReason, Said};
@@ -77,6 +79,8 @@ pub(super) struct StreamSettings {
     pub(super) heartbeat: Duration,
     /// A peer that takes no bytes for this long is given up.
     pub(super) write_timeout: Duration,
+    /// What bounds how much is held for those that are slow.
+    pub(super) budget: Budget,
     /// The reconnection time told at the end.
     pub(super) retry: Duration,
     /// The log's clock in milliseconds since 1970, for the delivery lag.
@@ -176,6 +180,8 @@ pub(super) struct Blocked {
     /// When the time began in which the peer has to take something, and what it took since.
     pub(super) window_began_at: Instant,
     pub(super) taken: usize,
+    /// How fast it takes what is held for it.
+    pub(super) pace: Pace,
     /// It is over after that.
     pub(super) last: Option<EndReason>,
     /// Its hold on the frame that it stopped in.
@@ -454,6 +460,7 @@ impl<S: StreamSocket> Streams<S> {
             Some(blocked) => {
                 blocked.pending = bytes;
                 blocked.taken = blocked.taken.saturating_add(taken);
+                blocked.pace.took(taken);
                 if blocked.taken >= TAKEN_BYTES_MIN {
                     (blocked.window_began_at, blocked.taken) = (now, 0);
                 }
@@ -473,8 +480,9 @@ impl<S: StreamSocket> Streams<S> {
         let Some(stream) = self.streams.get_mut(at as usize) else { return };
         stream.is_blocked = true;
         self.newly_blocked.push(Id { index: at, serial: stream.serial });
+        let pace = Pace::new(now);
         self.blocked
-            .insert(at, Blocked { pending, window_began_at: now, taken: 0, last, pin: None });
+            .insert(at, Blocked { pending, window_began_at: now, taken: 0, pace, last, pin: None });
         if self.blocked.len() == 1 {
             self.stalls_looked_at = now;
         }

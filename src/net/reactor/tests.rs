@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::streams::{Adopted, Adoption, Asker, Question, StreamSettings, StreamSocket, Streams};
 use super::timer_wheel::Id;
 use crate::admission::Admission;
+use crate::budget::Budget;
 use crate::entry::{Data, Entry, Event};
 use crate::frame::Frame;
 use crate::hub::{Hub, HubTopic, Joined, TopicObserver};
@@ -166,6 +167,7 @@ impl World {
         let settings = StreamSettings {
             heartbeat: HEARTBEAT,
             write_timeout: WRITE_TIMEOUT,
+            budget: Budget::new(1 << 20, WRITE_TIMEOUT),
             retry: Duration::from_secs(3),
             clock: Box::new(|| None),
         };

@@ -99,7 +99,7 @@ impl<S: StreamSocket> Streams<S> {
         }
     }
 
-    /// Looks about once a second at those who take nothing.
+    /// Looks about once a second at those who take nothing, or too little of what others wait for.
     fn close_all_stalled(&mut self, now: Instant) {
         let write_timeout = self.settings.write_timeout;
         let interval = (write_timeout / 8).min(Duration::from_secs(1));
@@ -108,13 +108,15 @@ impl<S: StreamSocket> Streams<S> {
             return;
         }
         self.stalls_looked_at = now;
-        let is_stalled =
-            |began_at: Instant| now.saturating_duration_since(began_at) >= write_timeout;
+        let budget = &self.settings.budget;
+        let is_stalled = |blocked: &mut Blocked| {
+            now.saturating_duration_since(blocked.window_began_at) >= write_timeout
+                || budget.is_behind(&mut blocked.pace, now, &blocked.pending)
+        };
         let stalled: Vec<u32> = self
             .blocked
-            .iter()
-            .filter(|(_, blocked)| is_stalled(blocked.window_began_at))
-            .map(|(at, _)| *at)
+            .iter_mut()
+            .filter_map(|(at, blocked)| is_stalled(blocked).then_some(*at))
             .collect();
         for at in stalled {
             self.guarded(|streams| streams.close_stalled(at));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::*;
+use crate::budget::{BUDGET_BYTES_MAX, Budget};
 use crate::entry::{Data, Event};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
@@ -106,7 +107,11 @@ fn node_and_log() -> (Arc<Node>, Arc<SickLog>) {
         id: "node-1".to_owned(),
         heartbeat: Duration::from_secs(15),
         retry: Duration::from_secs(3),
-        replays: Replays::new(log.clone(), memory.clone()),
+        replays: Replays::new(
+            log.clone(),
+            memory.clone(),
+            Budget::new(BUDGET_BYTES_MAX, Duration::from_secs(60)),
+        ),
         probe: memory.clone(),
         snapshots: memory,
         log: log.clone(),
