@@ -23,9 +23,12 @@ const CONFIRMATIONS_FREE: u32 = 4;
 const RESET_DELAY_MIN: Duration = Duration::from_millis(500);
 const RESET_DELAY_MAX: Duration = Duration::from_secs(30);
 
-/// How much of it one topic has left.
+/// How much of it one topic has left; a word as long as nobody has tried it.
+#[derive(Debug, Default)]
+pub(super) struct Patience(Option<Box<Tried>>);
+
 #[derive(Debug)]
-pub(super) struct Patience {
+struct Tried {
     failures: Backoff,
     resets: Backoff,
     /// The log is not asked before that.
@@ -47,73 +50,84 @@ struct Wait {
 }
 
 impl Patience {
-    pub(super) fn new() -> Patience {
-        Patience {
-            failures: Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX),
-            resets: Backoff::new(RESET_DELAY_MIN, RESET_DELAY_MAX),
-            wait: None,
-            confirmations: 0,
-            was_reset: false,
-            furthest: None,
-        }
-    }
-
     /// Until when the log must not be asked, if there is such a time.
     pub(super) fn waits_until(&self) -> Option<Instant> {
-        self.wait.map(|wait| wait.until).filter(|&until| until > Instant::now())
+        let wait = self.0.as_ref()?.wait?;
+        (wait.until > Instant::now()).then_some(wait.until)
     }
 
     /// The log did not answer.
     pub(super) fn on_failure(&mut self) {
-        self.wait = Some(Wait { until: Instant::now() + self.failures.wait(), for_log: true });
+        let tried = self.tried();
+        tried.wait = Some(Wait { until: Instant::now() + tried.failures.wait(), for_log: true });
     }
 
     /// The log can be heard again: what waits for it need not wait longer.
     pub(super) fn on_heard_again(&mut self) {
-        if self.wait.is_some_and(|wait| wait.for_log) {
-            self.failures.reset();
-            self.wait = None;
+        if let Some(tried) = &mut self.0
+            && tried.wait.is_some_and(|wait| wait.for_log)
+        {
+            tried.failures.reset();
+            tried.wait = None;
         }
     }
 
     /// The log says that the position is right.
     pub(super) fn on_confirmed(&mut self) {
-        if self.is_tried() {
-            self.wait = Some(Wait { until: Instant::now() + self.failures.wait(), for_log: false });
+        let is_tried = self.is_tried();
+        let tried = self.tried();
+        if is_tried {
+            let until = Instant::now() + tried.failures.wait();
+            tried.wait = Some(Wait { until, for_log: false });
         }
-        self.confirmations = self.confirmations.saturating_add(1);
+        tried.confirmations = tried.confirmations.saturating_add(1);
     }
 
     /// Whether the log said so often that the position is right that something is wrong with it;
     /// then it is asked again only after a while.
     pub(super) fn is_tried(&self) -> bool {
-        self.confirmations >= CONFIRMATIONS_FREE
+        self.0.as_ref().is_some_and(|tried| tried.confirmations >= CONFIRMATIONS_FREE)
     }
 
     /// Whether a reset may be told now. One that follows another is told if the log still says so
     /// after a wait.
     pub(super) fn may_reset(&mut self) -> bool {
-        if !self.was_reset {
-            self.was_reset = true;
+        let tried = self.tried();
+        if !tried.was_reset {
+            tried.was_reset = true;
             return true;
         }
-        self.was_reset = false;
-        self.wait = Some(Wait { until: Instant::now() + self.resets.wait(), for_log: false });
+        tried.was_reset = false;
+        tried.wait = Some(Wait { until: Instant::now() + tried.resets.wait(), for_log: false });
         false
     }
 
     /// Entries up to `seq` were said, of a log whose incarnation is `current` now.
     pub(super) fn on_said(&mut self, current: Epoch, seq: u64) {
-        self.confirmations = 0;
-        self.failures.reset();
+        let Some(tried) = &mut self.0 else { return };
+        tried.confirmations = 0;
+        tried.failures.reset();
         let is_progress =
-            self.furthest.is_none_or(|(epoch, furthest)| epoch != current || seq > furthest);
+            tried.furthest.is_none_or(|(epoch, furthest)| epoch != current || seq > furthest);
         if is_progress {
-            self.furthest = Some((current, seq));
-            self.resets.reset();
-            self.was_reset = false;
-            self.wait = None;
+            tried.furthest = Some((current, seq));
+            tried.resets.reset();
+            tried.was_reset = false;
+            tried.wait = None;
         }
+    }
+
+    fn tried(&mut self) -> &mut Tried {
+        self.0.get_or_insert_with(|| {
+            Box::new(Tried {
+                failures: Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX),
+                resets: Backoff::new(RESET_DELAY_MIN, RESET_DELAY_MAX),
+                wait: None,
+                confirmations: 0,
+                was_reset: false,
+                furthest: None,
+            })
+        })
     }
 }
 
@@ -136,8 +150,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reset_is_told_at_once_and_those_that_follow_it_wait_longer_each_time() {
-        let mut patience = Patience::new();
-        // The entries that the log has are said again after each reset.
+        let mut patience = Patience::default();
+        // The entries that the log has are said after the first reset, and again after each other.
+        assert!(patience.may_reset());
         patience.on_said(epoch("aaaa"), 10);
         for full in [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
             assert!(patience.may_reset());
@@ -155,7 +170,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_position_may_be_confirmed_a_few_times_and_then_not_without_a_wait() {
-        let mut patience = Patience::new();
+        let mut patience = Patience::default();
         for _ in 0..CONFIRMATIONS_FREE {
             assert!(!patience.is_tried());
             patience.on_confirmed();
@@ -175,7 +190,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_the_log_begins_anew_when_it_can_be_heard_again() {
-        let mut patience = Patience::new();
+        let mut patience = Patience::default();
         for full in [500, 1_000, 2_000, 4_000, 4_000] {
             patience.on_failure();
             let waited = waited(&patience).await.as_millis();

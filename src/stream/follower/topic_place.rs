@@ -60,7 +60,7 @@ impl TopicPlace {
             confirmed_at: None,
             resumed: false,
             reset_at: None,
-            patience: Patience::new(),
+            patience: Patience::default(),
         }
     }
 
