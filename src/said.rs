@@ -51,6 +51,8 @@ pub enum Said {
     Heartbeat,
     /// The last thing said on a stream that the node ends.
     Goodbye {
+        /// Why it ends, and with it [whether it makes sense](EndReason::may_come_back) to come back.
+        reason: EndReason,
         /// When to come back. Where from, the client knows: each thing said before told it.
         retry: Duration,
     },
@@ -99,6 +101,11 @@ impl EndReason {
             EndReason::NoState => "no_state",
             EndReason::Fault => "fault",
         }
+    }
+
+    /// Whether it makes sense to open the same stream again.
+    pub fn may_come_back(self) -> bool {
+        !matches!(self, EndReason::NoState | EndReason::Revoked)
     }
 }
 

@@ -25,6 +25,14 @@ pub enum Wire {
     },
 }
 
+/// How the bytes of a stream are encoded on top of its wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Encoding {
+    /// As they are.
+    #[default]
+    Identity,
+}
+
 impl Wire {
     /// Puts the bytes of what is said at the end of `out`, as parts of a body. What is shared is
     /// not copied.

@@ -230,5 +230,5 @@ impl PolledStream {
 /// sooner.
 pub fn goodbye(reason: EndReason, retry: Duration) -> Said {
     let retry = if reason == EndReason::Age { retry.min(AGE_RETRY_MAX) } else { retry };
-    Said::Goodbye { retry: retry.mul_f64(0.5 + fastrand::f64()) }
+    Said::Goodbye { reason, retry: retry.mul_f64(0.5 + fastrand::f64()) }
 }

@@ -12,15 +12,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::said::EndReason;
-use crate::wire::Wire;
+use crate::wire::{Encoding, Wire};
 
 /// What one stream was granted, and how it speaks.
 #[derive(Debug)]
 pub struct Terms {
+    /// For whom; `None` while nobody has to say who they are.
+    pub subject: Option<String>,
     /// When the grant ends.
     pub expires_at: Option<Instant>,
     /// How it speaks.
     pub wire: Wire,
+    /// How its bytes are encoded.
+    pub encoding: Encoding,
     order: watch::Sender<Option<EndOrder>>,
 }
 
@@ -132,8 +136,10 @@ impl Endings {
     pub fn new(stream_age_max: Option<Duration>) -> Endings {
         let open = [false, true].map(|named_heartbeat| {
             Arc::new(Terms {
+                subject: None,
                 expires_at: None,
                 wire: Wire::Sse { named_heartbeat },
+                encoding: Encoding::default(),
                 order: watch::Sender::new(None),
             })
         });
@@ -150,11 +156,18 @@ impl Endings {
         }
     }
 
-    /// New terms, for streams that speak like this and can be ended apart from all others.
-    pub fn terms(&self, expires_at: Option<Instant>, wire: Wire) -> Arc<Terms> {
+    /// New terms, for streams of one subject that speak like this; they can be ended apart from all
+    /// others.
+    pub fn terms(
+        &self,
+        subject: Option<String>,
+        expires_at: Option<Instant>,
+        wire: Wire,
+    ) -> Arc<Terms> {
         let mut state = self.state();
         let order = watch::Sender::new(state.all.clone());
-        let terms = Arc::new(Terms { expires_at, wire, order });
+        let encoding = Encoding::default();
+        let terms = Arc::new(Terms { subject, expires_at, wire, encoding, order });
         if state.terms.len() == state.terms.capacity() {
             state.terms.retain(|terms| terms.strong_count() > 0);
         }
@@ -245,7 +258,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_streams_of_the_ended_terms_end() {
         let endings = Endings::new(None);
-        let [alice, bob] = [(), ()].map(|()| endings.terms(None, SSE));
+        let [alice, bob] =
+            ["alice", "bob"].map(|name| endings.terms(Some(name.to_owned()), None, SSE));
         endings.end(&alice, EndOrder::spread(EndReason::Revoked, Duration::ZERO, 1));
         assert_eq!(alice.ended(None).await, EndReason::Revoked);
         let waits = tokio::time::timeout(Duration::from_secs(3600), bob.ended(None)).await;
@@ -256,7 +270,7 @@ mod tests {
     async fn terms_that_are_agreed_after_everything_ended_have_ended_too() {
         let endings = Endings::new(None);
         endings.end_all(EndOrder::spread(EndReason::Drain, Duration::ZERO, 0));
-        assert_eq!(endings.terms(None, SSE).ended(None).await, EndReason::Drain);
+        assert_eq!(endings.terms(None, None, SSE).ended(None).await, EndReason::Drain);
     }
 
     #[tokio::test(start_paused = true)]
@@ -270,7 +284,7 @@ mod tests {
         assert!(limits.iter().all(|limit| limit.at <= now + age));
         assert!(limits.iter().any(|limit| limit.at < now + age.mul_f64(0.85)));
         let expires_at = now + Duration::from_secs(10);
-        let terms = endings.terms(Some(expires_at), SSE);
+        let terms = endings.terms(None, Some(expires_at), SSE);
         let limit = endings.limit(&terms).unwrap();
         assert_eq!((limit.at, limit.reason), (expires_at, EndReason::Expired));
         assert_eq!(terms.ended(Some(limit)).await, EndReason::Expired);

@@ -54,7 +54,10 @@ pub(super) fn heartbeat_chunk(named: bool) -> Bytes {
 /// ends in a blank line: some clients make an empty event of it.
 pub(super) fn block(said: &Said, named_heartbeat: bool) -> Vec<Bytes> {
     match said {
-        Said::Retry(retry) | Said::Goodbye { retry } => vec![retry_line(*retry).into()],
+        Said::Retry(retry) => vec![retry_line(*retry).into()],
+        // An `EventSource` comes back whatever it is told: soon, only if that makes sense.
+        Said::Goodbye { reason, .. } if !reason.may_come_back() => Vec::new(),
+        Said::Goodbye { retry, .. } => vec![retry_line(*retry).into()],
         Said::Opened { cursor, node, named } => vec![connected(cursor, node, *named)],
         Said::Entry { frame, cursor: None } => vec![frame.block()],
         Said::Entry { frame, cursor: Some(cursor) } => {
@@ -245,7 +248,7 @@ mod tests {
     use crate::entry::{Data, EventType};
     use std::collections::VecDeque;
 
-    use crate::said::ResetReason;
+    use crate::said::{EndReason, ResetReason};
     use crate::wire::chunked::push_chunk;
 
     /// An event stream parser written from section 9.2.6 of the standard and nothing else: bytes
@@ -342,8 +345,9 @@ mod tests {
         let opened = connected("42-k3f9", "node \"a\"", true);
         assert_eq!(interpret(&opened), [("connected".into(), data.into(), "42-k3f9".into())]);
         let retry = Duration::from_millis(1500);
-        let goodbye = block(&Said::Goodbye { retry }, false).concat();
-        assert_eq!(goodbye, b"retry: 1500\n");
+        let goodbye = |reason| block(&Said::Goodbye { reason, retry }, false).concat();
+        assert_eq!(goodbye(EndReason::Drain), b"retry: 1500\n");
+        assert_eq!(goodbye(EndReason::Revoked), b"");
         assert_eq!(HEARTBEAT, ": heartbeat\n");
         assert!(interpret(HEARTBEAT.as_bytes()).is_empty());
         assert_eq!(
