@@ -93,23 +93,20 @@ pub(crate) fn router(
     Router::new().fallback_service(routes.map_request(with_plain_slashes))
 }
 
-/// A slash at the end of a path, and one after another, say nothing: whoever joins a base and a path
-/// gets them easily, and a 404 ends an `EventSource` for ever. Those that are part of a name are
-/// written `%2F`.
+/// Slashes too many in the path of a stream say nothing: whoever joins a base and a path gets them
+/// easily, and a 404 ends an `EventSource` for ever. Those that are part of a name are written `%2F`.
+///
+/// No other request is helped so: what is meant for `/metrics` has to look like it to whoever
+/// guards it, in front of this node. `deploy/` has the same paths of streams.
 fn with_plain_slashes(mut request: Request) -> Request {
     let uri = request.uri();
-    let path = uri.path();
-    if !path.contains("//") && (path.len() < 2 || !path.ends_with('/')) {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !reads || !(uri.path().contains("//") || uri.path().ends_with('/')) {
         return request;
     }
-    let mut plain = String::with_capacity(path.len());
-    for part in path.split('/').filter(|part| !part.is_empty()) {
-        plain.push('/');
-        plain.push_str(part);
-    }
-    if plain.is_empty() {
-        plain.push('/');
-    }
+    let parts: Vec<&str> = uri.path().split('/').filter(|part| !part.is_empty()).collect();
+    let (["events"] | ["boards" | "topics", _, "events"]) = parts[..] else { return request };
+    let mut plain = format!("/{}", parts.join("/"));
     if let Some(query) = uri.query() {
         plain.push('?');
         plain.push_str(query);

@@ -75,6 +75,24 @@ fn what_containers_are_told_is_what_the_gateway_accepts() {
     }
 }
 
+/// Proxies that cannot run here are not asked what they take for a stream.
+#[test]
+fn all_proxies_know_a_stream_by_the_same_pattern() {
+    let pattern = "/+(events|(boards|topics)/(.+/)?events)/*$";
+    for (file, places, begins) in [
+        ("nginx/common/locations.conf", 1, "^"),
+        ("haproxy/haproxy.cfg", 1, "^"),
+        ("caddy/Caddyfile", 2, "^"),
+        ("traefik/dynamic.yml", 1, "^"),
+        // Its beginning is the controller's to mark.
+        ("kubernetes/fantail.yaml", 1, "path: "),
+    ] {
+        let text = text(&top().join("deploy").join(file));
+        assert_eq!(text.matches(&format!("{begins}{pattern}")).count(), places, "{file}");
+        assert_eq!(text.matches("events)").count(), places, "{file} has another");
+    }
+}
+
 #[test]
 fn whatever_stops_a_gateway_waits_for_its_drain() {
     let drain = |environment: Vec<(String, String)>| {

@@ -49,6 +49,87 @@ async fn streams_are_told_to_come_back_and_writers_the_truth_when_no_node_is_the
     }
 }
 
+/// What a node takes for a stream's path. A topic's name can be a slash.
+const PATHS_OF_STREAMS: [&str; 11] = [
+    "/events?topics=t",
+    "/events/?topics=t",
+    "//events//?topics=t",
+    "/boards/board-1/events",
+    "/boards/board-1/events/",
+    "/topics/t//events",
+    "//topics//t//events//",
+    "/topics/a%2Fb/events/",
+    "/topics/%2F/events",
+    "/topics/events/events",
+    "/topics/%C3%BC/events",
+];
+
+/// What begins or ends like one.
+const OTHER_PATHS: [&str; 9] = [
+    "/eventsx",
+    "/events/x",
+    "/tasks/events",
+    "/xtopics/t/events",
+    "/topics/t/events/x",
+    "/topics/tevents",
+    "/topics/t/history/",
+    "/topics/t/Events",
+    "/",
+];
+
+/// One that is taken for an ordinary request is buffered, cut when it is silent, and told to go away
+/// for ever when its node is gone.
+#[tokio::test]
+async fn every_spelling_of_a_stream_s_path_is_a_stream_s_to_node_and_proxies() {
+    let client = reqwest::Client::new();
+    let node = Node::start(&[]).await;
+    let get = async |url: String| client.get(url).send().await.unwrap();
+    let is_stream = |answer: &reqwest::Response| {
+        let kind = answer.headers().get("content-type").map(|kind| kind.as_bytes());
+        answer.status() == 200 && kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
+    };
+    for (paths, of_streams) in [(&PATHS_OF_STREAMS[..], true), (&OTHER_PATHS, false)] {
+        for path in paths {
+            assert_eq!(is_stream(&get(node.url(path)).await), of_streams, "{path}");
+        }
+        for kind in KINDS {
+            let there = Proxy::start(kind, &[node.address]).await;
+            let gone = Proxy::start(kind, &[NOBODY]).await;
+            // All at once: Caddy goes on looking for a node for some seconds.
+            let all = paths.iter().map(async |path| {
+                let told = get(there.url(path)).await;
+                assert_eq!(is_stream(&told), of_streams, "{kind:?}: {path}: {told:?}");
+                let told = get(gone.url(path)).await;
+                assert_eq!(is_stream(&told), of_streams, "{kind:?}, no node: {path}: {told:?}");
+            });
+            futures_util::future::join_all(all).await;
+        }
+    }
+}
+
+/// What a guard in front of the nodes keeps back, no spelling of it gets past.
+#[tokio::test]
+async fn what_is_for_operators_is_not_reached_by_another_spelling() {
+    let node = Node::start(&[]).await;
+    let proxy = Proxy::start_for_strangers(&[node.address]).await;
+    let spellings = "/metrics|/metrics/|//metrics|/metrics//|/metrics?|/%6detrics|/metrics%2f|\
+                     /./metrics|/metrics/.|/x/../metrics|/METRICS|/metrics;|/metrics/%2e|/metrics#x|\
+                     /readyz|/readyz/|/readyz//|//readyz|/admin/connections|/admin/connections/|\
+                     /admin//connections|/admin/connections//|/admin/connections/?limit=1|\
+                     /admin/./connections|/admin%2fconnections|http://x/metrics|http://x//metrics/";
+    for spelling in spellings.split('|') {
+        let mut socket = TcpStream::connect(proxy.http1).await.unwrap();
+        let head = format!("GET {spelling} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = socket.read_to_string(&mut answer);
+        tokio::time::timeout(A_MINUTE, read).await.expect("it is answered").unwrap();
+        let status = &answer[9..12];
+        assert!(["403", "404"].contains(&status), "{spelling}: {answer}");
+    }
+    assert_eq!(reqwest::get(proxy.url("/healthz")).await.unwrap().status(), 200);
+}
+
 /// Traefik and ingress-nginx have no answers of their own and ask this server.
 #[tokio::test]
 async fn the_server_that_says_retry_for_other_proxies_says_it_to_streams_alone() {

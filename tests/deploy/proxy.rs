@@ -29,11 +29,20 @@ pub struct Proxy {
 impl Proxy {
     /// Starts one in front of these nodes.
     pub async fn start(kind: Kind, nodes: &[SocketAddr]) -> Proxy {
+        Proxy::start_for(kind, nodes, true).await
+    }
+
+    /// An nginx to which nobody is an operator.
+    pub async fn start_for_strangers(nodes: &[SocketAddr]) -> Proxy {
+        Proxy::start_for(Kind::Nginx, nodes, false).await
+    }
+
+    async fn start_for(kind: Kind, nodes: &[SocketAddr], for_operators: bool) -> Proxy {
         let directory = Directory::new(&format!("{kind:?}-{}", free_port()).to_lowercase());
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let (http1, mut http2) = (loopback(free_port()), loopback(free_port()));
         let process = match kind {
-            Kind::Nginx => nginx(nodes, http1, http2, &directory.0),
+            Kind::Nginx => nginx(nodes, http1, http2, &directory.0, for_operators),
             Kind::Haproxy => haproxy(nodes, http1, http2, &directory.0),
             Kind::Caddy => {
                 http2 = http1;
@@ -71,7 +80,13 @@ fn with(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
-fn nginx(nodes: &[SocketAddr], http1: SocketAddr, http2: SocketAddr, directory: &Path) -> Ended {
+fn nginx(
+    nodes: &[SocketAddr],
+    http1: SocketAddr,
+    http2: SocketAddr,
+    directory: &Path,
+    for_operators: bool,
+) -> Ended {
     let shipped = top().join("deploy/nginx");
     let servers = |how: &str| {
         nodes.iter().fold(String::new(), |mut all, node| {
@@ -97,7 +112,12 @@ fn nginx(nodes: &[SocketAddr], http1: SocketAddr, http2: SocketAddr, directory: 
     std::fs::create_dir(directory.join("common")).unwrap();
     for file in std::fs::read_dir(shipped.join("common")).unwrap() {
         let file = file.unwrap();
-        std::fs::copy(file.path(), directory.join("common").join(file.file_name())).unwrap();
+        let mut shipped = text(&file.path());
+        if !for_operators {
+            let lines = shipped.lines().filter(|line| !line.trim().starts_with("allow "));
+            shipped = lines.fold(String::new(), |all, line| all + line + "\n");
+        }
+        std::fs::write(directory.join("common").join(file.file_name()), shipped).unwrap();
     }
     run_nginx(&configuration, directory)
 }
