@@ -223,7 +223,7 @@ impl Reactor {
                     streams.answered(id, follower, bytes, end, now);
                 }
                 Message::Failed(id) => streams.failed(id),
-                Message::TermsEnded(terms) => streams.terms_ended(&terms),
+                Message::OrdersGiven => streams.orders_given(),
                 Message::Stop => {
                     streams.close_all();
                     return false;
@@ -403,8 +403,8 @@ impl TopicObserver for Reactor {
 }
 
 impl EndListener for Reactor {
-    fn terms_ended(&self, terms: &Arc<Terms>) {
-        self.post(Message::TermsEnded(terms.clone()));
+    fn orders_given(&self) {
+        self.post(Message::OrdersGiven);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! All streams of the same terms share one [`Terms`], wherever they wait: a waiting stream pays for
 //! it with one pointer. To end streams is to give their terms an [`EndOrder`]; whoever carries
-//! streams of these terms is told, and ends each of them in its turn.
+//! streams is told that there are orders, and ends each of those that have one in its turn. Of two
+//! orders that terms are given the one that is over first holds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -25,8 +26,20 @@ pub struct Terms {
     pub wire: Wire,
     /// How its bytes are encoded.
     pub encoding: Encoding,
-    order: watch::Sender<Option<EndOrder>>,
+    orders: watch::Sender<Orders>,
 }
+
+/// What terms were ordered.
+#[derive(Debug, Default)]
+struct Orders {
+    /// How many they were given that held; wraps around.
+    count: u8,
+    last: Option<EndOrder>,
+}
+
+/// How many orders of its terms one stream has heard: it takes one turn of each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OrdersHeard(u8);
 
 /// Streams have to end.
 #[derive(Debug, Clone)]
@@ -60,6 +73,30 @@ impl EndOrder {
         let share = (turn as f64 + 0.5) / ((*streams).max(1) as f64);
         *began_at + window.mul_f64(share.min(1.0))
     }
+
+    /// Whether all its streams have ended before those of the other.
+    fn is_over_before(&self, other: &EndOrder) -> bool {
+        let ends_at = |order: &EndOrder| order.turns.began_at + order.turns.window;
+        ends_at(self) < ends_at(other)
+    }
+}
+
+impl Orders {
+    /// Takes an order, unless another is over by then; says whether it took it.
+    fn give(&mut self, order: EndOrder) -> bool {
+        let holds = self.last.as_ref().is_none_or(|last| order.is_over_before(last));
+        if holds {
+            self.count = self.count.wrapping_add(1);
+            self.last = Some(order);
+        }
+        holds
+    }
+
+    /// What one stream has not heard of yet.
+    fn hear(&self, heard: &mut OrdersHeard) -> Option<EndOrder> {
+        let is_new = std::mem::replace(&mut heard.0, self.count) != self.count;
+        self.last.clone().filter(|_| is_new)
+    }
 }
 
 /// A moment at which one stream ends whatever else happens.
@@ -72,47 +109,46 @@ pub struct EndsAt {
 }
 
 impl Terms {
-    /// What an order says to streams of these terms, if there is one.
-    pub fn order(&self) -> Option<EndOrder> {
-        self.order.borrow().clone()
+    /// What a stream of these terms was ordered and has not heard of yet.
+    pub fn hear_order(&self, heard: &mut OrdersHeard) -> Option<EndOrder> {
+        self.orders.borrow().hear(heard)
     }
 
     /// Waits until a stream of these terms has to say goodbye, and says why. `limit` is its own
-    /// end. Takes the stream's turn, so it is asked once for each.
-    pub async fn ended(self: Arc<Terms>, limit: Option<EndsAt>) -> EndReason {
-        let mut orders = self.order.subscribe();
-        let ordered = async {
-            // The sender lives in `self`.
-            let order = orders.wait_for(Option::is_some).await.ok().and_then(|order| order.clone());
-            match order {
-                Some(order) => {
-                    tokio::time::sleep_until(order.take_turn()).await;
-                    order.reason
-                }
-                None => std::future::pending().await,
+    /// end. Takes the stream's turns, so it is asked once for each.
+    pub async fn ended(self: Arc<Terms>, mut limit: Option<EndsAt>) -> EndReason {
+        let mut orders = self.orders.subscribe();
+        let mut heard = OrdersHeard::default();
+        loop {
+            let order = orders.borrow_and_update().hear(&mut heard);
+            if let Some(order) = order {
+                let turn = EndsAt { at: order.take_turn(), reason: order.reason };
+                limit = Some(limit.filter(|limit| limit.at <= turn.at).unwrap_or(turn));
             }
-        };
-        let over = async {
-            match limit {
-                Some(EndsAt { at, reason }) => {
-                    tokio::time::sleep_until(at).await;
-                    reason
+            let over = async {
+                match limit {
+                    Some(EndsAt { at, reason }) => {
+                        tokio::time::sleep_until(at).await;
+                        reason
+                    }
+                    None => std::future::pending().await,
                 }
-                None => std::future::pending().await,
+            };
+            tokio::select! {
+                biased;
+                // The sender lives in `self`.
+                Ok(()) = orders.changed() => {}
+                reason = over => return reason,
             }
-        };
-        tokio::select! {
-            biased;
-            reason = ordered => reason,
-            reason = over => reason,
         }
     }
 }
 
 /// Somebody who carries streams and ends them when their terms are given an order.
 pub trait EndListener: Send + Sync + 'static {
-    /// Streams of these terms have to end as their [order](Terms::order) says. Must not wait.
-    fn terms_ended(&self, terms: &Arc<Terms>);
+    /// Some terms were given an order: streams of theirs [hear](Terms::hear_order) of it when they
+    /// are asked. Told once for all terms that are given it together. Must not wait.
+    fn orders_given(&self);
 }
 
 /// All terms of a node, and how to end the streams that run on them.
@@ -140,7 +176,7 @@ impl Endings {
                 expires_at: None,
                 wire: Wire::Sse { named_heartbeat },
                 encoding: Encoding::default(),
-                order: watch::Sender::new(None),
+                orders: watch::Sender::default(),
             })
         });
         let state = State { terms: open.iter().map(Arc::downgrade).collect(), ..State::default() };
@@ -165,9 +201,13 @@ impl Endings {
         wire: Wire,
     ) -> Arc<Terms> {
         let mut state = self.state();
-        let order = watch::Sender::new(state.all.clone());
+        let mut orders = Orders::default();
+        if let Some(order) = state.all.clone() {
+            orders.give(order);
+        }
+        let orders = watch::Sender::new(orders);
         let encoding = Encoding::default();
-        let terms = Arc::new(Terms { subject, expires_at, wire, encoding, order });
+        let terms = Arc::new(Terms { subject, expires_at, wire, encoding, orders });
         if state.terms.len() == state.terms.capacity() {
             state.terms.retain(|terms| terms.strong_count() > 0);
         }
@@ -175,7 +215,7 @@ impl Endings {
         terms
     }
 
-    /// From now on this listener is told which terms have ended.
+    /// From now on this listener is told of orders.
     pub fn listen(&self, listener: &Arc<impl EndListener>) {
         let listener: Weak<dyn EndListener> = Arc::downgrade(listener) as Weak<dyn EndListener>;
         self.state().listeners.push(listener);
@@ -195,16 +235,20 @@ impl Endings {
     /// Ends the streams of these terms.
     pub fn end(&self, terms: &Arc<Terms>, order: EndOrder) {
         let state = self.state();
-        state.give(terms, order);
+        terms.orders.send_if_modified(|orders| orders.give(order));
+        state.tell();
     }
 
     /// Ends all streams, also those that are still being opened.
     pub fn end_all(&self, order: EndOrder) {
         let mut state = self.state();
-        state.all = Some(order.clone());
-        for terms in state.terms.iter().filter_map(Weak::upgrade) {
-            state.give(&terms, order.clone());
+        if state.all.as_ref().is_none_or(|all| order.is_over_before(all)) {
+            state.all = Some(order.clone());
         }
+        for terms in state.terms.iter().filter_map(Weak::upgrade) {
+            terms.orders.send_if_modified(|orders| orders.give(order.clone()));
+        }
+        state.tell();
     }
 
     /// Whether all streams were told to end.
@@ -218,10 +262,9 @@ impl Endings {
 }
 
 impl State {
-    fn give(&self, terms: &Arc<Terms>, order: EndOrder) {
-        terms.order.send_replace(Some(order));
+    fn tell(&self) {
         for listener in self.listeners.iter().filter_map(Weak::upgrade) {
-            listener.terms_ended(terms);
+            listener.orders_given();
         }
     }
 }
@@ -253,6 +296,46 @@ mod tests {
         }
         ended_at.sort_unstable();
         assert_eq!(ended_at, [1, 3, 5, 7]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_orders_the_one_that_is_over_first_holds() {
+        let hour = EndOrder::spread(EndReason::Revoked, Duration::from_secs(3_600), 1);
+        let soon = EndOrder::spread(EndReason::Drain, Duration::from_secs(8), 1);
+        for orders in [[hour.clone(), soon.clone()], [soon, hour]] {
+            let endings = Endings::new(None);
+            let began_at = Instant::now();
+            let terms = endings.terms(None, None, SSE);
+            let ended = tokio::spawn(terms.clone().ended(None));
+            for order in orders {
+                tokio::task::yield_now().await;
+                endings.end(&terms, order);
+            }
+            assert_eq!(ended.await.unwrap(), EndReason::Drain);
+            assert!(began_at.elapsed() <= Duration::from_secs(8), "{:?}", began_at.elapsed());
+            // Whoever comes later hears the same.
+            assert_eq!(terms.ended(None).await, EndReason::Drain);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_all_terms_is_told_once() {
+        #[derive(Default)]
+        struct Listener(AtomicUsize);
+        impl EndListener for Listener {
+            fn orders_given(&self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let endings = Endings::new(None);
+        let listener = Arc::new(Listener::default());
+        endings.listen(&listener);
+        let tokens: Vec<_> = (0..1_000).map(|_| endings.terms(None, None, SSE)).collect();
+        endings.end_all(EndOrder::spread(EndReason::Drain, Duration::ZERO, 1));
+        assert_eq!(listener.0.load(Ordering::Relaxed), 1);
+        let mut heard = OrdersHeard::default();
+        assert!(tokens[7].hear_order(&mut heard).is_some());
+        assert!(tokens[7].hear_order(&mut heard).is_none(), "each stream takes one turn");
     }
 
     #[tokio::test(start_paused = true)]

@@ -60,7 +60,7 @@ impl Batch {
 impl<S: StreamSocket> Streams<S> {
     /// Whether there is something to do before anything happens.
     pub(super) fn is_busy(&self) -> bool {
-        !self.changed.is_empty() || !self.ready.is_empty()
+        !self.changed.is_empty() || !self.ready.is_empty() || self.orders_heard_until.is_some()
     }
 
     /// A topic has changed.
@@ -78,6 +78,7 @@ impl<S: StreamSocket> Streams<S> {
 
     /// Does one slice of what there is to do. A panic while a stream is served ends that stream.
     pub(super) fn run_slice(&mut self, now: Instant) {
+        self.guarded(Streams::hear_orders);
         self.guarded(|streams| {
             for _ in 0..SLICE.min(streams.ready.len()) {
                 if let Some(id) = streams.ready.pop_front() {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -12,13 +12,13 @@ use super::poller::Poller;
 use super::streams::Adoption;
 use super::timer_wheel::Id;
 use crate::said::EndReason;
-use crate::stream::{Follower, Terms};
+use crate::stream::Follower;
 
 /// Messages for which a mailbox keeps room from turn to turn.
 const MESSAGES_KEPT: usize = 256;
 
 /// What a reactor is told by other threads. Each kind has a bound: adoptions come one a socket,
-/// answers one a stream, ended terms one an order, and a topic is flagged once until it is served.
+/// answers one a stream, orders one each, and a topic is flagged once until it is served.
 pub(super) struct Mailbox {
     unread: Mutex<Unread>,
     /// The reactor waits, or is about to, and has seen no message: the next to leave one wakes it.
@@ -45,7 +45,8 @@ pub(super) enum Message {
     },
     /// A question that will never be answered: whoever was asked panicked.
     Failed(Id),
-    TermsEnded(Arc<Terms>),
+    /// Terms were given an order.
+    OrdersGiven,
     Stop,
 }
 

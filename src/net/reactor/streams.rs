@@ -23,7 +23,7 @@ use crate::hub::{HubTopic, TopicObserver};
 use crate::position::{Position, write_cursor};
 use crate::said::{EndManner, EndReason, Said};
 use crate::stream::session::goodbye;
-use crate::stream::terms::EndsAt;
+use crate::stream::terms::{EndsAt, OrdersHeard};
 use crate::stream::{Follower, Place, StreamGuard, Terms};
 use crate::telemetry::metric;
 use crate::wire::chunked::LAST_CHUNK;
@@ -128,6 +128,8 @@ pub(super) struct Stream<S> {
     /// In `Streams::ready`.
     pub(super) is_queued: bool,
     pub(super) snapshot: bool,
+    /// Of its terms.
+    pub(super) orders_heard: OrdersHeard,
     pub(super) terms: Arc<Terms>,
     pub(super) guard: StreamGuard,
 }
@@ -210,6 +212,10 @@ pub(super) struct Streams<S> {
     pub(super) wheel: TimerWheel,
     /// When streams have to end, and why; and until when those that have ended wait for their peers.
     pub(super) limits: Limits,
+    /// Up to where streams have been asked whether they have heard of an order, while a pass over all
+    /// of them is under way; and whether another has to follow.
+    pub(super) orders_heard_until: Option<usize>,
+    pub(super) orders_given_again: bool,
     /// Streams that must say goodbye as soon as their question is answered.
     pub(super) ending: HashMap<u32, EndReason>,
     pub(super) stalls_looked_at: Instant,
@@ -240,6 +246,8 @@ impl<S: StreamSocket> Streams<S> {
             newly_blocked: Vec::new(),
             pins: Pins::default(),
             limits: Limits::default(),
+            orders_heard_until: None,
+            orders_given_again: false,
             ending: HashMap::new(),
             stalls_looked_at: now,
             slow: 0,
@@ -263,14 +271,14 @@ impl<S: StreamSocket> Streams<S> {
             is_blocked: false,
             is_queued: false,
             snapshot: false,
+            orders_heard: OrdersHeard::default(),
             terms,
             guard,
         }) as u32;
         self.serving = Some(at);
         let id = Id { index: at, serial: self.serial };
         self.wheel.schedule(id, self.wheel.tick());
-        let terms = self.streams[at as usize].terms.clone();
-        self.take_turn(at, &terms);
+        self.hear_order(at);
         if let Some(limit) = limit {
             self.limits.set(at, limit.at.into_std(), limit.reason);
         }

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::streams::{Adopted, Adoption, Asker, Question, StreamSettings, StreamSocket, Streams};
 use super::timer_wheel::Id;
+use super::timers::ORDERS_SLICE;
 use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::entry::{Data, Entry, Event};
@@ -499,8 +500,8 @@ fn a_stream_that_has_to_end_says_its_position_after_what_it_was_still_owed() {
     world.work();
     let order = EndOrder::spread(EndReason::Drain, Duration::ZERO, 3);
     world.endings.end_all(order);
-    let terms = world.endings.open_terms(Wire::Sse { named_heartbeat: false });
-    world.streams.terms_ended(&terms);
+    world.streams.orders_given();
+    world.work();
     world.now += Duration::from_secs(1);
     world.pass(Duration::from_millis(1));
     world.give_room(1, usize::MAX);
@@ -520,6 +521,55 @@ fn a_stream_that_has_to_end_says_its_position_after_what_it_was_still_owed() {
     assert!(world.written(3).ends_with("\r\n0\r\n\r\n"));
     world.pass(Duration::from_secs(2));
     assert_eq!(world.admission.streams(), 0);
+}
+
+#[test]
+fn each_stream_takes_one_turn_of_an_order() {
+    let mut world = World::new(1);
+    (0..3).for_each(|_| world.come(&[0], 0, usize::MAX));
+    world.endings.end_all(EndOrder::spread(EndReason::Drain, Duration::from_secs(800), 4));
+    world.now = Instant::now();
+    // It hears of the order when it comes, before the reactor does.
+    world.come(&[0], 0, usize::MAX);
+    world.streams.orders_given();
+    world.work();
+    world.streams.orders_given();
+    world.work();
+    world.pass(Duration::from_secs(50));
+    for ended in 0..=4 {
+        let finished = |listener: &&Listener| listener.socket.0.borrow().finished;
+        assert_eq!(world.listeners.iter().filter(finished).count(), ended);
+        world.pass(Duration::from_secs(200));
+    }
+}
+
+#[test]
+fn orders_are_heard_a_slice_at_a_time_and_by_one_pass_for_all_terms() {
+    let mut world = World::new(1);
+    (0..1_000).for_each(|_| world.come(&[0], 0, usize::MAX));
+    world.work();
+    let hour = Duration::from_secs(3_600);
+    world.endings.end_all(EndOrder::spread(EndReason::Drain, hour, 1_000));
+    (0..1_000).for_each(|_| world.streams.orders_given());
+    world.streams.run_slice(world.now);
+    assert_eq!(world.streams.limits.len(), ORDERS_SLICE);
+    world.streams.run_slice(world.now);
+    assert_eq!(world.streams.limits.len(), 1_000);
+    // Another pass for those that came while the first was under way.
+    let mut slices = 0;
+    while world.streams.is_busy() {
+        world.streams.run_slice(world.now);
+        slices += 1;
+    }
+    assert!((1..=4).contains(&slices), "{slices}");
+}
+
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn a_stream_that_waits_takes_little() {
+    use super::streams::{Member, Stream};
+    let bytes = size_of::<Stream<super::ReactorSocket>>() + size_of::<Member>();
+    assert!(bytes <= 152, "{bytes}");
 }
 
 #[test]

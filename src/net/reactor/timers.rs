@@ -2,15 +2,16 @@
 //! nothing.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::streams::{Blocked, Source, StreamSocket, Streams};
 use super::timer_wheel::Id;
 use crate::net::socket::SLOW_AFTER;
 use crate::said::{EndReason, Said};
-use crate::stream::Terms;
 use crate::telemetry::metric;
+
+/// Streams that are asked in one go whether their terms have an order for them.
+pub(super) const ORDERS_SLICE: usize = 512;
 
 impl<S: StreamSocket> Streams<S> {
     /// When something is to be done even if nothing happens.
@@ -22,19 +23,37 @@ impl<S: StreamSocket> Streams<S> {
         Some(self.limits.next_at().map_or(tick, |limit| limit.min(tick)))
     }
 
-    /// Streams of these terms have to end as the terms say.
-    pub(super) fn terms_ended(&mut self, terms: &Arc<Terms>) {
-        let of_terms = self.streams.iter().filter(|(_, stream)| Arc::ptr_eq(&stream.terms, terms));
-        let open = of_terms.filter(|(_, stream)| !matches!(stream.source, Source::Over));
-        let streams: Vec<u32> = open.map(|(at, _)| at as u32).collect();
-        for at in streams {
-            self.take_turn(at, terms);
+    /// Some terms were given an order: one pass over all streams finds those that it is for, of
+    /// however many terms. Orders that come meanwhile share the next pass.
+    pub(super) fn orders_given(&mut self) {
+        match self.orders_heard_until {
+            None => self.orders_heard_until = Some(0),
+            Some(_) => self.orders_given_again = true,
         }
     }
 
-    /// Has a stream end when its terms say, if they do.
-    pub(super) fn take_turn(&mut self, at: u32, terms: &Terms) {
-        if let Some(order) = terms.order() {
+    /// Goes on with the pass, if one is under way.
+    pub(super) fn hear_orders(&mut self) {
+        let Some(from) = self.orders_heard_until else { return };
+        let until = from + ORDERS_SLICE;
+        for at in from..until {
+            let stream = self.streams.get(at);
+            self.serving = Some(at as u32);
+            if stream.is_some_and(|stream| !matches!(stream.source, Source::Over)) {
+                self.hear_order(at as u32);
+            }
+        }
+        let is_through = until >= self.streams.capacity();
+        self.orders_heard_until = match is_through {
+            false => Some(until),
+            true => std::mem::take(&mut self.orders_given_again).then_some(0),
+        };
+    }
+
+    /// Has a stream end as its terms were ordered, if it has not heard of it yet.
+    pub(super) fn hear_order(&mut self, at: u32) {
+        let Some(stream) = self.streams.get_mut(at as usize) else { return };
+        if let Some(order) = stream.terms.hear_order(&mut stream.orders_heard) {
             self.limits.set(at, order.take_turn().into_std(), order.reason);
         }
     }
