@@ -7,6 +7,10 @@ use bytes::Bytes;
 
 use crate::position::Position;
 
+/// What a frame takes beside its chunk, in bytes: its place in a queue that may be half empty, what
+/// counts those who share the chunk, and what the allocator needs for both.
+const OVERHEAD_BYTES: usize = 2 * size_of::<Frame>() + 64;
+
 /// One entry, ready to send. Cloning it copies no bytes.
 ///
 /// Invariant: `block` and `fields` are ranges of `chunk`, and `fields` lies within `block`.
@@ -50,6 +54,11 @@ impl Frame {
     /// The fields of the block but its id, for a stream whose id is a cursor over several topics.
     pub fn fields(&self) -> Bytes {
         self.chunk.slice(self.fields.0 as usize..self.fields.1 as usize)
+    }
+
+    /// What it takes in memory, roughly, in bytes: an entry of a few bytes takes many times as much.
+    pub fn memory(&self) -> usize {
+        self.chunk.len() + OVERHEAD_BYTES
     }
 
     /// Size of the block in bytes.

@@ -34,7 +34,7 @@ use crate::stats::ClusterStats;
 use crate::stream::Node;
 use crate::telemetry::metric;
 use problem::Problem;
-use request::body::BodyLimit;
+use request::body_limit::BodyLimit;
 use request::host::one_host;
 use request::query::no_parameters;
 use streams::LAST_EVENT_ID;
@@ -85,7 +85,7 @@ pub(crate) fn router(
         .merge(without_parameters)
         .fallback(async || Problem::not_found("nothing answers to this path"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(Extension(BodyLimit(body_bytes_max)))
+        .layer(Extension(BodyLimit::new(body_bytes_max)))
         .layer(cors(origins))
         .layer(middleware::from_fn(one_host))
         .layer(middleware::from_fn(count))

@@ -31,9 +31,9 @@ use topic::{Ranked, TopicInner, wake};
 pub use worklists::Taken;
 use worklists::{Filled, Worklist, Worklists};
 
-/// Bytes that all tails of a node hold at most: beyond it a tail that gets a frame keeps none, and
-/// readers that are behind go to the log. Together with the embedded log's entries and the budget
-/// for what was read from the log, a node stays within 256 MiB.
+/// Bytes of memory that the frames of all tails of a node take at most: beyond it tails are emptied,
+/// those first that were filled first, and readers that are behind go to the log. The largest of the
+/// sums that bound a node's memory, which ARCHITECTURE.md lists.
 pub const TAILS_BYTES_MAX: usize = 96 << 20;
 
 /// How long a topic stays followed after its last stream left, so that a page that reloads

@@ -18,6 +18,7 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, watch};
@@ -45,6 +46,8 @@ pub struct Relay {
     hub: Arc<Hub>,
     /// Topics under repair.
     repairs: Mutex<HashMap<Topic, Repair>>,
+    /// What they buffer together, in bytes.
+    buffered_bytes: Arc<AtomicUsize>,
     under_way: Arc<RepairsUnderWay>,
     reads: Semaphore,
     audit_now: Notify,
@@ -60,6 +63,7 @@ impl Relay {
             log,
             hub,
             repairs: Mutex::default(),
+            buffered_bytes: Arc::default(),
             under_way: Arc::default(),
             reads: Semaphore::new(READS_MAX),
             audit_now: Notify::new(),
@@ -122,7 +126,7 @@ impl Relay {
 
     fn on_announced(self: &Arc<Relay>, topic: &Arc<HubTopic>, frame: Frame) {
         if let Some(repair) = self.repairs().get_mut(topic.name()) {
-            repair.buffer(frame);
+            repair.buffer(frame, &self.buffered_bytes);
             return;
         }
         // Not open and not under repair: it waits for the log, and will read everything then.

@@ -67,7 +67,7 @@ impl Problem {
     }
 
     /// 503 with a jittered `Retry-After`: another node, or a later moment, will do.
-    fn try_later(kind: &'static str, title: &'static str, detail: String) -> Problem {
+    pub(super) fn try_later(kind: &'static str, title: &'static str, detail: String) -> Problem {
         let mut problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, detail);
         problem.retry_after_seconds = Some(fastrand::u32(1..=5));
         problem

@@ -4,6 +4,7 @@
 //! paths and the headers that a write may have are read here.
 
 pub(super) mod body;
+pub(super) mod body_limit;
 pub(super) mod host;
 pub(super) mod query;
 

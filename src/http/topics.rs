@@ -63,7 +63,7 @@ pub(super) async fn publish(
     State(app): State<App>,
     TopicPath(topic): TopicPath,
     Preconditions(conditions): Preconditions,
-    Body(new): Body<NewEvents>,
+    Body(new, _memory): Body<NewEvents>,
 ) -> Result<Response, Problem> {
     let (events, several) = match new {
         NewEvents::One(event) => (vec![event.into_event()?], false),

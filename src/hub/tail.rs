@@ -11,7 +11,7 @@ use crate::position::{LogHistory, Position, Verdict};
 /// really behind cost the log a read.
 pub const TAIL_FRAMES_MAX: usize = 512;
 
-/// Bytes the frames of a tail hold at most; a single larger frame is still held.
+/// Bytes of memory the frames of a tail take at most; a single larger frame is still held.
 pub const TAIL_BYTES_MAX: usize = 1 << 20;
 
 /// What one stream is given at a time, in frames: with [`BATCH_BYTES_MAX`], enough to fill
@@ -73,7 +73,7 @@ impl Tail {
         self.history.is_head(position)
     }
 
-    /// Bytes of the frames held.
+    /// Bytes of memory that the frames held take.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -173,7 +173,7 @@ impl Tail {
 
     fn push(&mut self, frame: Frame) {
         self.history.head = frame.position.seq;
-        self.bytes += frame.size();
+        self.bytes += frame.memory();
         self.frames.push_back(frame);
         while self.frames.len() > TAIL_FRAMES_MAX
             || (self.bytes > TAIL_BYTES_MAX && self.frames.len() > 1)
@@ -184,7 +184,7 @@ impl Tail {
 
     fn pop(&mut self) {
         if let Some(frame) = self.frames.pop_front() {
-            self.bytes -= frame.size();
+            self.bytes -= frame.memory();
         }
     }
 }
@@ -337,7 +337,7 @@ mod tests {
                 }
                 prop_assert!(tail.frames.len() <= TAIL_FRAMES_MAX);
                 prop_assert!(tail.bytes() <= TAIL_BYTES_MAX || tail.frames.len() == 1);
-                prop_assert_eq!(tail.bytes(), tail.frames.iter().map(Frame::size).sum::<usize>());
+                prop_assert_eq!(tail.bytes(), tail.frames.iter().map(Frame::memory).sum::<usize>());
                 // Every position that was ever handed out, and the one before the first.
                 let start = Position { seq: 0, epoch: log.epochs[0].0 };
                 for position in log.entries.iter().map(|f| f.position).chain([start]) {

@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use super::tail::TAIL_FRAMES_MAX;
 use super::*;
 use crate::entry::Entry;
 use crate::hub::tail::Next;
@@ -127,7 +128,7 @@ fn all_tails_together_stay_within_their_bound() {
     let held = joined.iter().map(|joined| joined.topic.lock().tail.as_ref().unwrap().bytes());
     let held: Vec<usize> = held.collect();
     assert_eq!(held.iter().sum::<usize>(), hub.tails_bytes.load(Ordering::Relaxed));
-    let full = TAILS_BYTES_MAX / entry.size();
+    let full = TAILS_BYTES_MAX / entry.memory();
     let is_full = |bytes: &&usize| **bytes > 0;
     assert_eq!(held.iter().filter(is_full).count(), full);
     assert_eq!(held.iter().rev().take_while(is_full).count(), full, "the last to be filled");
@@ -139,6 +140,19 @@ fn all_tails_together_stay_within_their_bound() {
     let first = Position { seq: 1, epoch: epoch() };
     assert!(matches!(joined[0].topic.after(first), Some(Next::Frames(_))));
     assert!(hub.tails_bytes.load(Ordering::Relaxed) <= TAILS_BYTES_MAX);
+}
+
+#[test]
+fn a_tail_of_tiny_entries_counts_as_the_memory_it_takes() {
+    let hub = Hub::new();
+    let joined = hub.join(&topic("t"), Arc::default());
+    hub.open(&joined.topic, history(0), false);
+    for seq in 1..=TAIL_FRAMES_MAX as u64 {
+        hub.push_announced(&joined.topic, frame(seq, 1));
+    }
+    let one = size_of::<Frame>() + frame(1, 1).chunk().len();
+    let counted = hub.tails_bytes.load(Ordering::Relaxed);
+    assert!(counted > TAIL_FRAMES_MAX * one, "{counted} for {TAIL_FRAMES_MAX} times {one}");
 }
 
 #[tokio::test(start_paused = true)]

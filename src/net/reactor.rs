@@ -46,6 +46,7 @@ use crate::stream::terms::EndListener;
 use crate::stream::{Answer, Follower, Node, Session, Terms, ask};
 use crate::telemetry;
 use mailbox::{Mailbox, Message};
+use pins::PinnedByNode;
 use poller::Readiness;
 use streams::{Adopted, Adoption, Asker, Question, StreamSettings, StreamSocket, Streams};
 use timer_wheel::Id;
@@ -69,8 +70,9 @@ impl Reactors {
         write_timeout: Duration,
     ) -> io::Result<Arc<Reactors>> {
         let mut reactors = Vec::new();
+        let pinned = PinnedByNode::new(count);
         for n in 0..count {
-            let reactor = Reactor::new(node, write_timeout)?;
+            let reactor = Reactor::new(node, write_timeout, pinned.clone())?;
             node.endings.listen(&reactor);
             let running = reactor.clone();
             std::thread::Builder::new()
@@ -159,7 +161,11 @@ fn run_or_abort(reactor: &Reactor) {
 }
 
 impl Reactor {
-    fn new(node: &Arc<Node>, write_timeout: Duration) -> io::Result<Arc<Reactor>> {
+    fn new(
+        node: &Arc<Node>,
+        write_timeout: Duration,
+        pinned: Arc<PinnedByNode>,
+    ) -> io::Result<Arc<Reactor>> {
         let mailbox = Mailbox::new()?;
         let runtime = Handle::current();
         let clock = node.probe.clone();
@@ -168,6 +174,7 @@ impl Reactor {
             retry: node.retry,
             write_timeout,
             budget: node.replays.budget().clone(),
+            pinned,
             clock: Box::new(move || clock.now_milliseconds()),
         };
         let node = node.clone();

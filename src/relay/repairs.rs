@@ -27,6 +27,10 @@ use crate::wire::sse;
 pub(super) const BUFFERED_FRAMES_MAX: usize = 256;
 const BUFFERED_BYTES_MAX: usize = 1 << 20;
 
+/// What all topics under repair buffer together, in bytes of memory. Beyond it a topic that gets more
+/// buffers nothing, and is read once more instead.
+const BUFFERED_SUM_BYTES_MAX: usize = 32 << 20;
+
 /// How many repairs may be under way before another slice of topics gets theirs: each is a task,
 /// and a quarter of a million of them would take 150 MB.
 const UNDER_WAY_MAX: usize = 1_000;
@@ -39,22 +43,58 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Repair {
     /// What was announced.
-    buffered: VecDeque<Frame>,
+    buffered: Buffered,
     /// Somebody found that the log has more than was read, perhaps after it was read.
     again: bool,
 }
 
+/// Frames that were announced during a repair, counted among those of all repairs while they are
+/// here.
+#[derive(Default)]
+struct Buffered {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    sum: Arc<AtomicUsize>,
+}
+
 impl Repair {
-    /// Keeps what was announced meanwhile.
-    pub(super) fn buffer(&mut self, frame: Frame) {
+    /// Keeps what was announced meanwhile. `sum` counts what all repairs keep, in bytes.
+    pub(super) fn buffer(&mut self, frame: Frame, sum: &Arc<AtomicUsize>) {
         let buffered = &mut self.buffered;
-        buffered.push_back(frame);
-        let mut bytes: usize = buffered.iter().map(Frame::size).sum();
-        while buffered.len() > BUFFERED_FRAMES_MAX
-            || (bytes > BUFFERED_BYTES_MAX && buffered.len() > 1)
-        {
-            bytes -= buffered.pop_front().map_or(0, |frame| frame.size());
+        if buffered.frames.is_empty() {
+            buffered.sum = sum.clone();
         }
+        buffered.push_back(frame);
+        while buffered.frames.len() > BUFFERED_FRAMES_MAX
+            || (buffered.bytes > BUFFERED_BYTES_MAX && buffered.frames.len() > 1)
+        {
+            buffered.pop_front();
+        }
+        if sum.load(Ordering::Relaxed) > BUFFERED_SUM_BYTES_MAX {
+            *buffered = Buffered::default();
+            self.again = true;
+        }
+    }
+}
+
+impl Buffered {
+    fn push_back(&mut self, frame: Frame) {
+        self.bytes += frame.memory();
+        self.sum.fetch_add(frame.memory(), Ordering::Relaxed);
+        self.frames.push_back(frame);
+    }
+
+    fn pop_front(&mut self) -> Option<Frame> {
+        let frame = self.frames.pop_front()?;
+        self.bytes -= frame.memory();
+        self.sum.fetch_sub(frame.memory(), Ordering::Relaxed);
+        Some(frame)
+    }
+}
+
+impl Drop for Buffered {
+    fn drop(&mut self) {
+        self.sum.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -103,7 +143,7 @@ impl Relay {
         let running = repairs.contains_key(topic.name());
         let repair = repairs.entry(topic.name().clone()).or_default();
         match announced {
-            Some(frame) => repair.buffer(frame),
+            Some(frame) => repair.buffer(frame, &self.buffered_bytes),
             None => repair.again = true,
         }
         drop(repairs);
@@ -133,11 +173,11 @@ impl Relay {
     async fn run_repair(self: &Arc<Relay>, topic: &Arc<HubTopic>, mut under_way: UnderWay) {
         let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
         loop {
-            let announced = self.take_buffered(topic);
+            let mut announced = self.take_buffered(topic);
             let mut heard_again = self.heard_again.subscribe();
             match self.catch_up(topic).await {
                 Ok(()) => {
-                    for frame in announced {
+                    while let Some(frame) = announced.pop_front() {
                         // The log was read after these were announced. One that still does not
                         // fit belongs to a log that is no more.
                         self.hub.push_announced(topic, frame);
@@ -209,7 +249,7 @@ impl Relay {
         }
     }
 
-    fn take_buffered(&self, topic: &HubTopic) -> VecDeque<Frame> {
+    fn take_buffered(&self, topic: &HubTopic) -> Buffered {
         self.repairs().get_mut(topic.name()).map(std::mem::take).unwrap_or_default().buffered
     }
 
@@ -227,11 +267,11 @@ impl Relay {
         if repair.again {
             return false;
         }
-        while let Some(frame) = repair.buffered.pop_front() {
+        while let Some(frame) = repair.buffered.frames.front() {
             if self.hub.push_announced(topic, frame.clone()) == Some(Pushed::Gap) {
-                repair.buffered.push_front(frame);
                 return false;
             }
+            repair.buffered.pop_front();
         }
         repairs.remove(topic.name());
         true

@@ -165,6 +165,32 @@ async fn announcements_beyond_the_buffer_are_read_from_the_log() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_all_repairs_buffer_has_a_sum() {
+    let world = World::start();
+    let mut all = Vec::new();
+    for n in 0..40 {
+        all.push(world.follow(&topic(&format!("t{n}"))).await);
+    }
+    world.log.hold(true);
+    let text = "x".repeat(1 << 20);
+    let mut lasts = Vec::new();
+    for joined in &all {
+        world.relay.request_repair(&joined.topic);
+        soon().await;
+        lasts.push(world.log.publish(joined.topic.name(), &text, true));
+        soon().await;
+    }
+    let buffered = world.relay.buffered_bytes.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((16 << 20..34 << 20).contains(&buffered), "{buffered}");
+    world.log.hold(false);
+    soon().await;
+    for (joined, last) in all.iter().zip(lasts) {
+        assert_eq!(joined.topic.head(), Some(last));
+    }
+    assert_eq!(world.relay.buffered_bytes.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_topic_whose_log_is_gone_begins_anew() {
     let world = World::start();
     let joined = world.follow(&topic("t")).await;

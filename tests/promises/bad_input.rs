@@ -510,3 +510,39 @@ fn is_position(id: &serde_json::Value) -> bool {
         })
     })
 }
+
+#[tokio::test]
+async fn bodies_that_do_not_end_are_refused_together_and_small_ones_are_not() {
+    let node = Backend::Embedded.start(&[]).await;
+    let head = "POST /topics/t/events HTTP/1.1\r\nHost: localhost\r\n\
+                Content-Type: application/json\r\nContent-Length: 1048576\r\n\r\n";
+    let mut bodies = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let address = node.address;
+        bodies.spawn(async move {
+            let mut socket = TcpStream::connect(address).await.unwrap();
+            socket.write_all(head.as_bytes()).await.unwrap();
+            // All but the end. It may be refused meanwhile.
+            let _ = socket.write_all(&vec![b' '; 1_040_000]).await;
+            let mut answer = Vec::new();
+            let _ = socket.read_to_end(&mut answer).await;
+            String::from_utf8_lossy(&answer).into_owned()
+        });
+    }
+    // While they come and wait.
+    for n in 0..5 {
+        node.create(&format!("a small one {n}"), "list-todo").await;
+    }
+    let answers = crate::harness::within("the answers", bodies.join_all()).await;
+    let refused: Vec<&String> =
+        answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 503")).collect();
+    assert!(refused.len() >= 20, "{} of 60 were refused", refused.len());
+    for answer in refused {
+        let answer = answer.to_lowercase();
+        assert!(answer.contains("bodies-full") && answer.contains("retry-after: "), "{answer}");
+    }
+    let slow = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 408")).count();
+    assert!(slow >= 16, "{slow} of 60 had their ten seconds");
+    // There is room again.
+    node.publish("t", "x".repeat(1_000_000)).await;
+}

@@ -45,7 +45,7 @@ pub(super) async fn all(State(app): State<BoardApp>) -> Result<Json<Vec<BoardSum
 pub(super) async fn create(
     State(app): State<BoardApp>,
     Preconditions(conditions): Preconditions,
-    Body(board): Body<NewBoard>,
+    Body(board, _memory): Body<NewBoard>,
 ) -> Result<Response, Problem> {
     if conditions != Conditions::NONE {
         return Err(Problem::bad_request(
@@ -78,7 +78,7 @@ pub(super) async fn create_list(
     State(app): State<BoardApp>,
     IdPath(board): IdPath,
     Preconditions(conditions): Preconditions,
-    Body(list): Body<NewListBody>,
+    Body(list, _memory): Body<NewListBody>,
 ) -> Result<Response, Problem> {
     let command = Command::CreateList { board, list: list.into_list()? };
     Ok(write_response(StatusCode::CREATED, app.boards.change(command, &conditions).await?))

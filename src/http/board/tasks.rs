@@ -35,7 +35,7 @@ pub(super) struct NewPlace {
 pub(super) async fn create(
     State(app): State<BoardApp>,
     Preconditions(conditions): Preconditions,
-    Body(task): Body<NewTask>,
+    Body(task, _memory): Body<NewTask>,
 ) -> Result<Response, Problem> {
     let command = Command::CreateTask { title: title(&task.title)?, list: list(&task.list_id)? };
     Ok(write_response(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
@@ -45,7 +45,7 @@ pub(super) async fn rename(
     State(app): State<BoardApp>,
     IdPath(task): IdPath,
     Preconditions(conditions): Preconditions,
-    Body(new): Body<NewTitle>,
+    Body(new, _memory): Body<NewTitle>,
 ) -> Result<Response, Problem> {
     let command = Command::RenameTask { task, title: title(&new.title)? };
     Ok(write_response(StatusCode::OK, app.boards.change(command, &conditions).await?))
@@ -55,7 +55,7 @@ pub(super) async fn place(
     State(app): State<BoardApp>,
     IdPath(task): IdPath,
     Preconditions(conditions): Preconditions,
-    Body(new): Body<NewPlace>,
+    Body(new, _memory): Body<NewPlace>,
 ) -> Result<Response, Problem> {
     let command = Command::MoveTask { task, list: list(&new.list_id)?, index: new.index };
     Ok(write_response(StatusCode::OK, app.boards.change(command, &conditions).await?))

@@ -16,21 +16,16 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, SeqAccess, Visitor};
 
 use super::super::problem::Problem;
+use super::body_limit::{BodyLimit, BodyMemory};
 use super::only;
 
 /// Time to send a body: guards against peers that fill memory with bodies they never end.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is reserved for a body before it comes, in bytes: its length is only claimed.
-const RESERVED_BYTES_MAX: usize = 64 << 10;
-
-/// The largest body that is read, in bytes; an extension of every request.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::http) struct BodyLimit(pub(in crate::http) usize);
-
 /// A JSON body of a known shape; fields it does not know are an error, so that a misspelt one is
-/// not taken for absent.
-pub(in crate::http) struct Body<T>(pub(in crate::http) T);
+/// not taken for absent. With it comes its part of what all bodies may take together, to be kept
+/// until the request is answered.
+pub(in crate::http) struct Body<T>(pub(in crate::http) T, pub(in crate::http) BodyMemory);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
@@ -38,12 +33,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         is_json(request.headers())?;
         is_encoded_as_it_is(request.headers())?;
-        let bytes_max = request.extensions().get().map_or(0, |BodyLimit(bytes)| *bytes);
-        let read = read(request.into_body(), bytes_max);
-        let bytes = tokio::time::timeout(BODY_TIMEOUT, read).await.unwrap_or_else(|_| {
-            Err(Problem::body_too_slow(format!("the body did not arrive within {BODY_TIMEOUT:?}")))
-        })?;
-        parse(&bytes).map(Body).map_err(Problem::bad_request)
+        let limit = request.extensions().get().cloned();
+        let limit: BodyLimit = limit.unwrap_or_else(|| BodyLimit::new(0));
+        let read = read(request.into_body(), &limit);
+        let (bytes, memory) =
+            tokio::time::timeout(BODY_TIMEOUT, read).await.unwrap_or_else(|_| {
+                Err(Problem::body_too_slow(format!(
+                    "the body did not arrive within {BODY_TIMEOUT:?}"
+                )))
+            })?;
+        let parsed = parse(&bytes).map_err(Problem::bad_request)?;
+        Ok(Body(parsed, memory))
     }
 }
 
@@ -91,7 +91,8 @@ fn is_encoded_as_it_is(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Reads all of a body.
-async fn read(mut body: HttpBody, bytes_max: usize) -> Result<Vec<u8>, Problem> {
+async fn read(mut body: HttpBody, limit: &BodyLimit) -> Result<(Vec<u8>, BodyMemory), Problem> {
+    let bytes_max = limit.bytes_max;
     let too_large = || {
         let detail = format!("the body is larger than the {bytes_max} bytes that are accepted");
         Problem::body_too_large(detail)
@@ -101,7 +102,8 @@ async fn read(mut body: HttpBody, bytes_max: usize) -> Result<Vec<u8>, Problem> 
     if claimed > bytes_max as u64 {
         return Err(too_large());
     }
-    let mut bytes = Vec::with_capacity((claimed as usize).min(RESERVED_BYTES_MAX));
+    // Nothing is made ready for what is only claimed.
+    let (mut bytes, mut memory) = (Vec::new(), limit.memory());
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame.map_err(|error| {
             Problem::bad_request(format!("the body cannot be read to its end: {error}"))
@@ -111,9 +113,13 @@ async fn read(mut body: HttpBody, bytes_max: usize) -> Result<Vec<u8>, Problem> 
         if bytes.len() + data.len() > bytes_max {
             return Err(too_large());
         }
+        bytes.reserve(data.len());
+        memory.grow_to(bytes.capacity()).await.map_err(|full| {
+            Problem::try_later("bodies-full", "Too many bodies", full.to_string())
+        })?;
         bytes.extend_from_slice(&data);
     }
-    Ok(bytes)
+    Ok((bytes, memory))
 }
 
 /// Reads JSON; otherwise says in words what it is instead.

@@ -19,8 +19,8 @@ use crate::wire::sse;
 /// An entry is stored once, as the frame that goes out: the node's tails
 /// ([`TAILS_BYTES_MAX`](crate::hub::TAILS_BYTES_MAX)) and what waits for the relay
 /// ([`INBOX_BYTES_MAX`](crate::log::INBOX_BYTES_MAX)) refer to the same bytes. Only what is gone
-/// from here, or was read again, is theirs alone, so that at worst the three add up: 128 + 96 + 16 of
-/// the 256 MiB that a node may take.
+/// from here, or was read again, is theirs alone, so that at worst the three add up: 128 + 96 + 16 MiB.
+/// The states of boards are not among it: there is no board of which something could be forgotten.
 const ENTRIES_BYTES_MAX: usize = 128 << 20;
 
 /// What an entry costs beside its text, roughly, in bytes: its place in a queue that may be half

@@ -243,7 +243,7 @@ impl<S: StreamSocket> Streams<S> {
         stats.batches += 1;
         stream.written = self.wheel.tick();
         if is_blocked {
-            self.block_in_frame(at, pending, now);
+            self.block(at, pending, None, now);
         }
     }
 
@@ -304,7 +304,7 @@ impl<S: StreamSocket> Streams<S> {
         if taken < size {
             advance(&mut bytes, taken);
             truncate(&mut bytes, said_bytes - taken.min(said_bytes));
-            self.block_in_frame(at, bytes, now);
+            self.block(at, bytes, None, now);
         }
     }
 

@@ -15,7 +15,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use super::limits::Limits;
-use super::pins::{Pin, Pins};
+use super::pins::{Pin, PinnedByNode, Pins};
 use super::timer_wheel::{Id, TimerWheel};
 use crate::budget::Budget;
 use crate::budget::pace::Pace;
@@ -81,6 +81,8 @@ pub(super) struct StreamSettings {
     pub(super) write_timeout: Duration,
     /// What bounds how much is held for those that are slow.
     pub(super) budget: Budget,
+    /// What all reactors together keep of frames.
+    pub(super) pinned: Arc<PinnedByNode>,
     /// The reconnection time told at the end.
     pub(super) retry: Duration,
     /// The log's clock in milliseconds since 1970, for the delivery lag.
@@ -186,8 +188,8 @@ pub(super) struct Blocked {
     pub(super) pace: Pace,
     /// It is over after that.
     pub(super) last: Option<EndReason>,
-    /// Its hold on the frame that it stopped in.
-    pin: Option<Pin>,
+    /// Its holds on frames that wait with it.
+    pins: Vec<Pin>,
 }
 
 /// The streams of one reactor.
@@ -235,6 +237,7 @@ impl<S: StreamSocket> Streams<S> {
     ) -> Streams<S> {
         Streams {
             wheel: TimerWheel::new(settings.heartbeat, now),
+            pins: Pins::new(settings.pinned.clone()),
             settings,
             asker,
             observer,
@@ -244,7 +247,6 @@ impl<S: StreamSocket> Streams<S> {
             ready: VecDeque::new(),
             blocked: HashMap::new(),
             newly_blocked: Vec::new(),
-            pins: Pins::default(),
             limits: Limits::default(),
             orders_heard_until: None,
             orders_given_again: false,
@@ -477,7 +479,8 @@ impl<S: StreamSocket> Streams<S> {
         }
     }
 
-    /// Its socket takes nothing more now.
+    /// Its socket takes nothing more now. What is held for it has a bound: the budget's, or that of
+    /// frames.
     pub(super) fn block(
         &mut self,
         at: u32,
@@ -488,24 +491,22 @@ impl<S: StreamSocket> Streams<S> {
         let Some(stream) = self.streams.get_mut(at as usize) else { return };
         stream.is_blocked = true;
         self.newly_blocked.push(Id { index: at, serial: stream.serial });
+        let (pins, budget) = (&mut self.pins, &self.settings.budget);
+        let of_frames = pending.iter().filter(|part| !budget.holds(part));
+        let pins = of_frames.filter_map(|part| pins.pin(part)).collect();
         let pace = Pace::new(now);
-        self.blocked
-            .insert(at, Blocked { pending, window_began_at: now, taken: 0, pace, last, pin: None });
+        let blocked = Blocked { pending, window_began_at: now, taken: 0, pace, last, pins };
+        self.blocked.insert(at, blocked);
         if self.blocked.len() == 1 {
             self.stalls_looked_at = now;
         }
+        self.shed_pins();
     }
 
-    /// Its socket took only a part of these frames, of which the last is pinned by it.
-    pub(super) fn block_in_frame(&mut self, at: u32, pending: VecDeque<Bytes>, now: Instant) {
-        let rest = pending.iter().max_by_key(|part| part.len());
-        let pin = rest.and_then(|rest| self.pins.pin(rest));
-        self.block(at, pending, None, now);
-        if let Some(blocked) = self.blocked.get_mut(&at) {
-            blocked.pin = pin;
-        }
+    /// Gives up those that take nothing for longest, while all together keep too much of frames.
+    pub(super) fn shed_pins(&mut self) {
         while self.pins.is_over() {
-            let pinning = self.blocked.iter().filter(|(_, blocked)| blocked.pin.is_some());
+            let pinning = self.blocked.iter().filter(|(_, blocked)| !blocked.pins.is_empty());
             let oldest = pinning.min_by_key(|(_, blocked)| blocked.window_began_at);
             let Some((&oldest, _)) = oldest else { return };
             self.close_stalled(oldest);
@@ -513,8 +514,8 @@ impl<S: StreamSocket> Streams<S> {
     }
 
     fn unblock(&mut self, at: u32) {
-        if let Some(Blocked { pin: Some(pin), .. }) = self.blocked.remove(&at) {
-            self.pins.unpin(pin);
+        if let Some(blocked) = self.blocked.remove(&at) {
+            blocked.pins.into_iter().for_each(|pin| self.pins.unpin(pin));
         }
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use tokio::sync::Notify;
 
+use super::pins::PinnedByNode;
 use super::streams::{Adopted, Adoption, Asker, Question, StreamSettings, StreamSocket, Streams};
 use super::timer_wheel::Id;
 use super::timers::ORDERS_SLICE;
@@ -169,6 +170,7 @@ impl World {
             heartbeat: HEARTBEAT,
             write_timeout: WRITE_TIMEOUT,
             budget: Budget::new(1 << 20, WRITE_TIMEOUT),
+            pinned: PinnedByNode::new(1),
             retry: Duration::from_secs(3),
             clock: Box::new(|| None),
         };
@@ -752,4 +754,29 @@ async fn a_question_that_panics_is_answered_all_the_same() {
     let question = Box::pin(async { panic!("a mistake of ours") });
     let message = super::answer_to(id, question, &terms).await;
     assert!(matches!(message, super::Message::Failed(failed) if failed == id));
+}
+
+#[test]
+fn what_followers_answered_counts_as_what_streams_stopped_in_themselves() {
+    let mut world = World::new(1);
+    for n in 0..40 {
+        let pending = [bytes::Bytes::from(vec![n; 1 << 20])].into();
+        world.come_with(vec![(0, 0)], None, pending, 0);
+        world.pass(Duration::from_millis(1));
+    }
+    let given_up = |listener: &Listener| listener.socket.0.borrow().was_reset;
+    assert_eq!(world.listeners.iter().filter(|listener| given_up(listener)).count(), 8);
+    assert!(world.listeners[..8].iter().all(given_up), "those that took nothing for longest");
+}
+
+#[test]
+fn what_the_budget_holds_does_not_count_as_frames_too() {
+    let mut world = World::new(1);
+    let budget = Budget::new(64 << 20, WRITE_TIMEOUT);
+    world.streams.settings.budget = budget.clone();
+    for _ in 0..40 {
+        let page = budget.try_reserve(1 << 20).unwrap().hold(vec![0; 1 << 20]);
+        world.come_with(vec![(0, 0)], None, [page].into(), 0);
+    }
+    assert!(world.listeners.iter().all(|listener| !listener.socket.0.borrow().was_reset));
 }

@@ -127,6 +127,7 @@ impl<S: StreamSocket> Streams<S> {
             return;
         }
         self.stalls_looked_at = now;
+        self.shed_pins();
         let budget = &self.settings.budget;
         let is_stalled = |blocked: &mut Blocked| {
             now.saturating_duration_since(blocked.window_began_at) >= write_timeout
