@@ -58,7 +58,9 @@ async fn a_stampede_of_resuming_clients_costs_redis_a_handful_of_reads() {
     let streams = within("everybody to catch up", caught_up).await;
     let scripts = redis.calls("evalsha").await;
     println!("{STREAMS} clients resumed: {scripts} scripts");
-    assert!(scripts <= 60, "{scripts} scripts");
+    // Some thirty where nothing else is to do; more when pages are gone before a slow machine has
+    // come to the last. Each by itself would be thousands.
+    assert!(scripts <= 200, "{scripts} scripts");
     drop(streams);
 }
 
