@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use fantail::config::{self, Config};
 use fantail::health::HealthUrl;
@@ -15,8 +15,10 @@ use fantail::log::redis::check_url;
 
 pub(crate) mod check;
 mod environment;
+mod wrong;
 
 use check::CheckArguments;
+use wrong::{not_utf8, one_line, wrong_value};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -118,7 +120,13 @@ where
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 Ok(Invocation::Print(error.to_string()))
             }
-            _ => Err(UsageError { line: one_line(&error), status: status_if_wrong(&arguments) }),
+            kind => {
+                let line = match kind {
+                    ErrorKind::InvalidUtf8 => not_utf8(&arguments, std::env::vars_os()),
+                    _ => one_line(&error),
+                };
+                Err(UsageError { line, status: status_if_wrong(&arguments) })
+            }
         },
     }
 }
@@ -135,7 +143,7 @@ fn serve(config: Box<Config>) -> Result<Invocation, UsageError> {
     if let Some(url) = &config.redis_url {
         check_url(url).map_err(|error| {
             let right = config::REDIS_URL_RIGHT;
-            wrong(wrong_value("--redis-url", url, &format!("{right} ({error})")))
+            wrong(wrong_value("--redis-url", url, &format!("{right}; {error}")))
         })?;
     }
     Ok(Invocation::Serve(config))
@@ -149,65 +157,6 @@ fn status_if_wrong(arguments: &[OsString]) -> ExitStatus {
     match matches.ok().as_ref().and_then(|matches| matches.subcommand_name()) {
         Some("check") => ExitStatus::NotTested,
         _ => ExitStatus::Failure,
-    }
-}
-
-/// What the parser found wrong, on one line.
-fn one_line(error: &clap::Error) -> String {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        Some(ContextValue::Strings(texts)) => texts.join(", "),
-        _ => String::new(),
-    };
-    match error.kind() {
-        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
-            let argument = text(ContextKind::InvalidArg);
-            let flag = argument.split_whitespace().next().unwrap_or_default();
-            let right = match std::error::Error::source(error) {
-                Some(source) => source.to_string(),
-                None => format!("must be one of: {}", text(ContextKind::ValidValue)),
-            };
-            wrong_value(flag, &text(ContextKind::InvalidValue), &right)
-        }
-        ErrorKind::MissingRequiredArgument => {
-            format!("{} is missing (see --help)", text(ContextKind::InvalidArg))
-        }
-        _ => {
-            let rendered = error.to_string();
-            let line = rendered.lines().next().unwrap_or_default();
-            let line = without_credentials(line.trim_start_matches("error: "));
-            format!("{line} (see --help)")
-        }
-    }
-}
-
-/// A value that cannot be, by its flag and, if it is a setting, by its variable.
-fn wrong_value(flag: &str, value: &str, right: &str) -> String {
-    let value = without_credentials(value);
-    match Config::reference().iter().find(|[setting, ..]| setting == flag) {
-        Some([_, variable, ..]) => format!("{flag} ({variable}) is {value:?}: {right}"),
-        None => format!("{flag} is {value:?}: {right}"),
-    }
-}
-
-/// A URL, or a line with one in it, as it may stand in a log: a wrong one may have the right password
-/// in it, at the right place or at a wrong one.
-fn without_credentials(text: &str) -> String {
-    let (before, rest) = match text.find("://") {
-        Some(end) => text.split_at(end + 3),
-        None => ("", text),
-    };
-    if let Some((_, host)) = rest.rsplit_once('@') {
-        return format!("{before}…@{host}");
-    }
-    // Without a host, what is taken for a port may be what was meant as a password.
-    let end = rest.find(['/', '?', '\'', ' ']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !before.is_empty() && port.parse::<u16>().is_err() => {
-            format!("{before}{host}:…{path}")
-        }
-        _ => text.to_owned(),
     }
 }
 

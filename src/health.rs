@@ -41,10 +41,20 @@ impl HealthUrl {
     /// # Errors
     /// What went wrong, or what was answered instead, as one line.
     pub fn ask(&self) -> Result<(), String> {
-        let status = self.status().map_err(|error| format!("{self} does not answer: {error}"))?;
+        let place = self.place();
+        let status = self.status().map_err(|error| format!("{place} does not answer: {error}"))?;
         match status.as_str() {
             "200" => Ok(()),
-            other => Err(format!("{self} answers {other}")),
+            other => Err(format!("{place} answers {}", told(other))),
+        }
+    }
+
+    /// As it may stand in a log: of a path that is not one of ours, nobody knows what is in it.
+    fn place(&self) -> String {
+        let HealthUrl { authority, path } = self;
+        match path.as_str() {
+            "/" | "/healthz" | "/readyz" => format!("http://{authority}{path}"),
+            _ => format!("http://{authority}/…"),
         }
     }
 
@@ -81,6 +91,12 @@ impl HealthUrl {
     }
 }
 
+/// A status as it may stand in a log: whoever answered may have said anything.
+fn told(status: &str) -> &str {
+    let is_status = status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit());
+    if is_status { status } else { "what is no status" }
+}
+
 impl FromStr for HealthUrl {
     type Err = String;
 
@@ -96,9 +112,13 @@ impl FromStr for HealthUrl {
         if !fits || authority.contains('@') {
             return Err(right.to_owned());
         }
-        let has_port = authority.rsplit_once(':').is_some_and(|(host, port)| {
-            port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']'))
-        });
+        // The port is what follows the address of a host, which has colons itself in brackets.
+        let after_host = authority.rfind(']').map_or(0, |end| end + 1);
+        let port = authority[after_host..].split_once(':').map(|(_, port)| port);
+        if port.is_some_and(|port| port.parse::<u16>().is_err()) || authority.contains(['?', '#']) {
+            return Err(right.to_owned());
+        }
+        let has_port = port.is_some();
         let authority = if has_port { authority.to_owned() } else { format!("{authority}:80") };
         Ok(HealthUrl { authority, path: path.to_owned() })
     }
@@ -164,6 +184,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_is_not_told_where_somebody_may_have_a_secret() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        for path in ["/hunter2", "/healthz?token=hunter2", "/?hunter2"] {
+            let url: HealthUrl = format!("http://{address}{path}").parse().unwrap();
+            let line = url.ask().unwrap_err();
+            assert!(line.contains(&format!("http://{address}/…")), "{line}");
+            assert!(!line.contains("hunter2"), "{line}");
+        }
+    }
+
+    #[test]
     fn urls_are_read_and_addresses_that_mean_everywhere_become_loopback() {
         for (text, shown) in [
             ("http://127.0.0.1:3000/healthz", "http://127.0.0.1:3000/healthz"),
@@ -173,7 +206,19 @@ mod tests {
         ] {
             assert_eq!(text.parse::<HealthUrl>().unwrap().to_string(), shown);
         }
-        for text in ["", "https://a/", "127.0.0.1:3000", "http://", "http://a b/", "http://u@a/"] {
+        for text in [
+            "",
+            "https://a/",
+            "127.0.0.1:3000",
+            "http://",
+            "http://a b/",
+            "http://u@a/",
+            "http://a:word/",
+            "http://a:1:2/",
+            "http://::1/",
+            "http://a?b",
+            "http://a#b",
+        ] {
             assert!(text.parse::<HealthUrl>().is_err(), "{text}");
         }
         for (listen, shown) in [

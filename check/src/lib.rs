@@ -338,8 +338,10 @@ async fn check_reachable(context: &CheckContext) -> Result<(), CannotRun> {
                     refusals.clear();
                     break;
                 }
-                Ok(answer) => refusals.push(format!("{url} answers {}", answer.status)),
-                Err(why) => refusals.push(format!("{base} does not answer: {why}")),
+                Ok(answer) => {
+                    refusals.push(format!("{} answers {}", base.place(), answer.status));
+                }
+                Err(why) => refusals.push(format!("{} does not answer: {why}", base.place())),
             }
         }
         if !refusals.is_empty() {

@@ -15,6 +15,15 @@ impl GatewayUrl {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// As it may stand in a log: of a path, nobody knows what is in it.
+    pub(super) fn place(&self) -> String {
+        let host = self.0.find("://").map_or(0, |at| at + 3);
+        match self.0[host..].find('/') {
+            Some(end) => format!("{}/…", &self.0[..host + end]),
+            None => self.0.clone(),
+        }
+    }
 }
 
 impl FromStr for GatewayUrl {
@@ -26,7 +35,11 @@ impl FromStr for GatewayUrl {
         let url: hyper::Uri = text.parse().map_err(|_| right.to_owned())?;
         let scheme = url.scheme_str().unwrap_or_default();
         let has_user = url.authority().is_none_or(|authority| authority.as_str().contains('@'));
-        if !["http", "https"].contains(&scheme) || has_user || url.query().is_some() {
+        let has_more = url.query().is_some() || text.contains('#');
+        let has_word_for_port = url.authority().is_some_and(|authority| {
+            authority.as_str() != authority.host() && authority.port_u16().is_none()
+        });
+        if !["http", "https"].contains(&scheme) || has_user || has_more || has_word_for_port {
             return Err(right.to_owned());
         }
         Ok(GatewayUrl(text.to_owned()))
@@ -213,7 +226,20 @@ mod tests {
         ] {
             assert_eq!(text.parse::<GatewayUrl>().unwrap().as_str(), url);
         }
-        for text in ["", "127.0.0.1:3000", "ftp://a", "http://", "http://u:p@a", "http://a/?x=1"] {
+        let url: GatewayUrl = "http://[::1]:80/hunter2".parse().unwrap();
+        assert_eq!(url.place(), "http://[::1]:80/…");
+        for text in [
+            "",
+            "127.0.0.1:3000",
+            "ftp://a",
+            "http://",
+            "http://u:p@a",
+            "http://a/?x=1",
+            "http://a/#x",
+            "http://a#x",
+            "http://a:word",
+            "http://a:99999",
+        ] {
             assert!(text.parse::<GatewayUrl>().is_err(), "{text}");
         }
     }

@@ -1,3 +1,7 @@
+use std::os::unix::ffi::OsStringExt;
+
+use proptest::prelude::*;
+
 use super::*;
 
 fn asked(arguments: &[&str]) -> Result<Invocation, UsageError> {
@@ -41,7 +45,11 @@ fn a_wrong_value_is_one_line_that_names_setting_value_and_remedy() {
         ),
         (
             ["--redis-url", "redis://127.0.0.1:port"],
-            ["--redis-url", "FANTAIL_REDIS_URL", "redis://127.0.0.1:…", "redis.example:6379"],
+            ["--redis-url", "FANTAIL_REDIS_URL", "is not shown", "redis.example:6379"],
+        ),
+        (
+            ["--redis-url", "redis://me@127.0.0.1:1/x"],
+            ["--redis-url", "FANTAIL_REDIS_URL", "\"redis://…@127.0.0.1:1/…\"", "database"],
         ),
         (["--redis-prefix", "a{b}"], ["--redis-prefix", "FANTAIL_REDIS_PREFIX", "a{b}", "letters"]),
         (["--max-body", "1GB"], ["--max-body", "FANTAIL_MAX_BODY", "1GB", "1MiB"]),
@@ -68,14 +76,115 @@ fn a_wrong_value_is_one_line_that_names_setting_value_and_remedy() {
     assert!(wrong(&["--colour"]).line.contains("--colour"));
 }
 
+/// What stands in the place of a secret.
+const SECRET: &str = "hunter2";
+
+/// What is printed for such a text, wherever it was written.
+fn told_of(text: &str) -> Vec<String> {
+    let publish = ["check", "http://a", "--publish-to", text];
+    [
+        &["--redis-url", text][..],
+        &["serve", &format!("--redis-url={text}")],
+        &["check", text],
+        &publish,
+        &["check", &format!("--json={text}"), "http://a"],
+        &["check", "--header", text, "http://a"],
+        &["health", "--url", text],
+        &["--listen", text],
+        &["--cors-origins", text],
+        &["--log", text],
+        &[text],
+        &["serve", text],
+        &[&format!("--{text}")],
+        &[&format!("--redis={text}")],
+    ]
+    .into_iter()
+    .filter_map(|arguments| asked(arguments).err())
+    .map(|wrong| wrong.line)
+    .collect()
+}
+
 #[test]
-fn the_password_in_a_wrong_url_is_not_told_back() {
-    for value in ["redis://:hunter2@host:port", "http://me:hunter2@host", "me:hunter2@host"] {
-        let line = wrong(&["--redis-url", value]).line;
-        assert!(line.contains("…@host") && !line.contains("hunter2"), "{line}");
+fn of_a_wrong_url_its_place_is_told_and_nothing_else() {
+    for text in [
+        "unix:///run/r.sock?db=zz&pass=hunter2",
+        "redis+unix:///run/r.sock?user=u&pass=hunter2&db=zz",
+        "redis:hunter2",
+        "redis:/:hunter2@h",
+        "rediss//:hunter2",
+        "redis://:hunter2",
+        "redis://u:hunter2/0",
+        "redis://127.0.0.1:1/0?protocol=hunter2",
+        "redis://h/0?password=hunter2",
+        "redis://:1234/hunter2@h",
+        "redis://u:1234?hunter2@h",
+        "http://me:hunter2@host:port",
+        " redis://:hunter2@h",
+        "https://a,https://u:hunter2@b/",
+        "me:hunter2@host",
+        "redis://:hun\nter2@h",
+    ] {
+        for line in told_of(text) {
+            assert!(!line.contains(SECRET) && !line.contains("ter2"), "{text}: {line}");
+        }
     }
-    let line = wrong(&["check", "http://me:hunter2@host"]).line;
-    assert!(line.contains("http://…@host") && !line.contains("hunter2"), "{line}");
+    for (arguments, told) in [
+        (&["--redis-url", "redis://:hunter2@host:1/x"][..], "\"redis://…@host:1/…\""),
+        (&["--redis-url", "http://[::1]:80/"], "\"http://[::1]:80\""),
+        (&["check", "http://me:hunter2@host"], "\"http://…@host\""),
+        (&["redis://:hunter2@host"], "'redis://…@host'"),
+        (&["check", "--header", "Bearer hunter2", "http://a"], "--header is not shown"),
+        (&["--node-id", &"a b".repeat(1_000)], "a ba…\""),
+    ] {
+        let line = wrong(arguments).line;
+        assert!(line.contains(told) && !line.contains(SECRET), "{line}");
+        assert!(line.len() < 1_000, "{line}");
+    }
+}
+
+proptest! {
+    /// A host that is told is not the secret; everything else may be or contain it.
+    #[test]
+    fn a_secret_that_is_not_the_host_is_never_told(
+        scheme in "(redis|rediss|valkey|unix|redis\\+unix|https?|REDIS|hunter2)",
+        divider in "(://|:/|:|//|:///| ://)",
+        user in "([a-z%@:/?#]{0,4}(hunter2)?[a-z%@:/?# ,]{0,4}@)?",
+        host in "(h|127\\.0\\.0\\.1|\\[::1\\]|a\\.example|)",
+        port in "(:[0-9]{1,6}|:hunter2|:6379hunter2|)",
+        path in "(/[0-9]?|/hunter2|/\\.\\./hunter2)?",
+        query in "(\\?[a-z]{0,8}=hunter2|\\?hunter2|\\?db=zz&pass=hunter2|\\?protocol=hunter2)?",
+        fragment in "(#hunter2|#)?",
+    ) {
+        // Such a thing is a host and a port.
+        prop_assume!(scheme != SECRET || divider.contains('/'));
+        let text = format!("{scheme}{divider}{user}{host}{port}{path}{query}{fragment}");
+        for line in told_of(&text) {
+            prop_assert!(!line.contains(SECRET), "{text}: {line}");
+        }
+    }
+}
+
+#[test]
+fn a_setting_without_a_value_and_one_that_is_not_utf8_are_named() {
+    for arguments in [&["serve", "--redis-url"][..], &["--redis-url", "--listen", "[::1]:1"]] {
+        let line = wrong(arguments).line;
+        assert_eq!(line, "--redis-url (FANTAIL_REDIS_URL) needs a value");
+    }
+    let not_utf8 = OsString::from_vec(b"redis://:hunter2\xff@h".to_vec());
+    let joined = OsString::from_vec(b"--redis-url=redis://:hunter2\xff@h".to_vec());
+    for arguments in [vec!["--redis-url".into(), not_utf8.clone()], vec![joined]] {
+        let line = parse([vec!["fantail".into()], arguments].concat()).unwrap_err().line;
+        assert_eq!(line, "--redis-url (FANTAIL_REDIS_URL) is not valid UTF-8");
+    }
+    let line = parse(["check".into(), "check".into(), not_utf8.clone()]).unwrap_err().line;
+    assert!(line.contains("not valid UTF-8") && !line.contains(SECRET), "{line}");
+    let variables = [("PATH".into(), not_utf8.clone()), ("FANTAIL_REDIS_URL".into(), not_utf8)];
+    let line = not_utf8_line(variables);
+    assert_eq!(line, "--redis-url (FANTAIL_REDIS_URL) is not valid UTF-8");
+}
+
+fn not_utf8_line(variables: [(OsString, OsString); 2]) -> String {
+    wrong::not_utf8(&["fantail".into()], variables.into_iter())
 }
 
 #[test]

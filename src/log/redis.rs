@@ -1,11 +1,12 @@
 //! The log in Redis, shared by all nodes.
 //!
 //! Every write is one Lua script: change of state, sequence number, entry and announcement happen
-//! together or not at all. [`commands`] carries [`scripts`] and reads, [`replies`] understands what
-//! comes back, [`boards`] knows which script a change of a board is, [`subscription`] hears
-//! announcements, [`registry`] knows the other nodes, [`keys`] names things. Keys of one topic
-//! share a hash tag.
+//! together or not at all. [`address`] reads where Redis is, [`commands`] carries [`scripts`] and
+//! reads, [`replies`] understands what comes back, [`boards`] knows which script a change of a board
+//! is, [`subscription`] hears announcements, [`registry`] knows the other nodes, [`keys`] names
+//! things. Keys of one topic share a hash tag.
 
+mod address;
 mod boards;
 mod commands;
 mod keys;
@@ -24,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{Client, IntoConnectionInfo, Value};
+use redis::{Client, Value};
 use tokio::time::Instant;
 
 use super::{
@@ -36,6 +37,7 @@ use crate::entry::{Data, Event};
 use crate::position::{Epoch, LogHistory};
 use crate::topic::Topic;
 use crate::wire::sse;
+pub use address::check_url;
 use commands::{Commands, ConnectionGeneration};
 use keys::Keys;
 use replies::{accepted, entry, has_written, history, text, unexpected};
@@ -86,14 +88,6 @@ struct Replicated {
     replicas: usize,
 }
 
-/// Checks that `url` can be the address of a Redis.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_url(url: &str) -> Result<(), String> {
-    url.into_connection_info().map(|_| ()).map_err(|error| error.to_string())
-}
-
 impl RedisLog {
     /// Starts following `url`, whether or not it can be reached already; what it hears comes out of
     /// the notifications. A write counts as done when `wait_replicas` replicas have it too. Must be
@@ -111,8 +105,7 @@ impl RedisLog {
         // redis-rs leaves the choice of a cryptography provider to us. An error means that one is
         // chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let info = url.into_connection_info().map_err(|error| error.to_string())?;
-        let info = commands::with_resp3(info);
+        let info = commands::with_resp3(address::read(url)?);
         tracing::info!(redis = %info.addr(), prefix, "log in Redis");
         let (notifier, notifications) = Notifier::new();
         let keys = Keys::new(prefix);

@@ -159,6 +159,29 @@ async fn a_wrong_password_and_a_server_that_is_not_there_are_told_plainly_and_wi
 }
 
 #[tokio::test]
+async fn a_url_that_cannot_be_is_refused_at_the_start_without_its_secrets() {
+    for url in [
+        "unix:///run/r.sock?db=zz&pass=hunter2",
+        "redis:hunter2",
+        "rediss//:hunter2",
+        "redis://127.0.0.1:1/0?protocol=hunter2",
+        "redis://127.0.0.1:1/0?password=hunter2",
+    ] {
+        let ended = std::process::Command::new(env!("CARGO_BIN_EXE_fantail"))
+            .env_clear()
+            .env("FANTAIL_LISTEN", "127.0.0.1:0")
+            .env("FANTAIL_REDIS_URL", url)
+            .env("FANTAIL_LOG", "trace")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(said.contains("FANTAIL_REDIS_URL"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_floor_beyond_the_head_is_told_once_and_the_stream_goes_on() {
     let redis = Redis::start().await;
     let node = Node::start("node-1", Some(&redis), &[]).await;
