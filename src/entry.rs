@@ -31,7 +31,8 @@ pub enum EventTypeError {
     Empty,
     /// More than [`EVENT_TYPE_BYTES_MAX`] bytes.
     TooLong,
-    /// A line break or another control character.
+    /// A line break, a control character, or one that is not seen: some readers of lines end one at
+    /// U+2028 and U+2029 too, and would take what follows for a field.
     Control,
     /// A type of the gateway's own, such as `reset`: subscribers must be able to trust that these
     /// come from the gateway.
@@ -45,10 +46,10 @@ impl EventType {
             Err(EventTypeError::Empty)
         } else if text.len() > EVENT_TYPE_BYTES_MAX {
             Err(EventTypeError::TooLong)
-        } else if text.chars().any(char::is_control) {
-            Err(EventTypeError::Control)
-        } else if RESERVED.contains(&text) {
+        } else if is_reserved(text) {
             Err(EventTypeError::Reserved)
+        } else if text.chars().any(|c| c.is_control() || is_separator(c) || is_format(c)) {
+            Err(EventTypeError::Control)
         } else {
             Ok(EventType(text.to_owned()))
         }
@@ -68,7 +69,7 @@ impl fmt::Display for EventTypeError {
                 write!(f, "an event type has at most {EVENT_TYPE_BYTES_MAX} bytes")
             }
             EventTypeError::Control => {
-                f.write_str("an event type is one line without control characters")
+                f.write_str("an event type is one line of characters that can be seen")
             }
             EventTypeError::Reserved => {
                 write!(f, "these event types are the gateway's own: {}", RESERVED.join(", "))
@@ -78,6 +79,62 @@ impl fmt::Display for EventTypeError {
 }
 
 impl std::error::Error for EventTypeError {}
+
+/// Whether this is, or looks like, a type of the gateway's own.
+fn is_reserved(text: &str) -> bool {
+    let seen: String = text.chars().filter(|&c| !is_format(c) && !is_blank(c)).collect();
+    let seen = seen.trim_matches(|c: char| c.is_whitespace() || c.is_control()).to_lowercase();
+    RESERVED.contains(&&*seen)
+}
+
+/// The categories Zl and Zp of Unicode.
+fn is_separator(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// The category Cf of Unicode 16: characters that change how others look, and are not seen.
+fn is_format(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{890}'..='\u{891}'
+            | '\u{8e2}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{110bd}'
+            | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0001}'
+            | '\u{e0020}'..='\u{e007f}'
+    )
+}
+
+/// What is not seen either, though it is no format character: joiners, fillers, and variants of the
+/// character before. Emoji need them, so they are refused only where they hide a reserved type.
+fn is_blank(c: char) -> bool {
+    matches!(
+        c,
+        '\u{34f}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{ffa0}'
+            | '\u{e0100}'..='\u{e01ef}'
+    )
+}
 
 /// What the publisher gave as data.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -118,4 +175,54 @@ pub struct Entry {
     /// Its SSE text after the `id:` line, blank line included
     /// (see [`sse::event_text`](crate::wire::sse::event_text)).
     pub rest: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looks_like_a_type_of_the_gateway_is_refused_as_one() {
+        for text in [
+            "connected",
+            " connected",
+            "Connected",
+            "RESET\u{a0}",
+            "\u{feff}connected",
+            "con\u{200b}nected",
+            "snap\u{ad}shot",
+            "reset\u{fe0f}",
+            "\u{3164}end",
+            "reset\n",
+            "open\u{2028}",
+            "\u{3000}Error\t",
+        ] {
+            assert_eq!(EventType::new(text), Err(EventTypeError::Reserved), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_type_is_one_line_for_every_reader_of_lines() {
+        for text in [
+            "a\u{2028}id: 9",
+            "a\u{2029}data: x",
+            "a\u{85}b",
+            "a\nb",
+            "a\rb",
+            "a\u{b}b",
+            "a\u{c}b",
+            "a\u{1c}b",
+            "a\u{1e}b",
+            "a\u{202e}b",
+            "a\u{200d}b",
+            "\u{feff}a",
+        ] {
+            assert_eq!(EventType::new(text), Err(EventTypeError::Control), "{text:?}");
+        }
+        for text in
+            ["a", "task created", "größer", "タスク", "❤\u{fe0f}", "connected-twice", "Reset2"]
+        {
+            assert!(EventType::new(text).is_ok(), "{text:?}");
+        }
+    }
 }

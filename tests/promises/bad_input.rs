@@ -46,6 +46,9 @@ on_both_logs! {
             ("POST", "/topics/t/events", json, r#"{"data":1,"id":"7"}"#, 400, "bad-request"),
             ("POST", "/topics/t/events", json, r#"{"data":1,"event":""}"#, 400, "bad-request"),
             ("POST", "/topics/t/events", json, r#"{"data":1,"event":"a\nid: 9"}"#, 400, "bad-request"),
+            ("POST", "/topics/t/events", json, r#"{"data":1,"event":"a\u2028id: 9"}"#, 400, "bad-request"),
+            ("POST", "/topics/t/events", json, r#"{"data":1,"event":"\ufeffconnected"}"#, 400, "bad-request"),
+            ("POST", "/topics/t/events", json, r#"{"data":1,"event":"Connected"}"#, 400, "bad-request"),
             ("POST", "/topics/t/events", json, r#"{"data":1,"event":7}"#, 400, "bad-request"),
             ("POST", "/topics/t/events", json, r#"{"data":"\ud800"}"#, 400, "bad-request"),
             // Names and ids
