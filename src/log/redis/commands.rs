@@ -10,11 +10,11 @@ mod generation;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use deadpool_redis::{Connection as PooledConnection, Manager, Pool, Runtime};
+use deadpool_redis::{Connection as PooledConnection, Manager, Pool, PoolError, Runtime};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, ConnectionInfo, ErrorKind, FromRedisValue, ProtocolVersion, PushInfo,
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::replies::has_written;
 use super::scripts::Call;
+use crate::backoff::Backoff;
 use crate::log::LogError;
 use crate::telemetry::metric;
 use failure::Failure;
@@ -36,6 +37,11 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long to wait for a reply. Then the outcome is unknown.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_millis(2_000);
 
+/// The first and the longest time for which a failed attempt to connect stands for those that would
+/// follow it, from its beginning. Short: whoever asks when Redis is back is turned away meanwhile.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_millis(500);
+
 /// Carries commands over its connections, one after the other.
 pub(super) struct Commands {
     pool: Pool,
@@ -46,6 +52,22 @@ pub(super) struct Commands {
     demoted: AtomicBool,
     /// Late replies are no sign of a dead connection.
     slow_replies_expected: bool,
+    /// The last attempt to connect, if it failed: shared by all who ask until the next one is due.
+    failed: std::sync::Mutex<Failed>,
+}
+
+/// What came of attempts to connect. A Redis that is there and wants nobody would be asked hundreds
+/// of times a second otherwise, once for each request.
+struct Failed {
+    backoff: Backoff,
+    last: Option<FailedAttempt>,
+}
+
+struct FailedAttempt {
+    began_at: Instant,
+    /// Until then nobody tries again.
+    over_at: Instant,
+    why: LogError,
 }
 
 /// One connection, made when it is needed.
@@ -56,10 +78,24 @@ struct Connection {
 
 #[derive(Default)]
 struct ConnectionState {
-    /// With the generation that it was made in.
-    held: Option<(PooledConnection, usize)>,
-    /// When the last attempt to connect began, and why it failed: shared by all who waited for it.
-    failed: Option<(Instant, LogError)>,
+    held: Option<Held>,
+}
+
+struct Held {
+    connection: PooledConnection,
+    /// The generation that it was made in.
+    made_in: usize,
+    began_at: Instant,
+    /// A command was answered on it.
+    is_sound: Arc<AtomicBool>,
+}
+
+/// A connection as a command has it.
+struct Lent {
+    connection: MultiplexedConnection,
+    generation: usize,
+    began_at: Instant,
+    is_sound: Arc<AtomicBool>,
 }
 
 impl Commands {
@@ -104,6 +140,10 @@ impl Commands {
             generation,
             demoted: AtomicBool::new(false),
             slow_replies_expected,
+            failed: std::sync::Mutex::new(Failed {
+                backoff: Backoff::new(RETRY_FIRST, RETRY_LONGEST),
+                last: None,
+            }),
         })
     }
 
@@ -154,7 +194,7 @@ impl Commands {
         send: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, Failure>,
     ) -> Result<T, LogError> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len();
-        let (mut connection, generation) =
+        let Lent { mut connection, generation, began_at: connected_at, is_sound } =
             self.connect(&self.connections[turn]).await.inspect_err(count_error)?;
         let began_at = Instant::now();
         let result = tokio::select! {
@@ -167,6 +207,20 @@ impl Commands {
             }
         };
         metric::redis_command(name, began_at.elapsed());
+        match result.as_ref().map_err(|failure| &failure.error) {
+            Err(error) if error.is_timeout() => {}
+            Err(error) if error.is_unrecoverable_error() => {
+                if !is_sound.load(Ordering::Relaxed) {
+                    let why = "cannot use a connection to Redis: it broke before any answer";
+                    self.failed().add(connected_at, LogError::Unavailable(why.to_owned()));
+                }
+            }
+            _ => {
+                if !is_sound.swap(true, Ordering::Relaxed) {
+                    self.failed().backoff.reset();
+                }
+            }
+        }
         result.map_err(|failure| {
             let error = &failure.error;
             let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
@@ -189,43 +243,79 @@ impl Commands {
         self.demoted.swap(false, Ordering::Relaxed)
     }
 
-    /// The connection, made if there is none of the current generation, and that generation.
-    async fn connect(
-        &self,
-        connection: &Connection,
-    ) -> Result<(MultiplexedConnection, usize), LogError> {
+    /// The connection, made if there is none of the current generation.
+    async fn connect(&self, connection: &Connection) -> Result<Lent, LogError> {
         let asked_at = Instant::now();
         let mut state = connection.state.lock().await;
         let generation = self.generation.current();
-        if let Some((held, made_in)) = &state.held
-            && *made_in == generation
+        if let Some(held) = &state.held
+            && held.made_in == generation
         {
-            return Ok((MultiplexedConnection::clone(held), generation));
+            return Ok(held.lend());
         }
-        if let Some((began_at, error)) = &state.failed
-            && *began_at >= asked_at
+        if let Some(FailedAttempt { began_at, over_at, why }) = &self.failed().last
+            && (*began_at >= asked_at || Instant::now() < *over_at)
         {
-            return Err(error.clone());
+            return Err(why.clone());
         }
-        if let Some((held, _)) = state.held.take() {
+        if let Some(held) = state.held.take() {
             // Out of the pool for good.
-            drop(PooledConnection::take(held));
+            drop(PooledConnection::take(held.connection));
         }
         let began_at = Instant::now();
         match self.pool.get().await {
-            Ok(held) => {
-                let connection = MultiplexedConnection::clone(&held);
-                state.held = Some((held, generation));
-                state.failed = None;
-                Ok((connection, generation))
+            Ok(connection) => {
+                let is_sound = Arc::new(AtomicBool::new(false));
+                let held = Held { connection, made_in: generation, began_at, is_sound };
+                Ok(state.held.insert(held).lend())
             }
             Err(error) => {
-                let error = LogError::Unavailable(format!("cannot connect to Redis: {error}"));
-                state.failed = Some((began_at, error.clone()));
-                Err(error)
+                let why = match &error {
+                    PoolError::Backend(error) => told(error),
+                    error => one_line(&error.to_string()),
+                };
+                let why = LogError::Unavailable(format!("cannot connect to Redis: {why}"));
+                self.failed().add(began_at, why.clone());
+                Err(why)
             }
         }
     }
+
+    fn failed(&self) -> MutexGuard<'_, Failed> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Failed {
+    /// An attempt failed. What took its time to fail is not waited for once more.
+    fn add(&mut self, began_at: Instant, why: LogError) {
+        let over_at = began_at + self.backoff.wait();
+        self.last = Some(FailedAttempt { began_at, over_at, why });
+    }
+}
+
+impl Held {
+    fn lend(&self) -> Lent {
+        Lent {
+            connection: MultiplexedConnection::clone(&self.connection),
+            generation: self.made_in,
+            began_at: self.began_at,
+            is_sound: self.is_sound.clone(),
+        }
+    }
+}
+
+/// What is wrong with a connection that was made, on one line.
+pub(super) fn told(error: &RedisError) -> String {
+    if error.kind() == ErrorKind::Parse {
+        return "what answers there does not speak as Redis does".to_owned();
+    }
+    one_line(&error.to_string())
+}
+
+/// Words of a library or of a server, which may have several lines.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn count_error(error: &LogError) {

@@ -17,7 +17,7 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisE
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::commands::{CONNECT_TIMEOUT, ConnectionGeneration};
+use super::commands::{CONNECT_TIMEOUT, ConnectionGeneration, told};
 use super::keys::Keys;
 use super::rights;
 use super::version;
@@ -155,11 +155,11 @@ impl Subscription {
                     let meaning = meaning(&error);
                     // A reason not to start. Rights that are taken away later may come back.
                     if is_denied(&error) && !self.was_up.load(Ordering::Relaxed) {
-                        let why = format!("{meaning} ({}): {error}", self.server);
+                        let why = format!("{meaning} ({}): {}", self.server, told(&error));
                         self.set_health(Health::Unusable(why));
                     }
                     let wait = if is_refusal(&error) { &mut refused } else { &mut unreachable };
-                    (error.to_string(), meaning, wait.wait())
+                    (told(&error), meaning, wait.wait())
                 }
             };
             self.forget();
@@ -419,6 +419,7 @@ fn meaning(error: &RedisError) -> &'static str {
         Some(_) => "Redis refuses",
         None if error.is_connection_refusal() => "nothing listens where Redis should be",
         None if error.is_timeout() => "Redis does not answer",
+        None if error.kind() == ErrorKind::Parse => "no Redis answers where Redis should be",
         None => "Redis cannot be reached",
     }
 }

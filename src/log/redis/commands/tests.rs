@@ -1,5 +1,6 @@
 use futures_util::future::join_all;
 use redis::IntoConnectionInfo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::log::redis::scripted_server::{Reply, ScriptedServer};
@@ -265,4 +266,87 @@ async fn with_nobody_there_nothing_is_done() {
     let commands = commands_to(&url, 1, false);
     let result = get(&commands, "a").await;
     assert!(matches!(result, Err(LogError::Unavailable(_))), "{result:?}");
+}
+
+/// How many connections a server counts in 2 s while eight publishers ask as fast as they can.
+async fn connections_of_publishers(port: u16, accepted: &AtomicUsize) -> usize {
+    let commands = commands_to(&format!("redis://127.0.0.1:{port}"), 2, false);
+    let ask = async || {
+        let until = Instant::now() + Duration::from_secs(2);
+        let mut words = std::collections::BTreeSet::new();
+        while Instant::now() < until {
+            let answer = get(&commands, "a").await;
+            words.insert(format!("{:?}", answer.unwrap_err()));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(words.len() <= 3, "{words:?}");
+    };
+    join_all((0..8).map(|_| ask())).await;
+    accepted.load(Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn a_server_that_wants_nobody_is_not_asked_once_for_each_request() {
+    for answer in [
+        "-ERR max number of clients reached\r\n",
+        "-LOADING Redis is loading\r\n",
+        "",
+        "HTTP/1.1\r\n\r\n",
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let counted = accepted.clone();
+        let serving = tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let _ = socket.readable().await;
+                let _ = socket.write_all(answer.as_bytes()).await;
+                // With what it sent unread, a close would be a reset that overtakes the answer.
+                let mut asked = [0; 4096];
+                let _ = socket.try_read(&mut asked);
+            }
+        });
+        let connections = connections_of_publishers(port, &accepted).await;
+        assert!((2..40).contains(&connections), "{answer:?}: {connections} connections in 2 s");
+        serving.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_breaks_every_connection_is_not_asked_once_for_each_request() {
+    let server = ScriptedServer::start(|_| Reply::Cut).await;
+    let accepted = AtomicUsize::new(0);
+    connections_of_publishers(server.url().rsplit_once(':').unwrap().1.parse().unwrap(), &accepted)
+        .await;
+    let connections = server.commands().len();
+    assert!((2..40).contains(&connections), "{connections} connections in 2 s");
+    // And soon after it has changed its mind it is asked again.
+    let commands = commands_to(&server.url(), 1, false);
+    for _ in 0..10 {
+        assert!(get(&commands, "a").await.is_err());
+    }
+    server.answer(|_| Reply::line("yes"));
+    let mended_at = Instant::now();
+    while get(&commands, "a").await.is_err() {
+        assert!(mended_at.elapsed() < Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_says_that_is_no_redis_is_told_on_one_line() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let commands = commands_to(&format!("redis://{}", listener.local_addr().unwrap()), 1, false);
+    let answer = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut asked = [0; 4096];
+        let _ = socket.read(&mut asked).await;
+        socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\nno\r\n").await.unwrap();
+        socket
+    };
+    let (result, _socket) = tokio::join!(get(&commands, "a"), answer);
+    let Err(LogError::Unavailable(why)) = result else { panic!("{result:?}") };
+    assert_eq!(why.lines().count(), 1, "{why}");
+    assert!(why.contains("does not speak as Redis does"), "{why}");
 }
