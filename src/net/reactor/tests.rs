@@ -528,10 +528,11 @@ fn a_stream_that_has_to_end_says_its_position_after_what_it_was_still_owed() {
 #[test]
 fn each_stream_takes_one_turn_of_an_order() {
     let mut world = World::new(1);
-    (0..3).for_each(|_| world.come(&[0], 0, usize::MAX));
+    (0..4).for_each(|_| world.come(&[0], 0, usize::MAX));
+    world.streams.peer_closed(world.listeners[0].id);
     world.endings.end_all(EndOrder::spread(EndReason::Drain, Duration::from_secs(800), 4));
     world.now = Instant::now();
-    // It hears of the order when it comes, before the reactor does.
+    // It hears of the order when it comes, before the reactor does, and is asked before the others.
     world.come(&[0], 0, usize::MAX);
     world.streams.orders_given();
     world.work();
