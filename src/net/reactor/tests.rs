@@ -493,6 +493,28 @@ fn a_peer_that_takes_nothing_or_next_to_nothing_is_given_up_and_one_that_takes_s
 }
 
 #[test]
+fn streams_that_leave_slow_are_slow_no_longer_though_nobody_is_left() {
+    let mut world = World::new(1);
+    for _ in 0..3 {
+        world.come(&[0], 0, 0);
+    }
+    world.publish(0, 500_000);
+    world.work();
+    for _ in 0..15 {
+        world.pass(Duration::from_millis(100));
+    }
+    assert_eq!(world.streams.slow, 3);
+    for n in 0..3 {
+        world.streams.peer_closed(world.listeners[n].id);
+    }
+    // As the thread does: it sleeps until something is due, or for ever.
+    while let Some(at) = world.streams.next_deadline() {
+        world.pass(at - world.now);
+    }
+    assert_eq!(world.streams.slow, 0);
+}
+
+#[test]
 fn a_stream_that_has_to_end_says_its_position_after_what_it_was_still_owed() {
     let mut world = World::new(2);
     world.come(&[0], 0, usize::MAX);

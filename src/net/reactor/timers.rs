@@ -16,7 +16,8 @@ pub(super) const ORDERS_SLICE: usize = 512;
 impl<S: StreamSocket> Streams<S> {
     /// When something is to be done even if nothing happens.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        if self.streams.is_empty() {
+        // Those that left slow have to be counted once more.
+        if self.streams.is_empty() && self.slow == 0 {
             return None;
         }
         let tick = self.wheel.next_at();
