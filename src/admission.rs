@@ -8,10 +8,6 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 
 /// Counts open streams against their limits.
 pub struct Admission {
@@ -103,120 +99,9 @@ impl Drop for Admitted {
     }
 }
 
-/// How many places are kept for those who come with a request (a health check, a publisher): with
-/// fewer left, connections that do nothing have to go.
-const SPARE_SOCKETS: usize = 32;
-
-/// How long a connection may do nothing even then.
-const IDLE_ALLOWED: Duration = Duration::from_secs(1);
-
-/// Counts open sockets.
-pub struct Sockets {
-    sockets_max: usize,
-    open: AtomicUsize,
-    none_left: Notify,
-    /// Whether fewer than [`SPARE_SOCKETS`] are left.
-    crowded: watch::Sender<bool>,
-}
-
-/// One open socket; counted until it is dropped.
-pub struct OpenSocket {
-    sockets: Arc<Sockets>,
-    opened_at: Instant,
-}
-
-impl Sockets {
-    /// At most so many.
-    pub fn new(sockets_max: usize) -> Arc<Sockets> {
-        Arc::new(Sockets {
-            sockets_max,
-            open: AtomicUsize::new(0),
-            none_left: Notify::new(),
-            crowded: watch::Sender::new(false),
-        })
-    }
-
-    /// Counts one more; `None` if there are as many as there may be.
-    pub fn open(self: &Arc<Sockets>) -> Option<OpenSocket> {
-        let opened = OpenSocket { sockets: self.clone(), opened_at: Instant::now() };
-        let before = self.open.fetch_add(1, Ordering::AcqRel);
-        if before + 1 == self.crowded_at() {
-            self.look_for_crowd();
-        }
-        (before < self.sockets_max).then_some(opened)
-    }
-
-    fn crowded_at(&self) -> usize {
-        self.sockets_max.saturating_sub(SPARE_SOCKETS).max(1)
-    }
-
-    fn look_for_crowd(&self) {
-        self.crowded.send_if_modified(|crowded| {
-            let now = self.open.load(Ordering::Acquire) >= self.crowded_at();
-            std::mem::replace(crowded, now) != now
-        });
-    }
-
-    /// Waits until none is open.
-    pub async fn all_closed(&self) {
-        loop {
-            let none_left = self.none_left.notified();
-            if self.open.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            none_left.await;
-        }
-    }
-}
-
-impl OpenSocket {
-    /// Waits until this socket has to go if nothing is under way on it: places are short, and it has
-    /// had its time.
-    pub async fn crowded_out(&self) {
-        tokio::time::sleep_until(self.opened_at + IDLE_ALLOWED).await;
-        // The sender lives as long as this does.
-        let _ = self.sockets.crowded.subscribe().wait_for(|crowded| *crowded).await;
-    }
-}
-
-impl Drop for OpenSocket {
-    fn drop(&mut self) {
-        let before = self.sockets.open.fetch_sub(1, Ordering::AcqRel);
-        if before == self.sockets.crowded_at() {
-            self.sockets.look_for_crowd();
-        }
-        if before == 1 {
-            self.sockets.none_left.notify_waiters();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn idle_sockets_have_to_go_while_places_are_short_and_have_a_second_before() {
-        let sockets = Sockets::new(SPARE_SOCKETS + 2);
-        let early = sockets.open().unwrap();
-        let waits = async |open: &OpenSocket| {
-            let limit = Duration::from_secs(60);
-            tokio::time::timeout(limit, open.crowded_out()).await.is_err()
-        };
-        assert!(waits(&early).await, "nobody is in need");
-        let late = sockets.open().unwrap();
-        let began_at = Instant::now();
-        early.crowded_out().await;
-        assert_eq!(began_at.elapsed(), Duration::ZERO);
-        late.crowded_out().await;
-        assert!(began_at.elapsed() >= IDLE_ALLOWED);
-        drop(early);
-        assert!(waits(&late).await, "there is room again");
-        let others: Vec<OpenSocket> = std::iter::from_fn(|| sockets.open()).collect();
-        assert_eq!(others.len(), SPARE_SOCKETS + 1);
-        drop((late, others));
-        sockets.all_closed().await;
-    }
 
     #[test]
     fn limits_hold_and_places_come_back() {

@@ -14,6 +14,7 @@ mod http;
 mod linger;
 pub(crate) mod listener;
 mod peer;
+mod places;
 pub mod reactor;
 mod request_body;
 pub(crate) mod server;
@@ -30,7 +31,7 @@ pub(crate) use peer::Peer;
 /// What sockets are held to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Sockets open at the same time; more are closed at once.
+    /// Sockets open at the same time.
     pub(crate) sockets_max: usize,
     /// A peer that takes no bytes for this long is given up.
     pub(crate) write_timeout: Duration,

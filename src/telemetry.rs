@@ -190,6 +190,13 @@ pub mod metric {
             "Attempts to accept a connection that failed, mostly for want of descriptors"
         );
         describe_counter!(
+            "fantail_sockets_dropped_total",
+            Count,
+            "Connections closed because places were short, by reason: full (a newcomer for whom \
+             nobody could go), silent (it had brought no whole request), idle (nothing was under \
+             way on it any more)"
+        );
+        describe_counter!(
             "fantail_request_heads_total",
             Count,
             "First request heads of connections, by outcome: taken (a stream, past the HTTP \
@@ -240,6 +247,9 @@ pub mod metric {
         }
         gauge!("fantail_budget_waiting").set(0.0);
         counter!("fantail_accept_errors_total").increment(0);
+        for reason in ["full", "silent", "idle"] {
+            counter!("fantail_sockets_dropped_total", "reason" => reason).increment(0);
+        }
         counter!("fantail_stream_faults_total").increment(0);
         counter!("fantail_log_lines_dropped_total").increment(0);
     }
@@ -264,6 +274,10 @@ pub mod metric {
 
     pub(crate) fn accept_failed() {
         counter!("fantail_accept_errors_total").increment(1);
+    }
+
+    pub(crate) fn socket_dropped(reason: &'static str) {
+        counter!("fantail_sockets_dropped_total", "reason" => reason).increment(1);
     }
 
     /// What became of the first request head of a connection: taken past the HTTP server, or left

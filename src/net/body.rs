@@ -16,6 +16,7 @@ use http_body::Frame;
 
 use super::held::Unsent;
 use super::peer::Peer;
+use super::places::UnderWay;
 use super::socket::SLOW_AFTER;
 use super::unread::Readable;
 use crate::budget::Budget;
@@ -44,6 +45,7 @@ pub(crate) fn respond(session: Session, peer: &Peer, version: Version) -> Respon
         shares_its_socket: version == Version::HTTP_2,
         shared: None,
         is_probed: false,
+        _under_way: UnderWay::on(&peer.state.standing),
     };
     let mut response = Body::new(body).into_response();
     response.extensions_mut().insert(opened);
@@ -59,6 +61,8 @@ struct StreamBody {
     shared: Option<Arc<Carried>>,
     /// It was found out whether its client is still there, after it had sent all it had to say.
     is_probed: bool,
+    /// Its connection stays.
+    _under_way: UnderWay,
 }
 
 /// A stream, and how its client reads it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Version;
+use axum::http::{HeaderValue, Version, header};
 use axum::response::Response;
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -18,10 +18,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
+use super::places::UnderWay;
 use super::request_body::{Announced, RequestBody};
 use super::socket::TimeoutSocket;
 use super::{Limits, Peer};
-use crate::admission::OpenSocket;
 
 /// Time to send any request head but the first on a connection, idle time included. Longer than the
 /// 60 s for which nginx keeps upstream connections, so that the proxy closes first and no request
@@ -68,15 +68,14 @@ impl HttpServer {
     }
 
     /// Serves a connection to its end. `answer` is given to its first request if it is there already;
-    /// without one the first request has to come until `first_head_by`. Once `ending`, or when places
-    /// for sockets are short, what is under way is answered and nothing more is taken.
+    /// without one the first request has to come until `first_head_by`. Once `ending`, what
+    /// is under way is answered and nothing more is taken.
     pub(super) async fn serve(
         &self,
         stream: TcpStream,
         peer: Peer,
         answer: Option<Box<Response>>,
         first_head_by: Instant,
-        open: &OpenSocket,
         mut ending: watch::Receiver<bool>,
     ) {
         let socket = TimeoutSocket::new(stream, self.limits.write_timeout, peer.state.clone());
@@ -104,7 +103,6 @@ impl HttpServer {
                 biased;
                 _ = connection.as_mut() => return,
                 _ = ending.wait_for(|ending| *ending) => {}
-                () = open.crowded_out() => {}
             }
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
@@ -132,22 +130,27 @@ async fn answered(
     let (mut head, body) = request.into_parts();
     head.extensions.insert(peer);
     if body.is_end_stream() {
+        let _under_way = UnderWay::on(&state.standing);
         state.body_unread.store(false, Ordering::Relaxed);
         return router.oneshot(hyper::Request::from_parts(head, Body::empty())).await;
     }
-    let body = RequestBody::new(body);
+    let body = RequestBody::new(body, state.standing.clone());
     let request = hyper::Request::from_parts(head, Body::new(body.clone()));
     let mut response = router.oneshot(request).await?;
-    let is_unread = body.is_unread();
     if is_http_2 {
-        if is_unread {
+        if body.is_unread() {
             tokio::spawn(body.throw_away());
         }
         return Ok(response);
     }
+    if body.is_unread() && announced.comes_with_its_head(response.status()) {
+        body.clone().throw_away_small().await;
+    }
+    let is_unread = body.is_unread();
     state.body_unread.store(is_unread, Ordering::Relaxed);
     if is_unread {
-        announced.close_after(&mut response);
+        // The last answer on this connection, and its client need not go on sending.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
 }

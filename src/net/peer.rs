@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::places::Standing;
 use super::unread::UnreadStreams;
 
 /// Who is at the other end of a socket.
@@ -26,6 +27,8 @@ pub(crate) struct SocketState {
     pub(super) body_unread: AtomicBool,
     /// The peer sends no more. It may still read.
     pub(super) half_closed: AtomicBool,
+    /// What the connection makes of its place.
+    pub(super) standing: Arc<Standing>,
 }
 
 impl Peer {

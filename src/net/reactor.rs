@@ -39,7 +39,7 @@ use socket2::SockRef;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::admission::OpenSocket;
+use super::places::OpenSocket;
 use crate::hub::TopicObserver;
 use crate::hub::tail::BATCH_BYTES_MAX;
 use crate::stream::terms::EndListener;

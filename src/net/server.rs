@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use super::http::HttpServer;
 use super::listener::Listener;
+use super::places::{Place, Places};
 use super::reactor::Reactors;
 use super::sniff::{Sniffed, sniff};
 use super::unread::UnreadStreams;
 use super::{Limits, Peer};
-use crate::admission::{OpenSocket, Sockets};
 use crate::backoff::{Backoff, Rarely};
 use crate::stream::Session;
 use crate::telemetry::metric;
@@ -59,17 +59,16 @@ async fn accept(
     mut stop: watch::Receiver<bool>,
 ) {
     let (end_idle, ending) = watch::channel(false);
-    let sockets = Sockets::new(limits.sockets_max);
+    let places = Places::new(limits.sockets_max);
     let handler = Arc::new(ConnectionHandler {
         http: HttpServer::new(router.clone(), limits),
         router,
         reactors,
         stop: stop.clone(),
     });
-    let handle = |(socket, address): (TcpStream, SocketAddr)| {
-        let Some(open) = sockets.open() else { return };
-        let peer = Peer::new(address.ip(), unread.clone());
-        tokio::spawn(handler.clone().handle(socket, peer, open, ending.clone()));
+    let peer = |address: SocketAddr| Peer::new(address.ip(), unread.clone());
+    let handle = |socket: TcpStream, peer: Peer, place: Place| {
+        tokio::spawn(handler.clone().handle(socket, peer, place, ending.clone()));
     };
     let mut backoff = Backoff::new(ACCEPT_RETRY_FIRST, ACCEPT_RETRY_LONGEST);
     let mut line = Rarely::default();
@@ -79,9 +78,13 @@ async fn accept(
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok(accepted) => {
+            Ok((socket, address)) => {
                 backoff.reset();
-                handle(accepted);
+                let peer = peer(address);
+                // Whoever else comes waits with the kernel.
+                if let Some(place) = places.open(&peer.state.standing).await {
+                    handle(socket, peer, place);
+                }
             }
             Err(error) => {
                 metric::accept_failed();
@@ -93,11 +96,16 @@ async fn accept(
         }
     }
     // What the kernel has accepted already is answered, not reset.
-    std::iter::from_fn(|| listener.accept_waiting()).for_each(handle);
+    while let Some((socket, address)) = listener.accept_waiting() {
+        let peer = peer(address);
+        if let Some(place) = places.try_open(&peer.state.standing) {
+            handle(socket, peer, place);
+        }
+    }
     drop(listener);
     tokio::time::sleep(LAST_REQUESTS_TIMEOUT).await;
     end_idle.send_replace(true);
-    sockets.all_closed().await;
+    places.all_free().await;
 }
 
 /// What all new connections meet.
@@ -113,18 +121,32 @@ impl ConnectionHandler {
         self: Arc<ConnectionHandler>,
         socket: TcpStream,
         peer: Peer,
-        open: OpenSocket,
+        place: Place,
+        ending: watch::Receiver<bool>,
+    ) {
+        let state = peer.state.clone();
+        tokio::select! {
+            () = self.serve(socket, peer, place, ending) => {}
+            () = state.standing.has_to_go() => {}
+        }
+    }
+
+    async fn serve(
+        self: Arc<ConnectionHandler>,
+        socket: TcpStream,
+        peer: Peer,
+        place: Place,
         ending: watch::Receiver<bool>,
     ) {
         let first_head_by = Instant::now() + FIRST_HEAD_TIMEOUT;
-        let first = self.first_request(socket, &peer, &open);
+        let first = self.first_request(socket, &peer);
         match tokio::time::timeout_at(first_head_by, first).await {
             Ok(Ok(First::Stream { reactors, socket, session, head })) => {
-                reactors.adopt(socket, open, *session, head);
+                reactors.adopt(socket, place.for_a_stream(), *session, head);
             }
             Ok(Ok(First::Http { socket, answer })) => {
                 // Boxed: it is large, and most connections never need it.
-                let serve = self.http.serve(socket, peer, answer, first_head_by, &open, ending);
+                let serve = self.http.serve(socket, peer, answer, first_head_by, ending);
                 Box::pin(serve).await;
             }
             Ok(Ok(First::Nothing)) | Err(_) => {}
@@ -137,12 +159,7 @@ impl ConnectionHandler {
     ///
     /// # Errors
     /// When the runtime cannot watch the socket.
-    async fn first_request(
-        &self,
-        socket: TcpStream,
-        peer: &Peer,
-        open: &OpenSocket,
-    ) -> io::Result<First<'_>> {
+    async fn first_request(&self, socket: TcpStream, peer: &Peer) -> io::Result<First<'_>> {
         let Some(reactors) = &self.reactors else {
             return Ok(First::Http { socket: socket.try_into()?, answer: None });
         };
@@ -163,7 +180,6 @@ impl ConnectionHandler {
                     }
                 }
                 _ = stop.wait_for(|stop| *stop) => return First::http(socket, None),
-                () = open.crowded_out() => return Ok(First::Nothing),
             }
             match sniff(&socket, &self.router, peer).await {
                 Sniffed::Stream(session, head) => {
@@ -184,7 +200,7 @@ enum First<'a> {
     Stream { reactors: &'a Reactors, socket: TcpStream, session: Box<Session>, head: Vec<u8> },
     /// It is for the HTTP server, with the answer to its first request if the routes have given it.
     Http { socket: tokio::net::TcpStream, answer: Option<Box<Response>> },
-    /// The peer is gone, or has to go.
+    /// The peer is gone.
     Nothing,
 }
 

@@ -20,6 +20,7 @@ use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tower::ServiceExt;
 
+use super::places::UnderWay;
 use super::{OpenedStream, Peer};
 use crate::stream::Session;
 use crate::telemetry::metric;
@@ -46,6 +47,7 @@ pub(super) async fn sniff(socket: &impl FirstBytes, router: &Router, peer: &Peer
         Peeked::Other => return Sniffed::Other(None),
         Peeked::Stream(length, request) => (length, *request),
     };
+    let _under_way = UnderWay::on(&peer.state.standing);
     request.extensions_mut().insert(peer.clone());
     let response = match router.clone().oneshot(request).await {
         Ok(response) => response,

@@ -98,6 +98,43 @@ async fn a_small_body_that_is_not_wanted_costs_no_connection() {
 }
 
 #[tokio::test]
+async fn a_connection_goes_on_after_an_answer_unless_the_answer_says_that_it_does_not() {
+    let node = Backend::Embedded.start(&[]).await;
+    for (request, headers, status) in [
+        ("POST /nowhere", "X: y", 404),
+        ("PUT /tasks", "X: y", 405),
+        ("DELETE /tasks/task-9", "X: y", 404),
+        ("POST /topics/t/events", "Content-Type: text/plain", 415),
+        ("POST /tasks?x=1", "Content-Type: application/json", 400),
+        ("GET /healthz", "X: y", 200),
+        ("GET /boards", "X: y", 200),
+        ("OPTIONS /topics/t/events", "Origin: a\r\nAccess-Control-Request-Method: POST", 200),
+    ] {
+        for (length, body) in [(Some(10), "0123456789"), (None, "a\r\n0123456789\r\n0\r\n\r\n")] {
+            let head = head(request, headers, length);
+            // It comes a little later than its head, as many clients send it.
+            let mut socket = TcpStream::connect(node.address).await.unwrap();
+            for _ in 0..2 {
+                socket.write_all(head.as_bytes()).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                socket.write_all(body.as_bytes()).await.unwrap();
+                let answer = read_answer(&mut socket).await;
+                assert_eq!(answer.status, status, "{request}");
+                assert_eq!(answer.header("connection"), "", "{request}");
+            }
+            // It comes when nobody waits for it any more.
+            let mut socket = TcpStream::connect(node.address).await.unwrap();
+            socket.write_all(head.as_bytes()).await.unwrap();
+            let answer = read_answer(&mut socket).await;
+            assert_eq!(answer.status, status, "{request}");
+            assert_eq!(answer.header("connection"), "close", "{request}");
+            socket.write_all(body.as_bytes()).await.unwrap();
+            within("an end", async { while socket.read(&mut [0; 64]).await.unwrap() > 0 {} }).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_waits_to_be_asked_for_a_body_is_refused_instead() {
     let node = Backend::Embedded.start(&[]).await;
     for (request, headers, status, kind) in REFUSED {

@@ -142,8 +142,8 @@ async fn ask(address: SocketAddr, path: &str) -> (TcpStream, String) {
     (socket, String::from_utf8_lossy(&head).to_ascii_lowercase())
 }
 
-#[tokio::test]
-async fn a_node_that_is_full_answers_operators_and_publishes() {
+/// A node that may have few sockets, most of them for streams.
+async fn start_small(settings: &[(&str, &str)]) -> (Process, SocketAddr, Api) {
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let child = Command::new("prlimit")
         .args(["--nofile=256:256", env!("CARGO_BIN_EXE_fantail")])
@@ -151,17 +151,91 @@ async fn a_node_that_is_full_answers_operators_and_publishes() {
         .env("PATH", std::env::var("PATH").unwrap())
         .env("FANTAIL_LISTEN", address.to_string())
         .env("FANTAIL_DRAIN", "0s")
+        .envs(settings.iter().copied())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let _process = Process::quitting(child);
+    let process = Process::quitting(child);
     let api = Api::new(&format!("http://{address}"));
     until("the node is ready", async || {
         let ready = api.try_send("GET", "/readyz", None).await.ok()?;
         (ready.status == 200).then_some(())
     })
     .await;
+    (process, address, api)
+}
 
+/// Connects again and again, says this, and keeps each connection until the node closes it; without
+/// reading an answer for two seconds, which it cannot notice.
+async fn take_a_place(address: SocketAddr, said: Vec<u8>, reads: bool) {
+    loop {
+        if let Ok(mut socket) = TcpStream::connect(address).await {
+            let _ = socket.write_all(&said).await;
+            if reads {
+                while matches!(socket.read(&mut [0; 4096]).await, Ok(1..)) {}
+            } else {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn health_checks_and_publishers_find_a_place_whatever_others_do_with_theirs() {
+    for road in ["1", "0"] {
+        let (_process, address, _) = start_small(&[("FANTAIL_REACTORS", road)]).await;
+        let mut streams = Vec::new();
+        for _ in 0..126 {
+            let (socket, head) = ask(address, "/topics/news/events").await;
+            assert!(head.starts_with("http/1.1 200"), "{head}");
+            streams.push(socket);
+        }
+        let post = "POST /topics/news/events HTTP/1.1\r\nHost: a\r\n\
+                    Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        for (what, said, reads) in [
+            ("say nothing", Vec::new(), true),
+            ("send half a head", b"GET /topics/news/ev".to_vec(), true),
+            ("send a part of a body", post.into(), true),
+            ("keep a connection", get("/healthz").into(), true),
+            ("speak HTTP/2 without a request", preface.to_vec(), true),
+            ("do not read what they ask for", get("/app.js").repeat(300).into(), false),
+        ] {
+            let fresh = || Api::new(&format!("http://{address}"));
+            let dropped = fresh().metric("fantail_sockets_dropped_total", "").await;
+            let mut others = tokio::task::JoinSet::new();
+            for _ in 0..100 {
+                others.spawn(take_a_place(address, said.clone(), reads));
+            }
+            until("places are short", async || {
+                let now = fresh().metric("fantail_sockets_dropped_total", "").await;
+                (now > dropped).then_some(())
+            })
+            .await;
+            for n in 0..10 {
+                let began_at = Instant::now();
+                let fresh = fresh();
+                let health = fresh.try_send("GET", "/healthz", None).await;
+                assert!(health.is_ok_and(|answer| answer.status == 200), "{what}: {n}");
+                let event = Some(serde_json::json!({ "data": "x" }));
+                let published = fresh.try_send("POST", "/topics/news/events", event).await;
+                assert!(published.is_ok_and(|answer| answer.status == 201), "{what}: {n}");
+                assert!(began_at.elapsed() < Duration::from_secs(2), "{what}: {n}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        let api = Api::new(&format!("http://{address}"));
+        assert_eq!(api.metric("fantail_connections", "").await, 126.0, "a stream was ended");
+        assert_eq!(api.metric("fantail_connections_opened_total", "").await, 126.0);
+        drop(streams);
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_full_answers_operators_and_publishes() {
+    let (_process, address, api) = start_small(&[]).await;
     let mut streams = Vec::new();
     let mut refused = Vec::new();
     while refused.len() < 64 {
