@@ -54,12 +54,13 @@ finish() {
     [[ -n $nginx_pid ]] && pids+=("$nginx_pid")
     # Redis last, so that the gateways can say goodbye to it.
     [[ -n $redis_pid ]] && pids+=("$redis_pid")
-    # The first signal begins a gateway's drain, the second cuts it short: nobody waits for a demo.
+    # The first signal begins a gateway's drain, the second cuts it short (if it comes a second later or
+    # more): nobody waits for a demo.
     for round in TERM TERM KILL; do
         for pid in "${pids[@]}"; do
             kill -s "$round" "$pid" 2>/dev/null || true
         done
-        for _ in {1..20}; do
+        for _ in {1..24}; do
             local alive=no
             for pid in "${pids[@]}"; do
                 kill -0 "$pid" 2>/dev/null && alive=yes

@@ -1,15 +1,17 @@
 //! The `fantail` program: what was asked for, telemetry, start, first signal, drain.
 
+use std::future::poll_fn;
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use fantail::config::{Config, LogFormat};
 use fantail::gateway::Gateway;
 use fantail::telemetry;
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{Signal as Heard, SignalKind, signal};
 
 mod cli;
 
@@ -123,35 +125,86 @@ async fn drain(gateway: Gateway, config: &Config) {
     tracing::info!(streams = drained.streams, cut = drained.cut, ?took, "drained");
 }
 
-/// SIGTERM, as orchestrators send it, and SIGINT, as Ctrl-C does. Of those that would end the
-/// process without a drain, SIGHUP gets a line, for whoever expects it to reload settings, and
-/// SIGUSR1 and SIGUSR2 get none.
+/// Signals that mean to stop: from orchestrators, Ctrl-C, Ctrl-\\, a limit of processor time that has
+/// one more to come, and a host whose power fails.
+const STOP: &[Signal] = &[
+    Signal::TERM,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::XCPU,
+    #[cfg(target_os = "linux")]
+    Signal::POWER,
+];
+
+/// Signals that would end the process without a drain, and for no good reason. With SIGXFSZ ignored
+/// a log file that may not grow is told to whoever writes, as a full disk is.
+const IGNORED: &[Signal] = &[
+    Signal::USR1,
+    Signal::USR2,
+    Signal::ALARM,
+    Signal::VTALARM,
+    Signal::PROF,
+    Signal::IO,
+    Signal::XFSZ,
+];
+
+/// Those without a name, on Linux.
+const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
+
+/// Process groups and wrappers both pass a signal on: within this time it is the same one.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
+/// What comes of signals that would end the process; docs/operations.md has the table.
 struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    _users: [Signal; 2],
+    stop: Vec<Heard>,
+    hangup: Heard,
+    _ignored: Vec<Heard>,
+    /// When the first one came.
+    began_at: Option<Instant>,
 }
 
 impl StopSignals {
     /// From now on none of these signals ends the process by itself.
     fn new() -> Result<StopSignals, String> {
-        let listen =
-            |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
+        let hear = |kind: Signal| {
+            let heard = signal(SignalKind::from_raw(kind.as_raw()));
+            heard.map_err(|error| format!("cannot wait for signals: {error}"))
+        };
+        let mut ignored: Vec<Heard> =
+            IGNORED.iter().map(|kind| hear(*kind)).collect::<Result<_, _>>()?;
+        if cfg!(target_os = "linux") {
+            // Some belong to the C library, which says so.
+            ignored.extend(REAL_TIME.filter_map(|kind| signal(SignalKind::from_raw(kind)).ok()));
+        }
         Ok(StopSignals {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-            _users: [listen(SignalKind::user_defined1())?, listen(SignalKind::user_defined2())?],
+            stop: STOP.iter().map(|kind| hear(*kind)).collect::<Result<_, _>>()?,
+            hangup: hear(Signal::HUP)?,
+            _ignored: ignored,
+            began_at: None,
         })
     }
 
     /// Waits for the next one that means to stop.
     async fn next(&mut self) {
         loop {
+            let stop = poll_fn(|context| {
+                // All are asked, so that each wakes this task.
+                let mut heard = Poll::Pending;
+                for one in &mut self.stop {
+                    if one.poll_recv(context).is_ready() {
+                        heard = Poll::Ready(());
+                    }
+                }
+                heard
+            });
             tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
+                () = stop => {
+                    let is_the_same = self.began_at.is_some_and(|at| at.elapsed() < SAME_SIGNAL);
+                    self.began_at.get_or_insert_with(Instant::now);
+                    if !is_the_same {
+                        return;
+                    }
+                }
                 _ = self.hangup.recv() => tracing::warn!(
                     "SIGHUP changes nothing: settings are read when the program starts"
                 ),

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -113,12 +113,37 @@ async fn a_node_goes_on_when_nobody_reads_its_log() {
 }
 
 #[tokio::test]
+async fn a_node_goes_on_when_its_log_file_may_not_grow() {
+    let redis = Redis::start().await;
+    let dir = TempDir::new();
+    let log = File::create(dir.0.join("log")).unwrap();
+    let settings = [("FANTAIL_REDIS_URL", &*redis.url()), ("FANTAIL_DRAIN", "300ms")];
+    let (process, address, api) = start_logging_to(log.into(), &settings).await;
+    let limit = Rlimit { current: Some(64), maximum: Some(64) };
+    rustix::process::prlimit(Some(process.as_pid()), Resource::Fsize, limit).unwrap();
+    outlives_its_log(&redis, process, address, api, true).await;
+}
+
+#[tokio::test]
 async fn signals_that_mean_something_else_end_nothing() {
     let mut node = Backend::Embedded.start(&[("FANTAIL_DRAIN", "300ms")]).await.node;
     let mut stream = Stream::open(node.address, "/topics/news/events").await;
-    for signal in [Signal::USR1, Signal::USR2, Signal::HUP] {
+    for signal in [
+        Signal::USR1,
+        Signal::USR2,
+        Signal::HUP,
+        Signal::ALARM,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::IO,
+        Signal::PIPE,
+        Signal::XFSZ,
+    ] {
         node.process.signal(signal);
     }
+    // Real-time signals have no names; SIGRTMIN + 3 stops other programs.
+    let real_time = Command::new("kill").args(["-37", &node.process.pid().to_string()]).status();
+    assert!(real_time.unwrap().success());
     until("it has said what SIGHUP does", async || {
         node.log().iter().any(|line| line.contains("SIGHUP changes nothing")).then_some(())
     })
@@ -128,6 +153,18 @@ async fn signals_that_mean_something_else_end_nothing() {
     node.terminate();
     within("the drain", async { while stream.next().await.is_some() {} }).await;
     assert_eq!(node.process.ended().await, Some(0));
+}
+
+#[tokio::test]
+async fn whatever_means_to_stop_is_a_reason_to_drain() {
+    for signal in [Signal::INT, Signal::QUIT, Signal::XCPU, Signal::POWER] {
+        let mut node = Backend::Embedded.start(&[("FANTAIL_DRAIN", "300ms")]).await.node;
+        let mut stream = Stream::open(node.address, "/topics/news/events").await;
+        node.process.signal(signal);
+        within("the drain", async { while stream.next().await.is_some() {} }).await;
+        assert_eq!(node.process.ended().await, Some(0), "{signal:?}");
+        assert!(node.log().iter().any(|line| line.contains(" drained ")), "{signal:?}");
+    }
 }
 
 /// What a client says that keeps its connection, and the socket with the head of the answer.
