@@ -9,6 +9,9 @@ use std::num::NonZero;
 use std::time::Duration;
 
 use clap::{FromArgMatches, ValueEnum};
+use log_filter::log_filter;
+
+mod log_filter;
 
 /// The settings of `fantail serve`.
 #[derive(Debug, Clone, clap::Args)]
@@ -85,7 +88,7 @@ pub struct Config {
     #[arg(long, env = "FANTAIL_WRITE_TIMEOUT", default_value = "60s", value_parser = duration::<1_000, 3_600_000>)]
     pub write_timeout: Duration,
 
-    /// What to log: error, warn, info, debug, trace, or a filter such as info,fantail::relay=debug
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,fantail::relay=debug; what it does not name is logged from info on
     #[arg(long, env = "FANTAIL_LOG", default_value = "info", value_parser = log_filter)]
     pub log: String,
 
@@ -256,50 +259,25 @@ fn size(text: &str) -> Result<usize, String> {
     })
 }
 
-/// What writes log lines: this gateway, and libraries in it. A filter that names anything else would
-/// let nothing through, without a word.
-const LOG_TARGETS: [&str; 10] = [
-    "fantail",
-    "axum",
-    "h2",
-    "hyper",
-    "hyper_util",
-    "mio",
-    "redis",
-    "rustls",
-    "tokio",
-    "tower_http",
-];
-
-fn log_filter(text: &str) -> Result<String, String> {
-    let is_level = |level: &str| level.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
-    let fits = |directive: &str| match directive.split_once('=') {
-        None => is_level(directive),
-        Some((target, level)) => {
-            LOG_TARGETS.contains(&target.split("::").next().unwrap_or_default()) && is_level(level)
-        }
-    };
-    if text.split(',').map(str::trim).all(fits)
-        && tracing_subscriber::EnvFilter::try_new(text).is_ok()
-    {
-        Ok(text.to_owned())
-    } else {
-        Err("must be error, warn, info, debug, trace, off, or a filter such as \
-             info,fantail::relay=debug"
-            .to_owned())
-    }
-}
-
 fn cors_origins(text: &str) -> Result<CorsOrigins, String> {
     if text.trim() == "*" {
         return Ok(CorsOrigins::Any);
     }
     let origin = |origin: &str| {
         let origin = origin.trim();
-        let (scheme, host) = origin.split_once("://")?;
+        let (scheme, authority) = origin.split_once("://")?;
+        // The address of a host has colons itself, in brackets.
+        let after_host = authority.rfind(']').map_or(0, |end| end + 1);
+        let (host, port) = match authority[after_host..].find(':') {
+            Some(at) => authority.split_at(after_host + at),
+            None => (authority, ""),
+        };
+        // As browsers write it: no sign, no zero in front.
+        let is_port = |port: &str| port.parse::<u16>().is_ok_and(|read| read.to_string() == port);
         let fits = ["http", "https"].contains(&scheme)
             && !host.is_empty()
-            && host.bytes().all(|b| b.is_ascii_graphic() && !b"/*,?#@".contains(&b));
+            && host.bytes().all(|b| b.is_ascii_graphic() && !b"/*,?#@%".contains(&b))
+            && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
         fits.then(|| origin.to_owned())
     };
     let origins: Option<Vec<String>> = text.split(',').map(origin).collect();
@@ -358,6 +336,19 @@ mod tests {
         assert!(line.contains("--wait-replicas") && line.contains("--redis-url"), "{line}");
         let with_redis = ["--wait-replicas", "1", "--redis-url", "redis://127.0.0.1"];
         assert_eq!(from(&with_redis).unwrap().check_relations(), Ok(()));
+    }
+
+    #[test]
+    fn origins_have_ports_that_can_be() {
+        let right = ["https://a", "http://localhost:8080", "http://[::1]:80", "https://a:65535,https://b"];
+        for origins in right {
+            assert!(from(&["--cors-origins", origins]).is_ok(), "{origins}");
+        }
+        let wrong =
+            ["https://a:99999", "https://a:", "https://a:x", "https://a:+1", "https://[::1]:1:2", "a", ""];
+        for origins in wrong {
+            assert!(from(&["--cors-origins", origins]).is_err(), "{origins}");
+        }
     }
 
     #[test]

@@ -126,7 +126,7 @@ fn a_wrong_setting_stops_the_start_with_one_line() {
         (
             &["serve"],
             &[("FANTAIL_REDIS_URL", "localhost")],
-            ["--redis-url", "\"localhost\"", "rediss://"],
+            ["--redis-url", "is not shown", "rediss://"],
         ),
         (
             &["serve", "--listen", "127.0.0.1"],
@@ -136,6 +136,8 @@ fn a_wrong_setting_stops_the_start_with_one_line() {
         (&["--listen", "192.0.2.1:1"], &[], ["FANTAIL_LISTEN", "192.0.2.1:1", "cannot listen"]),
         (&[], &[("FANTAIL_LOG", "inof")], ["FANTAIL_LOG", "\"inof\"", "info"]),
         (&[], &[("FANTAIL_LOG", "info,fantial=debug")], ["FANTAIL_LOG", "fantial", "fantail::"]),
+        (&[], &[("FANTAIL_LOG", "fantail::rellay=debug")], ["FANTAIL_LOG", "rellay", "relay?"]),
+        (&[], &[("fantail_redis_url", "redis://x")], ["fantail_redis_url ", "no setting", "FANTAIL_REDIS_URL?"]),
         (&[], &[("FANTAIL_REDIS", "redis://x")], ["FANTAIL_REDIS ", "FANTAIL_REDIS_URL", "--help"]),
         (&["--colour"], &[], ["--colour", "unexpected argument", "--help"]),
     ] {
@@ -146,6 +148,15 @@ fn a_wrong_setting_stops_the_start_with_one_line() {
         for part in parts {
             assert!(lines[0].contains(part), "{part} is not in {error}");
         }
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_to_be_logged_the_start_is_unless_it_is_turned_off() {
+    for filter in ["", ",", "hyper=debug", "fantail::relay=debug"] {
+        // The harness waits for the line that says where the node listens.
+        let node = Backend::Embedded.start(&[("FANTAIL_LOG", filter)]).await;
+        assert!(!node.log().is_empty(), "{filter:?}");
     }
 }
 
