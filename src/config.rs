@@ -340,12 +340,20 @@ mod tests {
 
     #[test]
     fn origins_have_ports_that_can_be() {
-        let right = ["https://a", "http://localhost:8080", "http://[::1]:80", "https://a:65535,https://b"];
+        let right =
+            ["https://a", "http://localhost:8080", "http://[::1]:80", "https://a:65535,https://b"];
         for origins in right {
             assert!(from(&["--cors-origins", origins]).is_ok(), "{origins}");
         }
-        let wrong =
-            ["https://a:99999", "https://a:", "https://a:x", "https://a:+1", "https://[::1]:1:2", "a", ""];
+        let wrong = [
+            "https://a:99999",
+            "https://a:",
+            "https://a:x",
+            "https://a:+1",
+            "https://[::1]:1:2",
+            "a",
+            "",
+        ];
         for origins in wrong {
             assert!(from(&["--cors-origins", origins]).is_err(), "{origins}");
         }

@@ -5,6 +5,7 @@ use fantail::nearest::nearest;
 
 /// What the names of all settings begin with.
 const PREFIX: &str = "FANTAIL_";
+const NAME: &str = "FANTAIL";
 
 /// Variables of the tools around the program (`make demo`, `make load`, the tests), which may stand
 /// in the environment that it is started in.
@@ -20,7 +21,7 @@ pub(super) fn check(variables: impl Iterator<Item = (String, String)>) -> Result
         Config::reference().into_iter().map(|[_, variable, ..]| variable).collect();
     let mut unknown: Vec<String> = variables
         .filter(|(name, value)| {
-            name.starts_with(PREFIX)
+            (name.starts_with(PREFIX) || is_meant(name, &settings))
                 && !settings.contains(name)
                 && !TOOLS.contains(&name.as_str())
                 && !TOOLS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -35,6 +36,13 @@ pub(super) fn check(variables: impl Iterator<Item = (String, String)>) -> Result
         Some(meant) => format!("{unknown} is no setting: did you mean {meant}? (see --help)"),
         None => format!("{unknown} is no setting (see --help)"),
     })
+}
+
+/// Whether a name that begins almost as settings do is close to one of them: in small letters, or
+/// without the underscore.
+fn is_meant(name: &str, settings: &[String]) -> bool {
+    let start = name.get(..NAME.len()).unwrap_or_default();
+    start.eq_ignore_ascii_case(NAME) && meant(name, settings).is_some()
 }
 
 /// Whether Kubernetes, or a link between containers, has put this into the environment because a
@@ -54,7 +62,8 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
 /// The setting that was probably meant. What all of them begin with says nothing.
 fn meant<'a>(unknown: &str, settings: &'a [String]) -> Option<&'a String> {
     let own = |name: &'a String| name.strip_prefix(PREFIX).unwrap_or(name);
-    let unknown = unknown.strip_prefix(PREFIX).unwrap_or(unknown);
+    let start = unknown.get(..NAME.len()).unwrap_or_default();
+    let unknown = if start.eq_ignore_ascii_case(NAME) { &unknown[NAME.len()..] } else { unknown };
     let nearest = nearest(unknown, settings.iter().map(own))?;
     settings.iter().find(|setting| own(setting) == nearest)
 }
@@ -75,6 +84,11 @@ mod tests {
             ("FANTAIL_HEARTBEATS", "FANTAIL_HEARTBEAT"),
             ("FANTAIL_LOGFORMAT", "FANTAIL_LOG_FORMAT"),
             ("FANTAIL_MAX_CONECTIONS", "FANTAIL_MAX_CONNECTIONS"),
+            ("fantail_redis_url", "FANTAIL_REDIS_URL"),
+            ("Fantail_Redis_Url", "FANTAIL_REDIS_URL"),
+            ("FANTAIL_redis_url", "FANTAIL_REDIS_URL"),
+            ("FANTAILREDIS_URL", "FANTAIL_REDIS_URL"),
+            ("FANTAIL-LISTEN", "FANTAIL_LISTEN"),
         ] {
             let line = line(name, "hunter2").unwrap();
             assert!(line.contains(&format!("did you mean {nearest}?")), "{line}");
@@ -90,6 +104,10 @@ mod tests {
         }
         for (name, value) in [
             ("PATH", "/bin"),
+            ("FANTAIL", "yes"),
+            ("FANTAIL1_SERVICE_HOST", "10.0.0.1"),
+            ("fantail_home", "/srv"),
+            ("FANTAILS_OWN", "1"),
             ("FANTAIL_DEMO_NODES", "3"),
             ("FANTAIL_LOAD_URL", "http://127.0.0.1:3000"),
             ("FANTAIL_BINARY", "target/release/fantail"),

@@ -122,7 +122,10 @@ mod tests {
         for (text, meant) in [
             ("fantail::rellay=debug", "did you mean fantail::relay?"),
             ("info,fantial=debug", "did you mean fantail?"),
-            ("fantail::log::redis::subscriptions=debug", "did you mean fantail::log::redis::subscription?"),
+            (
+                "fantail::log::redis::subscriptions=debug",
+                "did you mean fantail::log::redis::subscription?",
+            ),
             ("hyperr=debug", "did you mean hyper?"),
             ("zzzzzzzz=debug", "does not log"),
             ("fantail=", "must be"),

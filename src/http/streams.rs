@@ -232,6 +232,11 @@ fn said_by_header(headers: &HeaderMap) -> Option<String> {
     let mut position = OnePosition::default();
     for line in headers.get_all(LAST_EVENT_ID) {
         let line = String::from_utf8_lossy(line.as_bytes());
+        // Not what somebody says who has no position, and no position either.
+        if !line.is_empty() && line.trim_matches([',', ' ', '\t']).is_empty() {
+            position.add(line.into_owned().into());
+            continue;
+        }
         for part in line.split(BETWEEN_POSITIONS) {
             let part = part.trim_matches([',', ' ', '\t']);
             position.add(part.to_owned().into());

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::problem::Problem;
-use super::request::body::AtMost;
+use super::request::body::{AtMost, Object};
 use super::request::query::Query;
 use super::request::{Body, Parameters, Preconditions, TopicPath};
 use super::{App, set_last_event_id, set_replayed};
@@ -37,7 +37,7 @@ impl<'de> Deserialize<'de> for NewEvents {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let read = match raw.get().starts_with('[') {
             true => serde_json::from_str(raw.get()).map(NewEvents::Several),
-            false => serde_json::from_str(raw.get()).map(NewEvents::One),
+            false => serde_json::from_str(raw.get()).map(|Object(event)| NewEvents::One(event)),
         };
         read.map_err(D::Error::custom)
     }

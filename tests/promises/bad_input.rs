@@ -50,6 +50,14 @@ on_both_logs! {
             ("POST", "/topics/t/events", json, r#"{"data":1,"event":"\ufeffconnected"}"#, 400, "bad-request"),
             ("POST", "/topics/t/events", json, r#"{"data":1,"event":"Connected"}"#, 400, "bad-request"),
             ("POST", "/topics/t/events", json, r#"{"data":1,"event":7}"#, 400, "bad-request"),
+            // A list is no object, whatever is in it.
+            ("POST", "/tasks", json, r#"["t","list-todo"]"#, 400, "bad-request"),
+            ("PATCH", "/tasks/task-1", json, r#"["x"]"#, 400, "bad-request"),
+            ("PATCH", "/tasks/task-1/move", json, r#"["list-done",0]"#, 400, "bad-request"),
+            ("POST", "/boards", json, r#"["b","B",[]]"#, 400, "bad-request"),
+            ("POST", "/boards", json, r#"{"name":"x","lists":[["l","L"]]}"#, 400, "bad-request"),
+            ("POST", "/boards/board-1/lists", json, r#"["l","L"]"#, 400, "bad-request"),
+            ("POST", "/topics/t/events", json, r#"[["e",1]]"#, 400, "bad-request"),
             ("POST", "/topics/t/events", json, r#"{"data":"\ud800"}"#, 400, "bad-request"),
             // Names and ids
             ("GET", "/topics/a,b/events", "", "", 400, "bad-request"),
@@ -156,6 +164,55 @@ async fn a_body_that_never_ends_is_not_waited_for() {
     let answer = say(node.address, head.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(answer.contains("urn:fantail:problem:body-too-slow"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_a_client_says_is_not_told_back_in_full() {
+    let node = Backend::Embedded.start(&[]).await;
+    let name = "x".repeat(1_000_000);
+    for (path, body) in [
+        ("/tasks", format!(r#"{{"{name}":1}}"#)),
+        ("/tasks", format!(r#"{{"title":"t","listId":["{name}"]}}"#)),
+        ("/topics/t/events", format!(r#"{{"data":1,"{name}":1}}"#)),
+        ("/topics/t/events", format!(r#"[{{"data":1,"event":{{"{name}":1}}}}]"#)),
+        ("/boards", format!(r#"{{"name":"b","lists":"{name}"}}"#)),
+    ] {
+        let answer = node.raw("POST", path, "application/json", body.into_bytes()).await;
+        assert_eq!(answer.problem(400), "bad-request");
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert!(detail.len() < 400, "{path}: {} bytes", detail.len());
+    }
+}
+
+#[tokio::test]
+async fn hosts_that_are_none_and_codings_that_are_not_undone_are_refused() {
+    let node = Backend::Embedded.start(&[]).await;
+    for host in [".", "..", "*", "%"] {
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let answer = say(node.address, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{host}: {answer}");
+    }
+    let body = r#"{"data":1}"#;
+    let request = format!(
+        "POST /topics/t/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: gzip, chunked\r\nConnection: close\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        body.len()
+    );
+    let answer = say(node.address, request.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 415"), "{answer}");
+    assert!(answer.contains("Transfer-Encoding: gzip is not understood here"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_last_event_id_of_commas_alone_is_unreadable() {
+    let node = Backend::Embedded.start(&[]).await;
+    node.publish("t", 1).await;
+    for id in [",", ",,,", ", ,"] {
+        let mut stream = Stream::open_from(node.address, "/topics/t/events", id).await;
+        let event = stream.event().await;
+        assert_eq!(event.kind, "reset", "{id:?}");
+        assert!(event.data.contains("unreadable"), "{}", event.data);
+    }
 }
 
 /// Requests at random: each part may be right, odd, or no HTTP at all.

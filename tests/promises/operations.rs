@@ -137,7 +137,11 @@ fn a_wrong_setting_stops_the_start_with_one_line() {
         (&[], &[("FANTAIL_LOG", "inof")], ["FANTAIL_LOG", "\"inof\"", "info"]),
         (&[], &[("FANTAIL_LOG", "info,fantial=debug")], ["FANTAIL_LOG", "fantial", "fantail::"]),
         (&[], &[("FANTAIL_LOG", "fantail::rellay=debug")], ["FANTAIL_LOG", "rellay", "relay?"]),
-        (&[], &[("fantail_redis_url", "redis://x")], ["fantail_redis_url ", "no setting", "FANTAIL_REDIS_URL?"]),
+        (
+            &[],
+            &[("fantail_redis_url", "redis://x")],
+            ["fantail_redis_url ", "no setting", "FANTAIL_REDIS_URL?"],
+        ),
         (&[], &[("FANTAIL_REDIS", "redis://x")], ["FANTAIL_REDIS ", "FANTAIL_REDIS_URL", "--help"]),
         (&["--colour"], &[], ["--colour", "unexpected argument", "--help"]),
     ] {

@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::super::problem::Problem;
-use super::super::request::body::AtMost;
+use super::super::request::body::{AtMost, Object};
 use super::super::request::{Body, IdPath, Preconditions, topic};
 use super::super::set_last_event_id;
 use super::{BoardApp, title, write_response};
@@ -45,7 +45,7 @@ pub(super) async fn all(State(app): State<BoardApp>) -> Result<Json<Vec<BoardSum
 pub(super) async fn create(
     State(app): State<BoardApp>,
     Preconditions(conditions): Preconditions,
-    Body(board, _memory): Body<NewBoard>,
+    Body(Object(board), _memory): Body<Object<NewBoard>>,
 ) -> Result<Response, Problem> {
     if conditions != Conditions::NONE {
         return Err(Problem::bad_request(
@@ -78,7 +78,7 @@ pub(super) async fn create_list(
     State(app): State<BoardApp>,
     IdPath(board): IdPath,
     Preconditions(conditions): Preconditions,
-    Body(list, _memory): Body<NewListBody>,
+    Body(Object(list), _memory): Body<Object<NewListBody>>,
 ) -> Result<Response, Problem> {
     let command = Command::CreateList { board, list: list.into_list()? };
     Ok(write_response(StatusCode::CREATED, app.boards.change(command, &conditions).await?))

@@ -6,6 +6,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::super::problem::Problem;
+use super::super::request::body::Object;
 use super::super::request::{Body, IdPath, Preconditions};
 use super::{BoardApp, title, write_response};
 use crate::board::{BoardError, Command};
@@ -35,7 +36,7 @@ pub(super) struct NewPlace {
 pub(super) async fn create(
     State(app): State<BoardApp>,
     Preconditions(conditions): Preconditions,
-    Body(task, _memory): Body<NewTask>,
+    Body(Object(task), _memory): Body<Object<NewTask>>,
 ) -> Result<Response, Problem> {
     let command = Command::CreateTask { title: title(&task.title)?, list: list(&task.list_id)? };
     Ok(write_response(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
@@ -45,7 +46,7 @@ pub(super) async fn rename(
     State(app): State<BoardApp>,
     IdPath(task): IdPath,
     Preconditions(conditions): Preconditions,
-    Body(new, _memory): Body<NewTitle>,
+    Body(Object(new), _memory): Body<Object<NewTitle>>,
 ) -> Result<Response, Problem> {
     let command = Command::RenameTask { task, title: title(&new.title)? };
     Ok(write_response(StatusCode::OK, app.boards.change(command, &conditions).await?))
@@ -55,7 +56,7 @@ pub(super) async fn place(
     State(app): State<BoardApp>,
     IdPath(task): IdPath,
     Preconditions(conditions): Preconditions,
-    Body(new, _memory): Body<NewPlace>,
+    Body(Object(new), _memory): Body<Object<NewPlace>>,
 ) -> Result<Response, Problem> {
     let command = Command::MoveTask { task, list: list(&new.list_id)?, index: new.index };
     Ok(write_response(StatusCode::OK, app.boards.change(command, &conditions).await?))

@@ -3,6 +3,7 @@
 //! Whatever can be refused by the head of the request is refused before the body is asked for: a
 //! client that waits for `100 Continue` is spared sending it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -13,7 +14,8 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body::Body as _;
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, Error as _, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::super::problem::Problem;
 use super::body_limit::{BodyLimit, BodyMemory};
@@ -74,17 +76,23 @@ fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// Whether the body comes as it is: we decode none.
+/// Whether the body comes as it is: we decode none. The HTTP server takes off `chunked`, and leaves
+/// whatever else was put around the body by `Transfer-Encoding`.
 fn is_encoded_as_it_is(headers: &HeaderMap) -> Result<(), Problem> {
-    for line in headers.get_all(header::CONTENT_ENCODING) {
-        let line = String::from_utf8_lossy(line.as_bytes());
-        let mut codings = line.split(',').map(str::trim);
-        let is_plain = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
-        if let Some(coding) = codings.find(|coding| !is_plain(coding)) {
-            let coding: String = coding.chars().take(40).collect();
-            return Err(Problem::content_encoding(format!(
-                "Content-Encoding: {coding} is not understood here: send the body as it is"
-            )));
+    for (name, called, plain) in [
+        (header::CONTENT_ENCODING, "Content-Encoding", "identity"),
+        (header::TRANSFER_ENCODING, "Transfer-Encoding", "chunked"),
+    ] {
+        for line in headers.get_all(name) {
+            let line = String::from_utf8_lossy(line.as_bytes());
+            let mut codings = line.split(',').map(str::trim);
+            let is_plain = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case(plain);
+            if let Some(coding) = codings.find(|coding| !is_plain(coding)) {
+                let coding: String = coding.chars().take(40).collect();
+                return Err(Problem::content_encoding(format!(
+                    "{called}: {coding} is not understood here: send the body as it is"
+                )));
+            }
         }
     }
     Ok(())
@@ -137,11 +145,35 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
             "the body is compressed ({compression}): send JSON as it is, without compression"
         ));
     }
+    let first = text[0];
+    if !first.is_ascii_graphic() && !first.is_ascii_whitespace() {
+        return Err(format!(
+            "the body is not JSON: it begins with byte {first:#04x}; send JSON as it is, in UTF-8 \
+             and without compression"
+        ));
+    }
     let text = std::str::from_utf8(text).map_err(|error| {
         let at = bytes.len() - text.len() + error.valid_up_to();
         format!("the body is not UTF-8 at byte {at}: send JSON in UTF-8, without compression")
     })?;
-    serde_json::from_str(text).map_err(|error| format!("the body is not the JSON wanted: {error}"))
+    serde_json::from_str(text).map_err(|error| {
+        format!("the body is not the JSON wanted: {}", shortened(&error.to_string()))
+    })
+}
+
+/// What is told of an error that repeats a name or a value of the client, in characters: its
+/// beginning, and its end, which says what would be right, and where.
+const TOLD_START_CHARACTERS: usize = 120;
+const TOLD_END_CHARACTERS: usize = 180;
+
+/// The same without its middle, if it is long.
+fn shortened(text: &str) -> Cow<'_, str> {
+    let start = text.char_indices().nth(TOLD_START_CHARACTERS).map(|(at, _)| at);
+    let end = text.char_indices().nth_back(TOLD_END_CHARACTERS).map(|(at, _)| at);
+    match start.zip(end) {
+        Some((start, end)) if start < end => format!("{}…{}", &text[..start], &text[end..]).into(),
+        _ => text.into(),
+    }
 }
 
 /// The encoding of a text that is not UTF-8, as its mark or its first characters tell: those of
@@ -162,11 +194,38 @@ fn compression(bytes: &[u8]) -> Option<&'static str> {
         [0x1f, 0x8b, ..] => Some("gzip"),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
         [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] => Some("deflate"),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some("bzip2"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some("xz"),
         _ => None,
     }
 }
 
-/// A list that is counted while it is read: nothing is made of what is beyond `MAX`.
+/// A struct that is written as an object. A list of its fields' values, which serde takes for one,
+/// has no names: a client that sends it means something else.
+#[derive(Debug, PartialEq)]
+pub(in crate::http) struct Object<T>(pub(in crate::http) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object<T>, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+/// A list of objects that is counted while it is read: nothing is made of what is beyond `MAX`.
 #[derive(Debug, PartialEq)]
 pub(in crate::http) struct AtMost<T, const MAX: usize>(pub(in crate::http) Vec<T>);
 
@@ -189,7 +248,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for AtMost<T, 
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let mut read = Vec::new();
-                while let Some(element) = list.next_element()? {
+                while let Some(Object(element)) = list.next_element()? {
                     if read.len() == MAX {
                         return Err(A::Error::custom(format!("at most {MAX} at once")));
                     }

@@ -66,7 +66,7 @@ fn is_host(text: &[u8]) -> bool {
             let end = text.find(':').unwrap_or(text.len());
             let (name, port) = text.split_at(end);
             let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
-            (fits && name.bytes().all(is_of_a_name), port)
+            (fits && is_name(name), port)
         }
     };
     let is_number = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
@@ -77,10 +77,24 @@ fn is_host(text: &[u8]) -> bool {
     is_right && port_is_right
 }
 
+/// Whether this is a name of letters, digits and what else a name in a URL may have, with something
+/// between its dots.
+fn is_name(text: &str) -> bool {
+    let labels = text.strip_suffix('.').unwrap_or(text).split('.');
+    let codes = text.split('%').skip(1);
+    let is_code = |code: &str| {
+        let digits = code.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    text.bytes().all(is_of_a_name)
+        && labels.into_iter().all(|label| !label.is_empty())
+        && codes.into_iter().all(is_code)
+}
+
 /// What a name in a URL may have (RFC 3986 §3.2.2), without the comma, by which somebody on the
-/// way may have joined two.
+/// way may have joined two, and the star, which stands for many.
 fn is_of_a_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte)
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()+;=".contains(&byte)
 }
 
 #[cfg(test)]
@@ -100,6 +114,7 @@ mod tests {
             "xn--kln-sna.example",
             "example.",
             "a:",
+            "a%2Db.example",
         ] {
             assert!(is_host(right.as_bytes()), "{right}");
         }
@@ -114,6 +129,17 @@ mod tests {
             "a:80:80",
             "a:65536",
             "user@a",
+            ".",
+            "..",
+            ".a",
+            "a..b",
+            "a..",
+            "*",
+            "*.a",
+            "%",
+            "a%2",
+            "a%zz",
+            ".:80",
             "http://a",
             "[::1",
             "[::1]x",

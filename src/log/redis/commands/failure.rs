@@ -2,7 +2,7 @@
 
 use redis::{ErrorKind, RedisError, ServerError};
 
-use super::REPLY_TIMEOUT;
+use super::{REPLY_TIMEOUT, one_line};
 use crate::log::LogError;
 
 /// What Redis refuses writes with because of the state it is in. A script that ends with one of
@@ -57,20 +57,21 @@ impl Failure {
     /// twice.
     pub(super) fn explain(&self) -> LogError {
         let error = &self.error;
+        let said = one_line(&error.to_string());
         if self.is_after_a_write {
-            LogError::OutcomeUnknown(format!("Redis has it, but could not be waited for: {error}"))
+            LogError::OutcomeUnknown(format!("Redis has it, but could not be waited for: {said}"))
         } else if error.is_timeout() {
             LogError::OutcomeUnknown(format!("Redis did not answer within {REPLY_TIMEOUT:?}"))
         } else if error.is_io_error() {
-            LogError::OutcomeUnknown(format!("the connection to Redis broke: {error}"))
+            LogError::OutcomeUnknown(format!("the connection to Redis broke: {said}"))
         } else if self.is_refusal() {
-            LogError::Unavailable(format!("Redis refused: {error}"))
+            LogError::Unavailable(format!("Redis refused: {said}"))
         } else if matches!(error.kind(), ErrorKind::Parse | ErrorKind::UnexpectedReturnType) {
-            LogError::OutcomeUnknown(format!("Redis replied what cannot be read: {error}"))
+            LogError::OutcomeUnknown(format!("Redis replied what cannot be read: {said}"))
         } else {
             // A script that broke half-way, over data that is not ours or not whole; a proxy that
             // lost its server; whatever later servers will say.
-            LogError::OutcomeUnknown(format!("Redis replied with an error: {error}"))
+            LogError::OutcomeUnknown(format!("Redis replied with an error: {said}"))
         }
     }
 
