@@ -224,7 +224,7 @@ async fn what_cannot_be_checked_is_told_in_one_line_with_status_2() {
     let nobody = format!("http://127.0.0.1:{port}");
     for (arguments, parts) in [
         (&[][..], ["<URL>", "missing"]),
-        (&["ftp://a"], ["\"ftp://a\"", "http://127.0.0.1:3000"]),
+        (&["ftp://a"], ["must be a URL", "http://127.0.0.1:3000"]),
         (&["--rate", "many", "http://a"], ["--rate", "events per second"]),
         (&["--roam", "soon", "http://a"], ["--roam", "\"never\""]),
         (&["--header", "x", "http://a"], ["--header", "Authorization"]),
