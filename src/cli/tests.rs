@@ -45,7 +45,7 @@ fn a_wrong_value_is_one_line_that_names_setting_value_and_remedy() {
         ),
         (
             ["--redis-url", "redis://127.0.0.1:port"],
-            ["--redis-url", "FANTAIL_REDIS_URL", "is not shown", "redis.example:6379"],
+            ["--redis-url", "FANTAIL_REDIS_URL", "not shown", "redis.example:6379"],
         ),
         (
             ["--redis-url", "redis://me@127.0.0.1:1/x"],
@@ -130,10 +130,11 @@ fn of_a_wrong_url_its_place_is_told_and_nothing_else() {
     }
     for (arguments, told) in [
         (&["--redis-url", "redis://:hunter2@host:1/x"][..], "\"redis://…@host:1/…\""),
-        (&["--redis-url", "http://[::1]:80/"], "\"http://[::1]:80\""),
+        (&["--redis-url", "http://[::1]:80/"], "\"http://[::1]:80/\""),
+        (&["--cors-origins", "https://a/,https://b"], "\"https://a/,https://b\""),
         (&["check", "http://me:hunter2@host"], "\"http://…@host\""),
         (&["redis://:hunter2@host"], "'redis://…@host'"),
-        (&["check", "--header", "Bearer hunter2", "http://a"], "--header is not shown"),
+        (&["check", "--header", "Bearer hunter2", "http://a"], "--header is wrong, and not shown"),
         (&["--node-id", &"a b".repeat(1_000)], "a ba…\""),
     ] {
         let line = wrong(arguments).line;

@@ -70,7 +70,10 @@ pub(super) fn wrong_value(flag: &str, value: &str, right: &str) -> String {
     };
     match shown {
         Some(shown) => format!("{} is {shown:?}: {right}", setting(flag)),
-        None => format!("{} is not shown, for it may hold a secret: it {right}", setting(flag)),
+        None => format!(
+            "{} is wrong, and not shown, for it may hold a secret: it {right}",
+            setting(flag)
+        ),
     }
 }
 
@@ -130,7 +133,7 @@ fn place(url: &str) -> Option<String> {
         Some((_, host)) => ("…@", host),
         None => ("", authority),
     };
-    let path = if ["", "/"].contains(&path) { "" } else { "/…" };
+    let path = if ["", "/"].contains(&path) { path } else { "/…" };
     is_host_and_port(host).then(|| format!("{scheme}://{user}{host}{path}"))
 }
 
