@@ -102,6 +102,11 @@ async fn a_user_without_the_rights_that_are_needed_is_refused_at_the_start_in_on
 async fn a_write_that_may_not_be_waited_for_any_more_may_have_happened_and_did() {
     let (redis, url) = with_user(&["+@all", "~*", "&*"], "hunter2").await;
     let node = Node::start_at("node-1", "127.0.0.1:0", Some(&url), WAITING).await;
+    // Before it is ready it may still be asking for its rights, and would end without one.
+    until("it is ready", async || {
+        (node.send("GET", "/readyz", None).await.status == 200).then_some(())
+    })
+    .await;
     let mut stream = Stream::open(node.address, "/topics/news/events").await;
     let _: String = redis.ask(&["ACL", "SETUSER", "app", "-wait"]).await;
     let answer = node.send("POST", "/topics/news/events", Some(event())).await;
