@@ -13,7 +13,7 @@ use crate::board::{Boards, keep_first_board};
 use crate::budget::{BUDGET_BYTES_MAX, Budget};
 use crate::canary::Canary;
 use crate::config::Config;
-use crate::http::{self, App};
+use crate::http::{Api, App, Shared};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::RedisLog;
@@ -144,15 +144,15 @@ impl Gateway {
             endings: Endings::new(config.max_stream_age),
         });
         let background = Background::default();
-        let app = App {
+        let app = App::new(Shared {
             node: node.clone(),
             background: background.clone(),
             stats: stats.clone(),
             admission: admission.clone(),
             canary: canary.clone(),
             metrics: metrics.clone(),
-        };
-        let router = http::router(app, boards.clone(), config.max_body, &config.cors_origins);
+        });
+        let api = Api::new(app, boards.clone(), config.max_body, &config.cors_origins);
         let limits = Limits {
             sockets_max,
             write_timeout: config.write_timeout,
@@ -167,7 +167,7 @@ impl Gateway {
             },
         };
         let (tell_ended, server_ended) = oneshot::channel();
-        let serving = server::serve(listener, router, limits, reactors, stopped);
+        let serving = server::serve(listener, api, limits, reactors, stopped);
         background.need("accepting connections", Ending::Fine, async move {
             serving.await;
             let _ = tell_ended.send(());

@@ -24,6 +24,9 @@ mod unread;
 
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::response::Response;
+
 pub(crate) use body::{OpenedStream, respond};
 pub(crate) use held::body_of_held;
 pub(crate) use peer::Peer;
@@ -37,4 +40,10 @@ pub(crate) struct Limits {
     pub(crate) write_timeout: Duration,
     /// Silence after which every stream sends something.
     pub(crate) heartbeat: Duration,
+}
+
+/// What answers requests, however they have come.
+pub(crate) trait Answer: Clone + Send + Sync + 'static {
+    /// Answers a request, which has its [`Peer`] among its extensions.
+    fn answer(&self, request: Request) -> impl Future<Output = Response> + Send;
 }

@@ -380,7 +380,7 @@ pub mod metric {
         gauge!("fantail_canary_age_seconds").set(canary_age_seconds);
     }
 
-    pub(crate) fn request(route: String, method: &'static str, status: u16) {
+    pub(crate) fn request(route: &'static str, method: &'static str, status: u16) {
         counter!(
             "fantail_requests_total",
             "route" => route, "method" => method, "status" => status.to_string()

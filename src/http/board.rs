@@ -5,13 +5,12 @@ mod tasks;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
+use axum::routing::{MethodRouter, get, patch, post};
 
 use super::problem::Problem;
-use super::{set_last_event_id, set_replayed};
+use super::{READS, Route, set_last_event_id, set_replayed};
 use crate::board::{BoardError, Boards, ChangeError, Changed, Title};
 use crate::log::NoState;
 use crate::stream::Node;
@@ -25,16 +24,24 @@ struct BoardApp {
     node: Arc<Node>,
 }
 
-/// The board's routes; its streams are those of every topic.
-pub(super) fn routes<S>(boards: Arc<dyn Boards>, node: Arc<Node>) -> Router<S> {
-    Router::new()
-        .route("/tasks", post(tasks::create))
-        .route("/tasks/{task}", patch(tasks::rename).delete(tasks::delete))
-        .route("/tasks/{task}/move", patch(tasks::place))
-        .route("/boards", get(boards::all).post(boards::create))
-        .route("/boards/{board}", get(boards::show))
-        .route("/boards/{board}/lists", post(boards::create_list))
-        .with_state(BoardApp { boards, node })
+/// The board's routes; its streams are those of every topic. None takes parameters.
+pub(super) fn routes(boards: Arc<dyn Boards>, node: Arc<Node>) -> Vec<Route> {
+    const POST: &[Method] = &[Method::POST];
+    const PATCH: &[Method] = &[Method::PATCH];
+    const PATCH_OR_DELETE: &[Method] = &[Method::PATCH, Method::DELETE];
+    const READS_OR_POST: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
+    let app = BoardApp { boards, node };
+    let route = |path, methods: MethodRouter<BoardApp>, without_parameters| {
+        Route::new(path, methods.with_state(app.clone())).without_parameters(without_parameters)
+    };
+    vec![
+        route("/tasks", post(tasks::create), POST),
+        route("/tasks/{task}", patch(tasks::rename).delete(tasks::delete), PATCH_OR_DELETE),
+        route("/tasks/{task}/move", patch(tasks::place), PATCH),
+        route("/boards", get(boards::all).post(boards::create), READS_OR_POST),
+        route("/boards/{board}", get(boards::show), READS),
+        route("/boards/{board}/lists", post(boards::create_list), POST),
+    ]
 }
 
 /// The answer to a write: the changed thing, and the position of the event it caused, so that a

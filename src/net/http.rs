@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, Version, header};
 use axum::response::Response;
@@ -16,12 +15,11 @@ use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tower::ServiceExt;
 
 use super::places::UnderWay;
 use super::request_body::{Announced, RequestBody};
 use super::socket::TimeoutSocket;
-use super::{Limits, Peer};
+use super::{Answer, Limits, Peer};
 
 /// Time to send any request head but the first on a connection, idle time included. Longer than the
 /// 60 s for which nginx keeps upstream connections, so that the proxy closes first and no request
@@ -40,14 +38,14 @@ const HTTP2_BUFFER_BYTES_MAX: usize = 64 << 10;
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// The HTTP server that all connections share.
-pub(super) struct HttpServer {
+pub(super) struct HttpServer<A> {
     server: auto::Builder<TokioExecutor>,
-    router: Router,
+    api: A,
     limits: Limits,
 }
 
-impl HttpServer {
-    pub(super) fn new(router: Router, limits: Limits) -> HttpServer {
+impl<A: Answer> HttpServer<A> {
+    pub(super) fn new(api: A, limits: Limits) -> HttpServer<A> {
         let mut server = auto::Builder::new(TokioExecutor::new());
         server
             .http1()
@@ -64,7 +62,7 @@ impl HttpServer {
             .max_header_list_size(BUFFER_BYTES_MAX as u32)
             .keep_alive_interval(HTTP2_PING_INTERVAL)
             .keep_alive_timeout(HTTP2_PING_INTERVAL);
-        HttpServer { server, router, limits }
+        HttpServer { server, api, limits }
     }
 
     /// Serves a connection to its end. `answer` is given to its first request if it is there already;
@@ -83,16 +81,16 @@ impl HttpServer {
         let seen: Arc<AtomicBool> = Arc::default();
         let answer = Mutex::new(answer);
         let service = {
-            let (router, seen) = (self.router.clone(), seen.clone());
+            let (api, seen) = (self.api.clone(), seen.clone());
             hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
                 seen.store(true, Ordering::Relaxed);
                 let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let (router, peer) = (router.clone(), peer.clone());
+                let (api, peer) = (api.clone(), peer.clone());
                 async move {
                     if let Some(answer) = answer {
-                        return Ok(*answer);
+                        return Ok::<_, Infallible>(*answer);
                     }
-                    answered(router, peer, request).await
+                    Ok(answered(api, peer, request).await)
                 }
             })
         };
@@ -119,11 +117,7 @@ impl HttpServer {
 }
 
 /// Asks the routes, and sees to what they left of the request's body.
-async fn answered(
-    router: Router,
-    peer: Peer,
-    request: hyper::Request<Incoming>,
-) -> Result<Response, Infallible> {
+async fn answered(api: impl Answer, peer: Peer, request: hyper::Request<Incoming>) -> Response {
     let is_http_2 = request.version() == Version::HTTP_2;
     let announced = Announced::of(request.headers(), request.body());
     let state = peer.state.clone();
@@ -132,16 +126,16 @@ async fn answered(
     if body.is_end_stream() {
         let _under_way = UnderWay::on(&state.standing);
         state.body_unread.store(false, Ordering::Relaxed);
-        return router.oneshot(hyper::Request::from_parts(head, Body::empty())).await;
+        return api.answer(hyper::Request::from_parts(head, Body::empty())).await;
     }
     let body = RequestBody::new(body, state.standing.clone());
     let request = hyper::Request::from_parts(head, Body::new(body.clone()));
-    let mut response = router.oneshot(request).await?;
+    let mut response = api.answer(request).await;
     if is_http_2 {
         if body.is_unread() {
             tokio::spawn(body.throw_away());
         }
-        return Ok(response);
+        return response;
     }
     if body.is_unread() && announced.comes_with_its_head(response.status()) {
         body.clone().throw_away_small().await;
@@ -152,5 +146,5 @@ async fn answered(
         // The last answer on this connection, and its client need not go on sending.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response)
+    response
 }

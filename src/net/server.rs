@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::response::Response;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -16,7 +15,7 @@ use super::places::{Place, Places};
 use super::reactor::Reactors;
 use super::sniff::{Sniffed, sniff};
 use super::unread::UnreadStreams;
-use super::{Limits, Peer};
+use super::{Answer, Limits, Peer};
 use crate::backoff::{Backoff, Rarely};
 use crate::stream::Session;
 use crate::telemetry::metric;
@@ -37,14 +36,14 @@ const ACCEPT_RETRY_LONGEST: Duration = Duration::from_millis(500);
 /// `reactors` the HTTP server carries all streams.
 pub(crate) async fn serve(
     listener: Listener,
-    router: Router,
+    api: impl Answer,
     limits: Limits,
     reactors: Option<Arc<Reactors>>,
     stop: watch::Receiver<bool>,
 ) {
     let unread = Arc::new(UnreadStreams::new(limits.heartbeat + limits.write_timeout));
     tokio::select! {
-        () = accept(listener, router, limits, reactors, &unread, stop) => {}
+        () = accept(listener, api, limits, reactors, &unread, stop) => {}
         never = unread.look_after() => match never {},
     }
 }
@@ -52,7 +51,7 @@ pub(crate) async fn serve(
 /// Accepts connections; those that the HTTP server serves add their streams to `unread`.
 async fn accept(
     listener: Listener,
-    router: Router,
+    api: impl Answer,
     limits: Limits,
     reactors: Option<Arc<Reactors>>,
     unread: &Arc<UnreadStreams>,
@@ -61,8 +60,8 @@ async fn accept(
     let (end_idle, ending) = watch::channel(false);
     let places = Places::new(limits.sockets_max);
     let handler = Arc::new(ConnectionHandler {
-        http: HttpServer::new(router.clone(), limits),
-        router,
+        http: HttpServer::new(api.clone(), limits),
+        api,
         reactors,
         stop: stop.clone(),
     });
@@ -109,16 +108,16 @@ async fn accept(
 }
 
 /// What all new connections meet.
-struct ConnectionHandler {
-    http: HttpServer,
-    router: Router,
+struct ConnectionHandler<A> {
+    http: HttpServer<A>,
+    api: A,
     reactors: Option<Arc<Reactors>>,
     stop: watch::Receiver<bool>,
 }
 
-impl ConnectionHandler {
+impl<A: Answer> ConnectionHandler<A> {
     async fn handle(
-        self: Arc<ConnectionHandler>,
+        self: Arc<ConnectionHandler<A>>,
         socket: TcpStream,
         peer: Peer,
         place: Place,
@@ -132,7 +131,7 @@ impl ConnectionHandler {
     }
 
     async fn serve(
-        self: Arc<ConnectionHandler>,
+        self: Arc<ConnectionHandler<A>>,
         socket: TcpStream,
         peer: Peer,
         place: Place,
@@ -163,7 +162,7 @@ impl ConnectionHandler {
         let Some(reactors) = &self.reactors else {
             return Ok(First::Http { socket: socket.try_into()?, answer: None });
         };
-        let socket = match sniff(&socket, &self.router, peer).await {
+        let socket = match sniff(&socket, &self.api, peer).await {
             Sniffed::Stream(session, head) => {
                 return Ok(First::Stream { reactors, socket, session, head });
             }
@@ -181,7 +180,7 @@ impl ConnectionHandler {
                 }
                 _ = stop.wait_for(|stop| *stop) => return First::http(socket, None),
             }
-            match sniff(&socket, &self.router, peer).await {
+            match sniff(&socket, &self.api, peer).await {
                 Sniffed::Stream(session, head) => {
                     let socket = socket.into_std()?;
                     return Ok(First::Stream { reactors, socket, session, head });

@@ -11,17 +11,15 @@ use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::time::SystemTime;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use axum::response::Response;
 use hyper::Request;
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
-use tower::ServiceExt;
 
 use super::places::UnderWay;
-use super::{OpenedStream, Peer};
+use super::{Answer, OpenedStream, Peer};
 use crate::stream::Session;
 use crate::telemetry::metric;
 
@@ -41,7 +39,7 @@ pub(super) enum Sniffed {
 }
 
 /// Looks at the first bytes of a connection.
-pub(super) async fn sniff(socket: &impl FirstBytes, router: &Router, peer: &Peer) -> Sniffed {
+pub(super) async fn sniff(socket: &impl FirstBytes, api: &impl Answer, peer: &Peer) -> Sniffed {
     let (length, mut request) = match peek(socket) {
         Peeked::Nothing => return Sniffed::Nothing,
         Peeked::Other => return Sniffed::Other(None),
@@ -49,10 +47,7 @@ pub(super) async fn sniff(socket: &impl FirstBytes, router: &Router, peer: &Peer
     };
     let _under_way = UnderWay::on(&peer.state.standing);
     request.extensions_mut().insert(peer.clone());
-    let response = match router.clone().oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    };
+    let response = api.answer(request).await;
     // Only a 200 has one. Once the head is consumed there is no way back.
     let opened = response.extensions().get::<OpenedStream>();
     if let Some(session) = opened.and_then(OpenedStream::take)

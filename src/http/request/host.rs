@@ -7,20 +7,18 @@ use std::net::Ipv6Addr;
 
 use axum::extract::Request;
 use axum::http::{Version, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 
 use super::super::problem::Problem;
 
 /// The longest name of a host, in bytes, as DNS has it.
 const NAME_BYTES_MAX: usize = 255;
 
-/// The middleware of all routes.
-pub(in crate::http) async fn one_host(request: Request, next: Next) -> Response {
-    match check(&request) {
-        Ok(()) => next.run(request).await,
-        Err(what) => Problem::bad_request(what).into_response(),
-    }
+/// For all routes.
+///
+/// # Errors
+/// When the request names no host, or not one.
+pub(in crate::http) fn check_host(request: &Request) -> Result<(), Problem> {
+    check(request).map_err(Problem::bad_request)
 }
 
 fn check<B>(request: &Request<B>) -> Result<(), &'static str> {

@@ -2,16 +2,14 @@
 //!
 //! A parameter that a route does not know is refused: a misspelt `lastEventId` would otherwise be a
 //! stream that silently starts now. What a route knows are the fields of the struct it reads. A
-//! route without parameters is behind [`no_parameters`].
+//! route without parameters is asked for behind [`no_parameters`].
 
 use std::borrow::Cow;
 use std::fmt::Display;
 
-use axum::extract::{FromRequestParts, Request};
+use axum::extract::FromRequestParts;
 use axum::http::Uri;
 use axum::http::request::Parts;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use serde::de::value::{Error, MapDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
@@ -45,12 +43,12 @@ impl<T: Query> Parameters<T> {
     }
 }
 
-/// The middleware of all routes that take no parameters.
-pub(in crate::http) async fn no_parameters(request: Request, next: Next) -> Response {
-    match Given::read(request.uri().query().unwrap_or_default(), &[]) {
-        Ok(_) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    }
+/// For routes that take no parameters.
+///
+/// # Errors
+/// When there is one.
+pub(in crate::http) fn no_parameters(uri: &Uri) -> Result<(), Problem> {
+    Given::read(uri.query().unwrap_or_default(), &[]).map(|_| ())
 }
 
 /// A struct whose fields are parameters, or two of them whose parameters may stand together.
