@@ -26,8 +26,8 @@ use crate::position::LogHistory;
 use crate::topic::Topic;
 use ranking::{ByKind, Ranking};
 use tail::{Pushed, Tail};
-pub use topic::{HubTopic, Joined, TopicObserver, TopicState};
-use topic::{Ranked, TopicInner, wake};
+pub use topic::{Asleep, HubTopic, Joined, TopicObserver, TopicState};
+use topic::{Ranked, TopicInner, tell, wake};
 pub use worklists::Taken;
 use worklists::{Filled, Worklist, Worklists};
 
@@ -198,14 +198,24 @@ impl Hub {
     /// Gives a topic an announced frame and wakes its waiters if it was the next one. `None` while
     /// the topic is not open.
     pub fn push_announced(&self, topic: &Arc<HubTopic>, frame: Frame) -> Option<Pushed> {
+        self.push_one_of_several(topic, frame, &mut Asleep::default())
+    }
+
+    /// The same for one of several that came together: who sleeps is woken once for all of them,
+    /// when `asleep` is dropped, which should be soon.
+    pub fn push_one_of_several(
+        &self,
+        topic: &Arc<HubTopic>,
+        frame: Frame,
+        asleep: &mut Asleep,
+    ) -> Option<Pushed> {
         let mut state = topic.lock();
         let pushed = self.account(topic, &mut state, |tail| tail.push_announced(frame))?;
         if pushed == Pushed::Appended {
             topic.note_activity(&mut state);
-            wake(state);
-        } else {
-            drop(state);
+            tell(&state, asleep);
         }
+        drop(state);
         self.make_room();
         Some(pushed)
     }

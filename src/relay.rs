@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, watch};
@@ -26,7 +27,7 @@ use tokio::task::JoinSet;
 
 use crate::frame::Frame;
 use crate::hub::tail::Pushed;
-use crate::hub::{Hub, HubTopic};
+use crate::hub::{Asleep, Hub, HubTopic};
 use crate::log::{Log, Notification, Notifications};
 use crate::telemetry::metric;
 use crate::topic::Topic;
@@ -39,6 +40,9 @@ const SLICE_TOPICS_MAX: usize = 500;
 
 /// How many repairs read from the log at the same time.
 const READS_MAX: usize = 32;
+
+/// Announcements that are given to the hub before those who follow the topics are woken.
+const TOGETHER_MAX: usize = 64;
 
 /// The node's follower of the log.
 pub struct Relay {
@@ -104,16 +108,24 @@ impl Relay {
     }
 
     async fn listen(self: &Arc<Relay>, mut notifications: Notifications) {
-        while let Some(notification) = notifications.recv().await {
-            self.on_notification(notification);
+        while let Some(first) = notifications.recv().await {
+            // Those who are about to publish go first: what comes together leaves together, in one
+            // write a stream.
+            go_last().await;
+            let mut asleep = Asleep::default();
+            self.on_notification(first, &mut asleep);
+            for _ in 1..TOGETHER_MAX {
+                let Some(next) = notifications.try_recv() else { break };
+                self.on_notification(next, &mut asleep);
+            }
         }
     }
 
-    fn on_notification(self: &Arc<Relay>, notification: Notification) {
+    fn on_notification(self: &Arc<Relay>, notification: Notification, asleep: &mut Asleep) {
         match notification {
             Notification::Entry(topic, frame) => {
                 if let Some(topic) = self.hub.get(&topic) {
-                    self.on_announced(&topic, frame);
+                    self.on_announced(&topic, frame, asleep);
                 }
             }
             Notification::Dropped => self.audit_now.notify_one(),
@@ -124,15 +136,30 @@ impl Relay {
         }
     }
 
-    fn on_announced(self: &Arc<Relay>, topic: &Arc<HubTopic>, frame: Frame) {
+    fn on_announced(self: &Arc<Relay>, topic: &Arc<HubTopic>, frame: Frame, asleep: &mut Asleep) {
         if let Some(repair) = self.repairs().get_mut(topic.name()) {
             repair.buffer(frame, &self.buffered_bytes);
             return;
         }
         // Not open and not under repair: it waits for the log, and will read everything then.
-        if self.hub.push_announced(topic, frame.clone()) == Some(Pushed::Gap) {
+        let pushed = self.hub.push_one_of_several(topic, frame.clone(), asleep);
+        if pushed == Some(Pushed::Gap) {
             metric::gap_found();
             self.repair(topic, Some(frame));
         }
     }
+}
+
+/// Has all tasks run first that can run now. The runtime comes back to a task that woke itself after
+/// them; `yield_now` would look for news from sockets as well, with a system call for each event.
+async fn go_last() {
+    let mut has_waited = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

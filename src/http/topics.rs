@@ -59,6 +59,14 @@ impl NewEvent {
     }
 }
 
+/// Where what was published has its places.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Published {
+    One { id: String },
+    Several { ids: Vec<String> },
+}
+
 pub(super) async fn publish(
     State(app): State<App>,
     TopicPath(topic): TopicPath,
@@ -79,14 +87,13 @@ pub(super) async fn publish(
     if !replayed {
         metric::published(count);
     }
-    let body = if several {
+    let published = if several {
         let place = |seq| Position { seq, ..last }.to_string();
-        let ids: Vec<String> = (last.seq + 1 - count..=last.seq).map(place).collect();
-        serde_json::json!({ "ids": ids })
+        Published::Several { ids: (last.seq + 1 - count..=last.seq).map(place).collect() }
     } else {
-        serde_json::json!({ "id": last.to_string() })
+        Published::One { id: last.to_string() }
     };
-    let mut response = (StatusCode::CREATED, Json(body)).into_response();
+    let mut response = (StatusCode::CREATED, Json(published)).into_response();
     set_last_event_id(&mut response, last);
     set_replayed(&mut response, replayed);
     Ok(response)

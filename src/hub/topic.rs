@@ -283,23 +283,38 @@ impl HubTopic {
     }
 }
 
-/// Tells everybody who follows a topic that it has news.
-pub(super) fn wake(state: MutexGuard<'_, TopicInner>) {
-    let mut asleep = Vec::new();
-    for entry in &state.observers {
-        if entry.observer.topic_changed(entry.key) {
-            asleep.push(entry.observer.clone());
+/// Observers that were told of news while they slept, and have to be woken; dropping this wakes them.
+/// Each is here once: it does not count as asleep again before it has looked.
+#[derive(Default)]
+pub struct Asleep(Vec<Arc<dyn TopicObserver>>);
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        for observer in self.0.drain(..) {
+            observer.wake();
         }
     }
-    for (_, signal) in &state.waiters {
-        signal.notify_one();
-    }
+}
+
+/// Tells everybody who follows a topic that it has news.
+pub(super) fn wake(state: MutexGuard<'_, TopicInner>) {
+    let mut asleep = Asleep::default();
+    tell(&state, &mut asleep);
     // Only now: whoever wakes up asks the topic what the news is, and would have to wait for it.
     // Other topics' news for the same observer waits as well; ten thousand waiters that are told
     // first take a millisecond or so.
     drop(state);
-    for observer in asleep {
-        observer.wake();
+}
+
+/// The same, but observers that sleep are left to be woken, and not before `state` is let go.
+pub(super) fn tell(state: &TopicInner, asleep: &mut Asleep) {
+    for entry in &state.observers {
+        if entry.observer.topic_changed(entry.key) {
+            asleep.0.push(entry.observer.clone());
+        }
+    }
+    for (_, signal) in &state.waiters {
+        signal.notify_one();
     }
 }
 

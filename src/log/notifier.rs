@@ -70,16 +70,27 @@ impl Notifications {
     /// The next one; `None` when the log is gone.
     pub async fn recv(&mut self) -> Option<Notification> {
         let next = self.inbox.recv().await?;
-        match &next {
+        self.taken(&next);
+        Some(next)
+    }
+
+    /// The next one, if one waits.
+    pub fn try_recv(&mut self) -> Option<Notification> {
+        let next = self.inbox.try_recv().ok()?;
+        self.taken(&next);
+        Some(next)
+    }
+
+    fn taken(&self, notification: &Notification) {
+        match notification {
             Notification::Entry(..) => {
                 // Wraps around where nobody has counted.
                 self.waiting.entries.fetch_sub(1, Ordering::Relaxed);
-                self.waiting.bytes.fetch_sub(next.bytes(), Ordering::Relaxed);
+                self.waiting.bytes.fetch_sub(notification.bytes(), Ordering::Relaxed);
             }
             Notification::Dropped => self.waiting.dropped.store(false, Ordering::Release),
             Notification::MaybeLost => self.waiting.maybe_lost.store(false, Ordering::Release),
         }
-        Some(next)
     }
 }
 

@@ -70,6 +70,12 @@ impl BodyMemory {
     /// Waits until the body may take so many bytes.
     pub(super) async fn grow_to(&mut self, bytes: usize) -> Result<(), Full> {
         let small = bytes.min(SMALL_BYTES_MAX);
+        // Nearly always there is room, and no need for a timer.
+        if grows_at_once(&mut self.small, &self.limit.small, small)
+            && grows_at_once(&mut self.large, &self.limit.large, bytes - small)
+        {
+            return Ok(());
+        }
         let grown = async {
             grow(&mut self.small, &self.limit.small, small).await;
             grow(&mut self.large, &self.limit.large, bytes - small).await;
@@ -79,13 +85,36 @@ impl BodyMemory {
 }
 
 async fn grow(held: &mut Option<OwnedSemaphorePermit>, sum: &Arc<Semaphore>, bytes: usize) {
-    let before = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-    let more = u32::try_from(bytes.saturating_sub(before)).unwrap_or(u32::MAX);
+    let more = lacking(held.as_ref(), bytes);
     if more == 0 {
         return;
     }
     // The semaphore is never closed.
     let Ok(more) = sum.clone().acquire_many_owned(more).await else { return };
+    add(held, more);
+}
+
+/// Grows if there is room, and says whether there was.
+fn grows_at_once(
+    held: &mut Option<OwnedSemaphorePermit>,
+    sum: &Arc<Semaphore>,
+    bytes: usize,
+) -> bool {
+    let more = lacking(held.as_ref(), bytes);
+    if more == 0 {
+        return true;
+    }
+    let Ok(more) = sum.clone().try_acquire_many_owned(more) else { return false };
+    add(held, more);
+    true
+}
+
+fn lacking(held: Option<&OwnedSemaphorePermit>, bytes: usize) -> u32 {
+    let before = held.map_or(0, OwnedSemaphorePermit::num_permits);
+    u32::try_from(bytes.saturating_sub(before)).unwrap_or(u32::MAX)
+}
+
+fn add(held: &mut Option<OwnedSemaphorePermit>, more: OwnedSemaphorePermit) {
     match held {
         Some(held) => held.merge(more),
         none => *none = Some(more),
