@@ -104,8 +104,8 @@ pub mod metric {
     static SLOW: LazyLock<Gauge> = LazyLock::new(|| gauge!("fantail_slow_connections"));
     static PARKED: LazyLock<Gauge> = LazyLock::new(|| gauge!("fantail_parked_connections"));
     /// By route, method and status. There are few, and the recorder takes long to find one.
-    static REQUESTS: LazyLock<RwLock<HashMap<(&str, &str, u16), Counter>>> =
-        LazyLock::new(RwLock::default);
+    static REQUESTS: LazyLock<RwLock<RequestCounters>> = LazyLock::new(RwLock::default);
+    type RequestCounters = HashMap<(&'static str, &'static str, u16), Counter>;
     static DELIVERIES: LazyLock<Counter> = LazyLock::new(|| counter!("fantail_deliveries_total"));
     static BYTES: LazyLock<Counter> = LazyLock::new(|| counter!("fantail_delivered_bytes_total"));
     static LAG: LazyLock<Histogram> = LazyLock::new(|| histogram!("fantail_delivery_lag_seconds"));
