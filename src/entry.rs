@@ -15,8 +15,8 @@ pub const EVENT_TYPE_BYTES_MAX: usize = 200;
 /// Event types that are the gateway's own on every stream.
 ///
 /// `error` and `open` are said by nobody, but browsers dispatch events of these types to the
-/// handlers that tell of the connection. `goodbye` and `end` are said by nobody yet; they are kept
-/// for streams that end for good, so that no application uses them until then.
+/// handlers that tell of the connection. `end` is said by nobody yet; it is kept for topics that are
+/// closed, so that no application uses it until then.
 const RESERVED: [&str; 8] =
     ["connected", "heartbeat", "reset", "snapshot", "goodbye", "end", "error", "open"];
 

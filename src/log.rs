@@ -10,14 +10,17 @@
 //!
 //! A backend is more than a log, and each part is a promise of its own, known to those alone who
 //! need it: [`Snapshots`] of topics that have a state, which an application keeps (the task board's
-//! own promise is [`board::Boards`](crate::board::Boards)), the [`Registry`] of nodes, and the
-//! [`Probe`] for those who watch over it.
+//! own promise is [`board::Boards`](crate::board::Boards)), the [`Registry`] of nodes, the
+//! [`RevocationStore`] and the [`TicketStore`] for those who control access, and the [`Probe`] for
+//! those who watch over it.
 
 mod conditions;
 pub mod memory;
 mod notifier;
 pub mod redis;
 mod registry;
+mod revocations;
+mod tickets;
 
 use std::fmt;
 
@@ -32,6 +35,13 @@ pub use conditions::{Conditions, IdempotencyKey, IdempotencyKeyError};
 pub(crate) use notifier::Notifier;
 pub use notifier::{INBOX_BYTES_MAX, INBOX_ENTRIES_MAX, Notification, Notifications};
 pub use registry::{NodeTotals, Published, Registry, StatsUpdate, TopicStreams};
+pub use revocations::{
+    ListVersion, RevocationPage, RevocationRecord, RevocationState, RevocationStore,
+    RevocationsPut, RevokedKey,
+};
+pub use tickets::{
+    NewTicket, TicketBounds, TicketPut, TicketStore, TicketTaken, USED_KEPT, USED_TICKETS_MAX,
+};
 
 /// How many entries one [`Log::read`] returns at most.
 pub const READ_ENTRIES_MAX: usize = 256;

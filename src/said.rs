@@ -71,8 +71,12 @@ pub enum EndReason {
     Age,
     /// What it was granted has ended.
     Expired,
+    /// The same of a stream that was opened with a ticket, whose address is worth nothing by now.
+    TicketExpired,
     /// What it was granted was taken back.
     Revoked,
+    /// The ticket of its address was used before.
+    TicketUsed,
     /// A state that was asked for does not exist.
     NoState,
     /// Serving it went wrong in a way that only a mistake of ours explains.
@@ -96,16 +100,34 @@ impl EndReason {
             EndReason::Stalled => "stalled",
             EndReason::Drain => "drain",
             EndReason::Age => "age",
-            EndReason::Expired => "expired",
+            EndReason::Expired | EndReason::TicketExpired => "expired",
             EndReason::Revoked => "revoked",
+            EndReason::TicketUsed => "ticket",
             EndReason::NoState => "no_state",
             EndReason::Fault => "fault",
         }
     }
 
-    /// Whether it makes sense to open the same stream again.
+    /// Whether it makes sense to open the same address again, perhaps with a new token.
     pub fn may_come_back(self) -> bool {
-        !matches!(self, EndReason::NoState | EndReason::Revoked)
+        !matches!(
+            self,
+            EndReason::NoState
+                | EndReason::Revoked
+                | EndReason::TicketExpired
+                | EndReason::TicketUsed
+        )
+    }
+
+    /// Whether it is because of the terms that the stream ran on, which is told on the stream.
+    pub fn is_of_terms(self) -> bool {
+        matches!(
+            self,
+            EndReason::Expired
+                | EndReason::TicketExpired
+                | EndReason::Revoked
+                | EndReason::TicketUsed
+        )
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod boards;
 mod idempotency;
+mod revocations;
+mod tickets;
 mod topics;
 
 use std::collections::{HashMap, HashSet};
@@ -24,6 +26,7 @@ use crate::position::{Epoch, LogHistory, Position};
 use crate::topic::Topic;
 use boards::BoardStates;
 use idempotency::{IdempotencyCache, StoredResult};
+use tickets::Tickets;
 use topics::{Lifetime, StoredEntry, TopicLog, Topics};
 
 /// A log in memory.
@@ -37,6 +40,7 @@ struct State {
     boards: BoardStates,
     subscribed: HashSet<Topic>,
     results: IdempotencyCache,
+    tickets: Tickets,
 }
 
 impl MemoryLog {
@@ -48,6 +52,7 @@ impl MemoryLog {
             boards: BoardStates::default(),
             subscribed: HashSet::new(),
             results: IdempotencyCache::new(retention.idempotency_window),
+            tickets: Tickets::default(),
         };
         (MemoryLog { state: Mutex::new(state), notifier }, notifications)
     }

@@ -3,8 +3,9 @@
 //! Every write is one Lua script: change of state, sequence number, entry and announcement happen
 //! together or not at all. [`address`] reads where Redis is, [`commands`] carries [`scripts`] and
 //! reads, [`replies`] understands what comes back, [`boards`] knows which script a change of a board
-//! is, [`subscription`] hears announcements, [`registry`] knows the other nodes, [`keys`] names
-//! things. Keys of one topic share a hash tag.
+//! is, [`subscription`] hears announcements, [`registry`] knows the other nodes, [`revocations`] and
+//! [`tickets`] are what they share of access, [`keys`] names things. Keys of one topic share a hash
+//! tag.
 
 mod address;
 mod boards;
@@ -12,11 +13,13 @@ mod commands;
 mod keys;
 mod registry;
 mod replies;
+mod revocations;
 mod rights;
 #[cfg(test)]
 mod scripted_server;
 mod scripts;
 mod subscription;
+mod tickets;
 mod version;
 
 use std::collections::HashMap;

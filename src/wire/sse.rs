@@ -16,7 +16,7 @@ use crate::entry::{Entry, Event};
 use crate::frame::Frame;
 use crate::json;
 use crate::position::Position;
-use crate::said::{Reset, Said};
+use crate::said::{EndReason, Reset, Said};
 
 /// A comment in silence, so that proxies and browsers know the stream lives. No blank line
 /// after it: several well-known clients turn a lone blank line into an empty event.
@@ -55,9 +55,7 @@ pub(super) fn heartbeat_chunk(named: bool) -> Bytes {
 pub(super) fn block(said: &Said, named_heartbeat: bool) -> Vec<Bytes> {
     match said {
         Said::Retry(retry) => vec![retry_line(*retry).into()],
-        // An `EventSource` comes back whatever it is told: soon, only if that makes sense.
-        Said::Goodbye { reason, .. } if !reason.may_come_back() => Vec::new(),
-        Said::Goodbye { retry, .. } => vec![retry_line(*retry).into()],
+        Said::Goodbye { reason, retry } => vec![goodbye(*reason, *retry).into()],
         Said::Opened { cursor, node, named } => vec![connected(cursor, node, *named)],
         Said::Entry { frame, cursor: None } => vec![frame.block()],
         Said::Entry { frame, cursor: Some(cursor) } => {
@@ -236,6 +234,24 @@ fn reset(cursor: Option<&str>, reset: &Reset) -> Bytes {
     format!("event: reset\ndata: {}\n{id}\n", json::to_text(reset)).into()
 }
 
+/// The last block of a stream: when to come back, if that makes sense (an `EventSource` comes back
+/// whatever it is told), and why it ends, if that is because of its terms. Without an id: the client
+/// keeps the one that it has.
+fn goodbye(reason: EndReason, retry: Duration) -> String {
+    #[derive(Serialize)]
+    struct Goodbye {
+        reason: &'static str,
+        retry: bool,
+    }
+    let may_come_back = reason.may_come_back();
+    let mut told = if may_come_back { retry_line(retry) } else { String::new() };
+    if reason.is_of_terms() {
+        let data = Goodbye { reason: reason.as_str(), retry: may_come_back };
+        told.push_str(&format!("event: goodbye\ndata: {}\n\n", json::to_text(&data)));
+    }
+    told
+}
+
 /// The longest cursor we put into an `id:` line, in bytes. It comes back as a request header, and
 /// widely used proxies refuse header lines of more than 8 KiB.
 pub const CURSOR_BYTES_MAX: usize = 7_000;
@@ -248,7 +264,7 @@ mod tests {
     use crate::entry::{Data, EventType};
     use std::collections::VecDeque;
 
-    use crate::said::{EndReason, ResetReason};
+    use crate::said::ResetReason;
     use crate::wire::chunked::push_chunk;
 
     /// An event stream parser written from section 9.2.6 of the standard and nothing else: bytes
@@ -347,7 +363,20 @@ mod tests {
         let retry = Duration::from_millis(1500);
         let goodbye = |reason| block(&Said::Goodbye { reason, retry }, false).concat();
         assert_eq!(goodbye(EndReason::Drain), b"retry: 1500\n");
-        assert_eq!(goodbye(EndReason::Revoked), b"");
+        assert_eq!(goodbye(EndReason::NoState), b"");
+        for (reason, word, may_come_back) in [
+            (EndReason::Expired, "expired", true),
+            (EndReason::TicketExpired, "expired", false),
+            (EndReason::Revoked, "revoked", false),
+            (EndReason::TicketUsed, "ticket", false),
+        ] {
+            let data = format!(r#"{{"reason":"{word}","retry":{may_come_back}}}"#);
+            let stream = [&opened[..], &goodbye(reason)].concat();
+            let told = interpret(&stream).pop().unwrap();
+            assert_eq!(told, ("goodbye".to_owned(), data, "42-k3f9".to_owned()));
+            let is_told_when = goodbye(reason).starts_with(b"retry: 1500\n");
+            assert_eq!(is_told_when, may_come_back, "{reason:?}");
+        }
         assert_eq!(HEARTBEAT, ": heartbeat\n");
         assert!(interpret(HEARTBEAT.as_bytes()).is_empty());
         assert_eq!(

@@ -21,7 +21,9 @@ local commands = {
   { 'HSET', key, 'f', '' }, { 'HSETNX', key, 'f', '' }, { 'HDEL', key, 'f' },
   { 'LINDEX', key, '0' }, { 'LINSERT', key, 'BEFORE', 'a', 'b' }, { 'LLEN', key },
   { 'LPOS', key, 'a' }, { 'LRANGE', key, '0', '-1' }, { 'LREM', key, '0', 'a' },
-  { 'RPUSH', key, 'a' },
+  { 'RPUSH', key, 'a' }, { 'ZADD', key, '1', 'a' }, { 'ZCARD', key }, { 'ZREM', key, 'a' },
+  { 'ZRANGEBYSCORE', key, '1', '2' }, { 'ZREMRANGEBYSCORE', key, '1', '2' },
+  { 'ZREMRANGEBYRANK', key, '0', '1' },
 }
 if ARGV[2] == '1' then
   commands[#commands + 1] = { 'WAIT', '0', '0' }

@@ -30,6 +30,11 @@ scripts! {
     INDEX_TASK = "boards/index_task.lua";
     INDEX_BOARD = "boards/index_board.lua";
     PUBLISH_STATS = "publish_stats.lua";
+    REVOCATIONS = "revocations.lua";
+    REVOKE = "revoke.lua";
+    FORGET_REVOCATIONS = "forget_revocations.lua";
+    TICKET_PUT = "ticket_put.lua";
+    TICKET_TAKE = "ticket_take.lua";
     RIGHTS = "rights.lua";
 }
 
