@@ -4,24 +4,25 @@
 //! against more streams than the machine can carry. What is refused gets 503 with `Retry-After`,
 //! so that the load balancer tries the next node.
 
-use std::collections::HashMap;
+pub mod per_address;
+
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use per_address::{Counted, PerAddress};
 
 /// Counts open streams against their limits.
 pub struct Admission {
     streams_max: usize,
-    /// 0: no limit.
-    per_address_max: usize,
     streams: AtomicUsize,
-    addresses: Mutex<HashMap<IpAddr, usize>>,
+    per_address: Arc<PerAddress>,
 }
 
 /// The right to one stream; given back when dropped.
 pub struct Admitted {
     admission: Arc<Admission>,
-    address: Option<IpAddr>,
+    _counted: Option<Counted>,
 }
 
 /// Why a stream was not admitted.
@@ -48,9 +49,8 @@ impl Admission {
     pub fn new(streams_max: usize, per_address_max: usize) -> Arc<Admission> {
         Arc::new(Admission {
             streams_max,
-            per_address_max,
             streams: AtomicUsize::new(0),
-            addresses: Mutex::default(),
+            per_address: PerAddress::new(per_address_max),
         })
     }
 
@@ -66,19 +66,12 @@ impl Admission {
     pub fn admit(self: &Arc<Admission>, address: IpAddr) -> Result<Admitted, NotAdmitted> {
         let taken = self.streams.fetch_add(1, Ordering::Relaxed);
         // From here on, dropping `admitted` gives back what was counted.
-        let mut admitted = Admitted { admission: self.clone(), address: None };
+        let mut admitted = Admitted { admission: self.clone(), _counted: None };
         if taken >= self.streams_max {
             return Err(NotAdmitted::Full);
         }
-        if self.per_address_max > 0 {
-            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            let streams = addresses.entry(address).or_insert(0);
-            if *streams >= self.per_address_max {
-                return Err(NotAdmitted::AddressFull);
-            }
-            *streams += 1;
-            admitted.address = Some(address);
-        }
+        let counted = self.per_address.take(address);
+        admitted._counted = counted.map_err(|_| NotAdmitted::AddressFull)?;
         Ok(admitted)
     }
 }
@@ -86,16 +79,6 @@ impl Admission {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.admission.streams.fetch_sub(1, Ordering::Relaxed);
-        if let Some(address) = self.address {
-            let mut addresses =
-                self.admission.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(streams) = addresses.get_mut(&address) {
-                *streams -= 1;
-                if *streams == 0 {
-                    addresses.remove(&address);
-                }
-            }
-        }
     }
 }
 
@@ -118,6 +101,5 @@ mod tests {
         assert_eq!(admission.streams(), 1);
         assert!(admission.admit(a).is_ok());
         assert_eq!(admission.streams(), 1);
-        assert_eq!(admission.addresses.lock().unwrap().len(), 1);
     }
 }

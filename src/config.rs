@@ -4,11 +4,12 @@
 //! what it needs. The command line that reads them, and says in one line which is wrong, is the
 //! program's.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::num::NonZero;
 use std::time::Duration;
 
 use clap::{FromArgMatches, ValueEnum};
+use ipnet::IpNet;
 use log_filter::log_filter;
 
 mod log_filter;
@@ -68,9 +69,17 @@ pub struct Config {
     #[arg(long, env = "FANTAIL_MAX_CONNECTIONS", default_value = "100000", value_parser = number::<1, 10_000_000>)]
     pub max_connections: usize,
 
-    /// Streams this node accepts from one client address, 0 for no limit; behind a proxy all clients have its address
+    /// Streams this node accepts from one client address, 0 for no limit; behind a proxy that is not trusted all clients have its address
     #[arg(long, env = "FANTAIL_MAX_CONNECTIONS_PER_ADDRESS", default_value = "0", value_parser = number::<0, 10_000_000>)]
     pub max_connections_per_address: usize,
+
+    /// Sockets this node keeps open for one client address, 0 for no limit; loopback and trusted proxies have none
+    #[arg(long, env = "FANTAIL_MAX_SOCKETS_PER_ADDRESS", default_value = "512", value_parser = number::<0, 10_000_000>)]
+    pub max_sockets_per_address: usize,
+
+    /// Proxies that may say for whom they ask (Forwarded, X-Forwarded-For, PROXY protocol), as addresses and networks separated by commas
+    #[arg(long, env = "FANTAIL_TRUSTED_PROXIES", default_value = "", value_parser = networks)]
+    pub trusted_proxies: Networks,
 
     /// Threads that carry waiting streams outside the HTTP server, 0 to 64; 0 leaves all of them to the HTTP server [default: half as many as processors]
     #[arg(long, env = "FANTAIL_REACTORS", default_value_t = default_reactors(), hide_default_value = true, value_parser = number::<0, 64>)]
@@ -109,6 +118,10 @@ pub enum LogFormat {
     /// One JSON object a line, for machines.
     Json,
 }
+
+/// Addresses, and networks of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Networks(pub Vec<IpNet>);
 
 /// Which origins' pages may use the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,6 +217,19 @@ fn redis_url(text: &str) -> Result<String, String> {
     } else {
         Err(REDIS_URL_RIGHT.to_owned())
     }
+}
+
+fn networks(text: &str) -> Result<Networks, String> {
+    let network = |text: &str| {
+        let text = text.trim();
+        let address = text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+        address.ok().or_else(|| text.parse().ok())
+    };
+    let names = text.split(',').filter(|name| !name.trim().is_empty());
+    let networks: Option<Vec<IpNet>> = names.map(network).collect();
+    networks.map(Networks).ok_or_else(|| {
+        "must be addresses and networks such as 10.0.0.0/8,192.0.2.7,fd00::/8".to_owned()
+    })
 }
 
 fn redis_prefix(text: &str) -> Result<String, String> {
@@ -356,6 +382,19 @@ mod tests {
         ];
         for origins in wrong {
             assert!(from(&["--cors-origins", origins]).is_err(), "{origins}");
+        }
+    }
+
+    #[test]
+    fn proxies_are_addresses_and_networks() {
+        let networks =
+            |text| from(&["--trusted-proxies", text]).map(|config| config.trusted_proxies);
+        assert_eq!(networks("").unwrap(), Networks::default());
+        let read = networks("10.0.0.0/8, 192.0.2.7,fd00::/8,::ffff:192.0.2.9,").unwrap();
+        let read: Vec<String> = read.0.iter().map(ToString::to_string).collect();
+        assert_eq!(read, ["10.0.0.0/8", "192.0.2.7/32", "fd00::/8", "192.0.2.9/32"]);
+        for wrong in ["10.0.0.0/33", "proxy.example", "*", "10.0.0.0-10.0.0.9", "10.0.0"] {
+            assert!(networks(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{oneshot, watch};
 
+use crate::address::TrustedProxies;
 use crate::admission::Admission;
 use crate::background::{Background, Ending};
 use crate::board::{Boards, keep_first_board};
@@ -20,7 +21,7 @@ use crate::log::redis::RedisLog;
 use crate::log::{Health, Log, Notifications, Probe, Registry, Retention};
 use crate::net::listener::Listener;
 use crate::net::reactor::Reactors;
-use crate::net::{Limits, server};
+use crate::net::{Entrance, Limits, server};
 use crate::relay::Relay;
 use crate::replay::Replays;
 use crate::said::EndReason;
@@ -155,6 +156,7 @@ impl Gateway {
         let api = Api::new(app, boards.clone(), config.max_body, &config.cors_origins);
         let limits = Limits {
             sockets_max,
+            sockets_per_address_max: config.max_sockets_per_address,
             write_timeout: config.write_timeout,
             heartbeat: config.heartbeat,
         };
@@ -167,7 +169,9 @@ impl Gateway {
             },
         };
         let (tell_ended, server_ended) = oneshot::channel();
-        let serving = server::serve(listener, api, limits, reactors, stopped);
+        let trusted = Arc::new(TrustedProxies::new(config.trusted_proxies.0.iter().copied()));
+        let entrance = Entrance { trusted };
+        let serving = server::serve(listener, api, limits, entrance, reactors, stopped);
         background.need("accepting connections", Ending::Fine, async move {
             serving.await;
             let _ = tell_ended.send(());

@@ -37,6 +37,7 @@ use crate::stream::Node;
 use crate::telemetry::metric;
 use problem::Problem;
 use request::body_limit::BodyLimit;
+use request::client::find_client;
 use request::host::check_host;
 use request::query::no_parameters;
 use streams::LAST_EVENT_ID;
@@ -180,10 +181,10 @@ impl Api {
 
 impl Answer for Api {
     async fn answer(&self, request: Request) -> Response {
-        let request = with_plain_slashes(request);
+        let mut request = with_plain_slashes(request);
         let known = self.0.paths.at(request.uri().path()).ok().map(|matched| *matched.value);
         let method = request.method().clone();
-        let response = match check_host(&request) {
+        let response = match check_host(&request).and_then(|()| find_client(&mut request)) {
             Ok(()) => {
                 let routes = service_fn(|request| self.route(request, known));
                 let Ok(response) = self.0.cors.layer(routes).oneshot(request).await;

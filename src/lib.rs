@@ -43,7 +43,8 @@
 //!
 //! Around it: [`config`] (every setting, as values; the program's `cli.rs` reads them), [`gateway`]
 //! (start and drain), [`background`] (the node's own tasks, and what follows when one ends),
-//! [`backoff`] (waits of all that tries again), [`admission`] (how many streams), [`stats`] (of
+//! [`backoff`] (waits of all that tries again), [`address`] (whose
+//! a connection is, behind proxies too), [`admission`] (how many streams), [`stats`] (of
 //! which topics, over all nodes), [`budget`] (how much is held for readers), [`canary`] (whether
 //! this node can deliver), [`telemetry`] (what operators see), [`health`] (what a container engine
 //! asks), [`nearest`] (which name a misspelt one means). Outside of it, in a package of its own
@@ -109,6 +110,8 @@ pub mod gateway;
 pub mod background;
 
 pub mod backoff;
+
+pub mod address;
 
 pub mod admission;
 

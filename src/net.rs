@@ -15,13 +15,17 @@ mod linger;
 pub(crate) mod listener;
 mod peer;
 mod places;
+mod proxied;
+mod proxy_header;
 pub mod reactor;
 mod request_body;
 pub(crate) mod server;
 mod sniff;
 mod socket;
+mod sockets;
 mod unread;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -31,15 +35,26 @@ pub(crate) use body::{OpenedStream, respond};
 pub(crate) use held::body_of_held;
 pub(crate) use peer::Peer;
 
+use crate::address::TrustedProxies;
+
 /// What sockets are held to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Sockets open at the same time.
     pub(crate) sockets_max: usize,
+    /// Sockets of one client address; 0 is no limit. Loopback and trusted proxies have none.
+    pub(crate) sockets_per_address_max: usize,
     /// A peer that takes no bytes for this long is given up.
     pub(crate) write_timeout: Duration,
     /// Silence after which every stream sends something.
     pub(crate) heartbeat: Duration,
+}
+
+/// What a connection passes before its first request.
+#[derive(Clone, Default)]
+pub(crate) struct Entrance {
+    /// Those who may say for whom they come: by a PROXY header, or with each request.
+    pub(crate) trusted: Arc<TrustedProxies>,
 }
 
 /// What answers requests, however they have come.

@@ -196,9 +196,11 @@ pub mod metric {
         describe_counter!(
             "fantail_sockets_dropped_total",
             Count,
-            "Connections closed because places were short, by reason: full (a newcomer for whom \
-             nobody could go), silent (it had brought no whole request), idle (nothing was under \
-             way on it any more)"
+            "Connections closed before their time, by reason: full (a newcomer, while places were \
+             short and nobody could go), silent (while places were short, and it had brought no \
+             whole request), idle (while places were short, and nothing was under way on it any \
+             more), address (its address has as many sockets as it may), proxy_header (a trusted \
+             proxy began with a PROXY header that is none)"
         );
         describe_counter!(
             "fantail_request_heads_total",
@@ -251,7 +253,7 @@ pub mod metric {
         }
         gauge!("fantail_budget_waiting").set(0.0);
         counter!("fantail_accept_errors_total").increment(0);
-        for reason in ["full", "silent", "idle"] {
+        for reason in ["full", "silent", "idle", "address", "proxy_header"] {
             counter!("fantail_sockets_dropped_total", "reason" => reason).increment(0);
         }
         counter!("fantail_stream_faults_total").increment(0);

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 const ROOMS_WITHIN: &[&str] = &["log/memory", "log/redis"];
 
 /// Rooms that only compute: they are tested without time, network or a runtime.
-const PURE: &[&str] =
-    &["topic", "position", "entry", "frame", "said", "wire", "stream", "board", "nearest"];
+const PURE: &[&str] = &[
+    "topic", "position", "entry", "frame", "said", "wire", "stream", "board", "nearest", "address",
+];
 
 /// Files in such rooms that wait all the same.
 const WAITING: &[&str] = &[

@@ -8,7 +8,7 @@ const DEFAULT: &str = "info";
 
 /// The modules of this gateway that write log lines, or did when this was written: all that lies
 /// right under the gateway can be named besides.
-const MODULES: [&str; 17] = [
+const MODULES: [&str; 18] = [
     "fantail",
     "fantail::background",
     "fantail::board::first",
@@ -20,6 +20,7 @@ const MODULES: [&str; 17] = [
     "fantail::net::reactor",
     "fantail::net::reactor::guard",
     "fantail::net::server",
+    "fantail::net::sockets",
     "fantail::relay::audits",
     "fantail::relay::opening",
     "fantail::relay::repairs",

@@ -1,10 +1,11 @@
 //! What requests carry, read strictly. Everything that cannot be read becomes a [`Problem`].
 //!
-//! [`host`] reads whom a request is for, [`query`] its parameters and [`body`] its JSON; names in
+//! [`host`] reads whom a request is for, [`client`] from whom it is, [`query`] its parameters and [`body`] its JSON; names in
 //! paths and the headers that a write may have are read here.
 
 pub(super) mod body;
 pub(super) mod body_limit;
+pub(super) mod client;
 pub(super) mod host;
 pub(super) mod query;
 

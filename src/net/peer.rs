@@ -6,12 +6,15 @@ use std::sync::atomic::AtomicBool;
 
 use super::places::Standing;
 use super::unread::UnreadStreams;
+use crate::address::{TrustedProxies, plain};
 
 /// Who is at the other end of a socket.
 #[derive(Clone)]
 pub(crate) struct Peer {
-    /// Its address.
+    /// Its address, or that of the client whom a trusted proxy has named.
     pub(crate) address: IpAddr,
+    /// Whose word about an address is taken.
+    pub(crate) trusted: Arc<TrustedProxies>,
     /// How the socket does.
     pub(super) state: Arc<SocketState>,
     /// The streams of this node that are carried as its are.
@@ -32,7 +35,11 @@ pub(crate) struct SocketState {
 }
 
 impl Peer {
-    pub(super) fn new(address: IpAddr, unread: Arc<UnreadStreams>) -> Peer {
-        Peer { address, state: Arc::default(), unread }
+    pub(super) fn new(
+        address: IpAddr,
+        trusted: Arc<TrustedProxies>,
+        unread: Arc<UnreadStreams>,
+    ) -> Peer {
+        Peer { address: plain(address), trusted, state: Arc::default(), unread }
     }
 }

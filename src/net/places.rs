@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::admission::per_address::Counted;
 use crate::backoff::Rarely;
 use crate::telemetry::metric;
 
@@ -52,7 +53,11 @@ struct Connection {
 }
 
 /// One open socket; counted until it is dropped.
-pub(crate) struct OpenSocket(Arc<Places>);
+pub(crate) struct OpenSocket {
+    places: Arc<Places>,
+    /// Whose it is, where that is counted.
+    _counted: Option<Counted>,
+}
 
 /// One open socket that may have to go.
 pub(super) struct Place {
@@ -100,7 +105,7 @@ impl Places {
         let one_more = |taken| (taken < self.places_max).then_some(taken + 1);
         let before = self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
         self.make_room(before.map_or_else(|full| full, |before| before + 1));
-        let socket = before.is_ok().then(|| OpenSocket(self.clone()))?;
+        let socket = before.is_ok().then(|| OpenSocket { places: self.clone(), _counted: None })?;
         standing.note();
         let mut connections = self.lock();
         connections.number += 1;
@@ -183,6 +188,11 @@ impl Places {
 }
 
 impl Place {
+    /// From now on it is one of those, as long as it is open.
+    pub(super) fn count(&mut self, counted: Option<Counted>) {
+        self.socket._counted = counted;
+    }
+
     /// From now on it is a stream's, and stays.
     pub(super) fn for_a_stream(self) -> OpenSocket {
         self.socket
@@ -191,10 +201,10 @@ impl Place {
 
 impl Drop for OpenSocket {
     fn drop(&mut self) {
-        let before = self.0.taken.fetch_sub(1, Ordering::AcqRel);
+        let before = self.places.taken.fetch_sub(1, Ordering::AcqRel);
         // Nobody else waits.
-        if before == 1 || before > self.0.short_above() {
-            self.0.given_back.notify_waiters();
+        if before == 1 || before > self.places.short_above() {
+            self.places.given_back.notify_waiters();
         }
     }
 }

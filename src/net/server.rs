@@ -1,7 +1,7 @@
 //! Accepting connections: what each begins with decides who carries it.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +12,14 @@ use tokio::time::Instant;
 use super::http::HttpServer;
 use super::listener::Listener;
 use super::places::{Place, Places};
+use super::proxied::take_header;
 use super::reactor::Reactors;
 use super::sniff::{Sniffed, sniff};
+use super::sockets::Sockets;
 use super::unread::UnreadStreams;
-use super::{Answer, Limits, Peer};
+use super::{Answer, Entrance, Limits, Peer};
+use crate::address::plain;
+use crate::admission::per_address::Counted;
 use crate::backoff::{Backoff, Rarely};
 use crate::stream::Session;
 use crate::telemetry::metric;
@@ -38,12 +42,21 @@ pub(crate) async fn serve(
     listener: Listener,
     api: impl Answer,
     limits: Limits,
+    entrance: Entrance,
     reactors: Option<Arc<Reactors>>,
     stop: watch::Receiver<bool>,
 ) {
     let unread = Arc::new(UnreadStreams::new(limits.heartbeat + limits.write_timeout));
+    let places = Places::new(limits.sockets_max);
+    let handler = Arc::new(ConnectionHandler {
+        http: HttpServer::new(api.clone(), limits),
+        api,
+        reactors,
+        sockets: Sockets::new(limits.sockets_per_address_max, entrance.trusted),
+        stop: stop.clone(),
+    });
     tokio::select! {
-        () = accept(listener, api, limits, reactors, &unread, stop) => {}
+        () = accept(listener, &handler, &places, &unread, stop) => {}
         never = unread.look_after() => match never {},
     }
 }
@@ -51,22 +64,15 @@ pub(crate) async fn serve(
 /// Accepts connections; those that the HTTP server serves add their streams to `unread`.
 async fn accept(
     listener: Listener,
-    api: impl Answer,
-    limits: Limits,
-    reactors: Option<Arc<Reactors>>,
+    handler: &Arc<ConnectionHandler<impl Answer>>,
+    places: &Arc<Places>,
     unread: &Arc<UnreadStreams>,
     mut stop: watch::Receiver<bool>,
 ) {
     let (end_idle, ending) = watch::channel(false);
-    let places = Places::new(limits.sockets_max);
-    let handler = Arc::new(ConnectionHandler {
-        http: HttpServer::new(api.clone(), limits),
-        api,
-        reactors,
-        stop: stop.clone(),
-    });
-    let peer = |address: SocketAddr| Peer::new(address.ip(), unread.clone());
-    let handle = |socket: TcpStream, peer: Peer, place: Place| {
+    let peer = |address| Peer::new(address, handler.sockets.trusted().clone(), unread.clone());
+    let handle = |socket: TcpStream, peer: Peer, mut place: Place, counted: Option<Counted>| {
+        place.count(counted);
         tokio::spawn(handler.clone().handle(socket, peer, place, ending.clone()));
     };
     let mut backoff = Backoff::new(ACCEPT_RETRY_FIRST, ACCEPT_RETRY_LONGEST);
@@ -79,10 +85,11 @@ async fn accept(
         match accepted {
             Ok((socket, address)) => {
                 backoff.reset();
-                let peer = peer(address);
+                let peer = peer(address.ip());
+                let Ok(counted) = handler.sockets.count(peer.address) else { continue };
                 // Whoever else comes waits with the kernel.
                 if let Some(place) = places.open(&peer.state.standing).await {
-                    handle(socket, peer, place);
+                    handle(socket, peer, place, counted);
                 }
             }
             Err(error) => {
@@ -96,9 +103,10 @@ async fn accept(
     }
     // What the kernel has accepted already is answered, not reset.
     while let Some((socket, address)) = listener.accept_waiting() {
-        let peer = peer(address);
+        let peer = peer(address.ip());
+        let Ok(counted) = handler.sockets.count(peer.address) else { continue };
         if let Some(place) = places.try_open(&peer.state.standing) {
-            handle(socket, peer, place);
+            handle(socket, peer, place, counted);
         }
     }
     drop(listener);
@@ -112,6 +120,7 @@ struct ConnectionHandler<A> {
     http: HttpServer<A>,
     api: A,
     reactors: Option<Arc<Reactors>>,
+    sockets: Sockets,
     stop: watch::Receiver<bool>,
 }
 
@@ -132,12 +141,24 @@ impl<A: Answer> ConnectionHandler<A> {
 
     async fn serve(
         self: Arc<ConnectionHandler<A>>,
-        socket: TcpStream,
-        peer: Peer,
-        place: Place,
-        ending: watch::Receiver<bool>,
+        mut socket: TcpStream,
+        mut peer: Peer,
+        mut place: Place,
+        mut ending: watch::Receiver<bool>,
     ) {
         let first_head_by = Instant::now() + FIRST_HEAD_TIMEOUT;
+        if self.sockets.trusted().contain(peer.address) {
+            // Boxed: few connections need it.
+            let proxied = Box::pin(self.proxied(socket, &mut peer, &mut place));
+            let proxied = tokio::select! {
+                proxied = tokio::time::timeout_at(first_head_by, proxied) => proxied,
+                _ = ending.wait_for(|ending| *ending) => return,
+            };
+            match proxied {
+                Ok(Some(rest)) => socket = rest,
+                Ok(None) | Err(_) => return,
+            }
+        }
         let first = self.first_request(socket, &peer);
         match tokio::time::timeout_at(first_head_by, first).await {
             Ok(Ok(First::Stream { reactors, socket, session, head })) => {
@@ -150,6 +171,29 @@ impl<A: Answer> ConnectionHandler<A> {
             }
             Ok(Ok(First::Nothing)) | Err(_) => {}
             Ok(Err(error)) => tracing::warn!(%error, "a connection was lost"),
+        }
+    }
+
+    /// Reads for whom a trusted proxy has brought this connection. `None` if it cannot be served.
+    async fn proxied(
+        &self,
+        socket: TcpStream,
+        peer: &mut Peer,
+        place: &mut Place,
+    ) -> Option<TcpStream> {
+        match take_header(socket).await {
+            Ok((socket, None)) => Some(socket),
+            Ok((socket, Some(client))) => {
+                peer.address = plain(client);
+                place.count(self.sockets.count(peer.address).ok()?);
+                Some(socket)
+            }
+            Err(error) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    metric::socket_dropped("proxy_header");
+                }
+                None
+            }
         }
     }
 

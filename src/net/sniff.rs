@@ -9,6 +9,7 @@
 
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::time::SystemTime;
 
 use axum::body::Body;
@@ -72,7 +73,7 @@ enum Peeked {
 fn peek(socket: &impl FirstBytes) -> Peeked {
     // On the stack: nothing is left of it when thousands come at once.
     let mut bytes = [MaybeUninit::uninit(); HEAD_BYTES_MAX];
-    match socket.receive(&mut bytes, RecvFlags::PEEK) {
+    match socket.receive(&mut bytes, RecvFlags::PEEK, |_| true) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Peeked::Nothing,
         Err(_) => Peeked::Other,
         Ok(come) => peeked(come),
@@ -129,16 +130,29 @@ fn read_head(bytes: &[u8]) -> Option<(usize, Request<Body>)> {
 fn consume_head(socket: &impl FirstBytes, length: usize) -> bool {
     let mut bytes = [MaybeUninit::uninit(); HEAD_BYTES_MAX];
     let Some(bytes) = bytes.get_mut(..length) else { return false };
-    matches!(socket.receive(bytes, RecvFlags::empty()), Ok(read) if read.len() == length)
+    let read = socket.receive(bytes, RecvFlags::empty(), |_| true);
+    read.is_ok_and(|read| read.len() == length)
 }
 
-/// A socket whose first bytes can be looked at. Never waits: nothing there is `WouldBlock`.
+/// A socket whose first bytes can be looked at. Never waits: nothing there is `WouldBlock`, and so is
+/// what is not enough.
 pub(super) trait FirstBytes {
     fn receive<'a>(
         &self,
         bytes: &'a mut [MaybeUninit<u8>],
         flags: RecvFlags,
+        is_enough: impl FnOnce(&[u8]) -> bool,
     ) -> io::Result<&'a mut [u8]>;
+}
+
+fn receive_from(
+    socket: impl AsFd,
+    bytes: &mut [MaybeUninit<u8>],
+    flags: RecvFlags,
+    is_enough: impl FnOnce(&[u8]) -> bool,
+) -> io::Result<&mut [u8]> {
+    let ((come, _), _) = rustix::net::recv(socket, bytes, flags)?;
+    if is_enough(come) { Ok(come) } else { Err(ErrorKind::WouldBlock.into()) }
 }
 
 impl FirstBytes for std::net::TcpStream {
@@ -146,9 +160,9 @@ impl FirstBytes for std::net::TcpStream {
         &self,
         bytes: &'a mut [MaybeUninit<u8>],
         flags: RecvFlags,
+        is_enough: impl FnOnce(&[u8]) -> bool,
     ) -> io::Result<&'a mut [u8]> {
-        let ((come, _), _) = rustix::net::recv(self, bytes, flags)?;
-        Ok(come)
+        receive_from(self, bytes, flags, is_enough)
     }
 }
 
@@ -158,11 +172,9 @@ impl FirstBytes for tokio::net::TcpStream {
         &self,
         bytes: &'a mut [MaybeUninit<u8>],
         flags: RecvFlags,
+        is_enough: impl FnOnce(&[u8]) -> bool,
     ) -> io::Result<&'a mut [u8]> {
-        self.try_io(Interest::READABLE, || {
-            let ((come, _), _) = rustix::net::recv(self, bytes, flags)?;
-            Ok(come)
-        })
+        self.try_io(Interest::READABLE, || receive_from(self, bytes, flags, is_enough))
     }
 }
 

@@ -9,6 +9,7 @@ mod bad_input;
 mod board_texts;
 mod browser;
 mod check;
+mod client_address;
 mod clocks;
 mod cluster;
 mod conditional_writes;
