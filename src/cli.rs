@@ -87,13 +87,17 @@ enum Subcommands {
 
 #[derive(Debug, clap::Args)]
 struct HealthArguments {
-    /// What to ask [default: /healthz where FANTAIL_LISTEN says that this machine's gateway listens]
+    /// What to ask [default: /healthz at the operators' door of this machine's gateway if there is one, else where it listens]
     #[arg(long)]
     url: Option<HealthUrl>,
 
     /// Where the gateway of this machine listens
     #[arg(long, env = "FANTAIL_LISTEN", default_value = "127.0.0.1:3000", value_parser = config::listen_address)]
     listen: SocketAddr,
+
+    /// Where its operators' door is
+    #[arg(long, env = "FANTAIL_ADMIN_LISTEN", value_parser = config::listen_address)]
+    admin_listen: Option<SocketAddr>,
 }
 
 /// Reads a command line (its first argument is the program's name) and the environment.
@@ -108,7 +112,7 @@ where
     let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
     match Arguments::try_parse_from(&arguments) {
         Ok(Arguments { command: Some(Subcommands::Health(health)), .. }) => {
-            let listens = || HealthUrl::of(health.listen);
+            let listens = || HealthUrl::of(health.admin_listen.unwrap_or(health.listen));
             Ok(Invocation::Health(health.url.unwrap_or_else(listens)))
         }
         Ok(Arguments { command: Some(Subcommands::Check(check)), .. }) => {

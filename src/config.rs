@@ -12,7 +12,10 @@ use clap::{FromArgMatches, ValueEnum};
 use ipnet::IpNet;
 use log_filter::log_filter;
 
+mod hosts;
 mod log_filter;
+
+pub use hosts::{HostName, Hosts};
 
 /// The settings of `fantail serve`.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,6 +23,10 @@ pub struct Config {
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, env = "FANTAIL_LISTEN", default_value = "127.0.0.1:3000", value_parser = listen_address)]
     pub listen: SocketAddr,
+
+    /// Address and port of the operators' door: /metrics, /admin, /healthz and /readyz, for whoever can reach it, without a token [default: none]
+    #[arg(long, env = "FANTAIL_ADMIN_LISTEN", value_parser = listen_address)]
+    pub admin_listen: Option<SocketAddr>,
 
     /// Redis to share with the other nodes, as redis:// or rediss:// URL; without it the node keeps an embedded log in memory, alone
     #[arg(long, env = "FANTAIL_REDIS_URL", hide_env_values = true, value_parser = redis_url)]
@@ -105,9 +112,13 @@ pub struct Config {
     #[arg(long, env = "FANTAIL_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
-    /// Origins whose pages may use this gateway, separated by commas, or * for all (without credentials)
-    #[arg(long, env = "FANTAIL_CORS_ORIGINS", default_value = "*", value_parser = cors_origins)]
+    /// Origins whose pages may use this gateway besides its own, separated by commas, or * for all (without credentials)
+    #[arg(long, env = "FANTAIL_CORS_ORIGINS", default_value = "", value_parser = cors_origins)]
     pub cors_origins: CorsOrigins,
+
+    /// Hosts that clients may name besides those of this machine, separated by commas, each with or without a port, or * for any [default: none where it listens on loopback, else any]
+    #[arg(long, env = "FANTAIL_HOSTS", value_parser = Hosts::read)]
+    pub hosts: Option<Hosts>,
 }
 
 /// How log lines are written.
@@ -128,7 +139,7 @@ pub struct Networks(pub Vec<IpNet>);
 pub enum CorsOrigins {
     /// All, without credentials.
     Any,
-    /// These, with credentials.
+    /// These, with credentials; maybe none.
     Only(Vec<String>),
 }
 
@@ -154,6 +165,22 @@ impl Config {
         T: Into<std::ffi::OsString> + Clone,
     {
         Config::from_arg_matches(&Config::command().try_get_matches_from(arguments)?)
+    }
+
+    /// To which hosts the node answers besides those of its own machine. Where nobody but this
+    /// machine can reach it, a request for another host comes from a page that has had its own name
+    /// lead here (DNS rebinding).
+    pub fn served_hosts(&self) -> Hosts {
+        match &self.hosts {
+            Some(hosts) => hosts.clone(),
+            None => hosts_at(self.listen),
+        }
+    }
+
+    /// The same for the operators' door at `address`. It has nothing for pages, so that nobody needs
+    /// to list more names for it.
+    pub fn hosts_of_operators(address: SocketAddr) -> Hosts {
+        hosts_at(address)
     }
 
     /// How settings must relate.
@@ -192,6 +219,15 @@ impl Config {
             Some([flag, variable, default, help])
         });
         settings.collect()
+    }
+}
+
+/// The hosts that are answered to at this address unless others are listed, besides the names of
+/// this machine.
+fn hosts_at(address: SocketAddr) -> Hosts {
+    match address.ip().to_canonical().is_loopback() {
+        true => Hosts::Only(Vec::new()),
+        false => Hosts::Any,
     }
 }
 
@@ -286,8 +322,10 @@ fn size(text: &str) -> Result<usize, String> {
 }
 
 fn cors_origins(text: &str) -> Result<CorsOrigins, String> {
-    if text.trim() == "*" {
-        return Ok(CorsOrigins::Any);
+    match text.trim() {
+        "*" => return Ok(CorsOrigins::Any),
+        "" => return Ok(CorsOrigins::Only(Vec::new())),
+        _ => {}
     }
     let origin = |origin: &str| {
         let origin = origin.trim();
@@ -350,7 +388,8 @@ mod tests {
         assert_eq!(config.drain, Duration::from_secs(10));
         assert_eq!(config.max_stream_age, None);
         assert_eq!(config.max_body, 1 << 20);
-        assert_eq!(config.cors_origins, CorsOrigins::Any);
+        assert_eq!(config.cors_origins, CorsOrigins::Only(Vec::new()));
+        assert_eq!(config.served_hosts(), Hosts::Only(Vec::new()));
         assert_eq!(config.check_relations(), Ok(()));
         assert_ne!(default_node_id(), default_node_id());
     }
@@ -378,7 +417,8 @@ mod tests {
             "https://a:+1",
             "https://[::1]:1:2",
             "a",
-            "",
+            "https://a,",
+            "null",
         ];
         for origins in wrong {
             assert!(from(&["--cors-origins", origins]).is_err(), "{origins}");

@@ -31,16 +31,26 @@ use crate::stream::{EndOrder, Endings, Node};
 /// File descriptors kept back for Redis, files and accepting.
 const DESCRIPTORS_RESERVED: usize = 64;
 
+/// Sockets at the operators' door: some who scrape, some who probe, and somebody who looks.
+const OPERATORS_SOCKETS_MAX: usize = 64;
+
+/// How long such a peer may take no bytes.
+const OPERATORS_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// After the drain window, the time in which the last bytes may still leave.
 const LAST_BYTES: Duration = Duration::from_secs(3);
 
 /// A running node.
 pub struct Gateway {
     address: SocketAddr,
+    /// Where the operators' door is, if there is one.
+    admin_address: Option<SocketAddr>,
     node: Arc<Node>,
     stats: Arc<ClusterStats>,
     admission: Arc<Admission>,
     stop_accepting: watch::Sender<bool>,
+    /// Never told to stop: operators want to see a drain to its end.
+    _operators: watch::Sender<bool>,
     server_ended: oneshot::Receiver<()>,
     /// Accepting, relay, canary, stats, the first board, upkeep: ended with the gateway.
     background: Background,
@@ -84,14 +94,19 @@ impl Gateway {
     /// `descriptors_max` is the limit of open file descriptors of the process.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// When an address cannot be listened on: which, and why.
     pub async fn start(
         config: &Config,
         descriptors_max: usize,
         metrics: Option<PrometheusHandle>,
     ) -> std::io::Result<Gateway> {
-        let listener = Listener::bind(config.listen, config.write_timeout)?;
+        let listener = listen("--listen (FANTAIL_LISTEN)", config.listen, config.write_timeout)?;
         let address = listener.address();
+        let operators_listener = config.admin_listen.map(|address| {
+            listen("--admin-listen (FANTAIL_ADMIN_LISTEN)", address, OPERATORS_WRITE_TIMEOUT)
+        });
+        let operators_listener = operators_listener.transpose()?;
+        let admin_address = operators_listener.as_ref().map(Listener::address);
         let retention = Retention {
             history_entries_max: config.history_size,
             history_ttl: config.history_ttl,
@@ -120,7 +135,8 @@ impl Gateway {
         }
 
         // Each reactor has two of its own.
-        let reserved = DESCRIPTORS_RESERVED + 2 * config.reactors;
+        let of_operators = if admin_address.is_some() { OPERATORS_SOCKETS_MAX } else { 0 };
+        let reserved = DESCRIPTORS_RESERVED + of_operators + 2 * config.reactors;
         let sockets_max = descriptors_max.saturating_sub(reserved);
         let streams_max =
             config.max_connections.min(sockets_max.saturating_sub(DESCRIPTORS_RESERVED));
@@ -153,7 +169,29 @@ impl Gateway {
             canary: canary.clone(),
             metrics: metrics.clone(),
         });
-        let api = Api::new(app, boards.clone(), config.max_body, &config.cors_origins);
+        let (operators, operators_stop) = watch::channel(false);
+        if let Some(listener) = operators_listener {
+            let hosts = Config::hosts_of_operators(listener.address());
+            let api = Api::of_operators(app.clone(), hosts);
+            let limits = Limits {
+                sockets_max: OPERATORS_SOCKETS_MAX,
+                // All come through few addresses, and none is a stranger's.
+                sockets_per_address_max: 0,
+                write_timeout: OPERATORS_WRITE_TIMEOUT,
+                heartbeat: config.heartbeat,
+            };
+            let serving = server::serve(
+                listener,
+                api,
+                limits,
+                Entrance { trusted: Arc::default() },
+                None,
+                operators_stop,
+            );
+            background.need("the operators' door", Ending::Fault, serving);
+        }
+        let (hosts, origins) = (config.served_hosts(), config.cors_origins.clone());
+        let api = Api::new(app, boards.clone(), config.max_body, hosts, origins);
         let limits = Limits {
             sockets_max,
             sockets_per_address_max: config.max_sockets_per_address,
@@ -187,14 +225,27 @@ impl Gateway {
         background.keep("the first board", move || keep_first_board(boards.clone()));
         let swept = node.clone();
         background.keep("upkeep", move || upkeep(swept.clone(), metrics.clone()));
-        let gateway =
-            Gateway { address, node, stats, admission, stop_accepting, server_ended, background };
-        Ok(gateway)
+        Ok(Gateway {
+            address,
+            admin_address,
+            node,
+            stats,
+            admission,
+            stop_accepting,
+            _operators: operators,
+            server_ended,
+            background,
+        })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the operators' door is, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Waits until this node cannot go on, and says why: the log is one that it can never work with,
@@ -226,6 +277,19 @@ impl Gateway {
         self.stats.remove().await;
         Drained { streams, cut }
     }
+}
+
+/// # Errors
+/// When the address that the setting has cannot be listened on.
+fn listen(
+    setting: &str,
+    address: SocketAddr,
+    write_timeout: Duration,
+) -> std::io::Result<Listener> {
+    Listener::bind(address, write_timeout).map_err(|error| {
+        let line = format!("{setting} is \"{address}\": cannot listen there: {error}");
+        std::io::Error::new(error.kind(), line)
+    })
 }
 
 /// Small regular work that nobody waits for.

@@ -19,8 +19,10 @@ const ANSWER_BYTES_MAX: usize = 4096;
 /// Where to ask: an `http://` URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthUrl {
-    /// Host and port as written, for the `Host` header.
+    /// Host and port as written.
     authority: String,
+    /// What stands in the `Host` header.
+    host: String,
     path: String,
 }
 
@@ -33,7 +35,9 @@ impl HealthUrl {
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
             _ => {}
         }
-        HealthUrl { authority: address.to_string(), path: "/healthz".to_owned() }
+        // By a name to which every node answers, whatever others it is said to have.
+        let (authority, host) = (address.to_string(), "localhost".to_owned());
+        HealthUrl { authority, host, path: "/healthz".to_owned() }
     }
 
     /// Asks once; healthy is who answers 200.
@@ -51,7 +55,7 @@ impl HealthUrl {
 
     /// As it may stand in a log: of a path that is not one of ours, nobody knows what is in it.
     fn place(&self) -> String {
-        let HealthUrl { authority, path } = self;
+        let HealthUrl { authority, path, .. } = self;
         match path.as_str() {
             "/" | "/healthz" | "/readyz" => format!("http://{authority}{path}"),
             _ => format!("http://{authority}/…"),
@@ -65,8 +69,8 @@ impl HealthUrl {
         let mut socket = TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?;
         socket.set_read_timeout(Some(HEALTH_TIMEOUT))?;
         socket.set_write_timeout(Some(HEALTH_TIMEOUT))?;
-        let HealthUrl { authority, path } = self;
-        write!(socket, "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n")?;
+        let HealthUrl { host, path, .. } = self;
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
         let mut answer = Vec::new();
         let mut part = [0; 512];
         let asked_at = Instant::now();
@@ -120,7 +124,7 @@ impl FromStr for HealthUrl {
         }
         let has_port = port.is_some();
         let authority = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-        Ok(HealthUrl { authority, path: path.to_owned() })
+        Ok(HealthUrl { host: authority.clone(), authority, path: path.to_owned() })
     }
 }
 
@@ -157,7 +161,7 @@ mod tests {
         let (url, asked) = answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n");
         assert_eq!(url.ask(), Ok(()));
         let head = asked.join().unwrap();
-        assert!(head.starts_with("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:"), "{head}");
+        assert!(head.starts_with("GET /healthz HTTP/1.1\r\nHost: localhost\r\n"), "{head}");
 
         for (answer, told) in [
             ("HTTP/1.1 503 Service Unavailable\r\n\r\n", "answers 503"),

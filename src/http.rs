@@ -5,6 +5,8 @@
 
 mod admin;
 mod board;
+mod cors;
+mod door;
 mod page;
 pub(crate) mod problem;
 mod request;
@@ -14,31 +16,30 @@ mod topics;
 use std::convert::Infallible;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+use tower_http::cors::CorsLayer;
 
 use crate::admission::Admission;
 use crate::background::Background;
 use crate::board::Boards;
 use crate::canary::Canary;
-use crate::config::CorsOrigins;
+use crate::config::{CorsOrigins, Hosts};
 use crate::net::Answer;
 use crate::position::Position;
 use crate::stats::ClusterStats;
 use crate::stream::Node;
 use crate::telemetry::metric;
+use door::Door;
 use problem::Problem;
 use request::body_limit::BodyLimit;
 use request::client::find_client;
-use request::host::check_host;
 use request::query::no_parameters;
 use streams::LAST_EVENT_ID;
 
@@ -99,6 +100,20 @@ fn routes(app: &App, boards: Arc<dyn Boards>) -> Vec<Route> {
     routes
 }
 
+/// What the operators' door has, and nothing else: what the public is not told, for whoever can reach
+/// it. It asks for no token, and it is the network's to keep others away.
+fn routes_of_operators() -> Vec<Route> {
+    vec![
+        Route::new("/admin/connections", get(admin::connections)),
+        Route::new("/metrics", get(admin::metrics)).without_parameters(READS),
+        Route::new("/healthz", get(admin::healthz_in_full)).without_parameters(READS),
+        Route::new("/readyz", get(admin::readyz_in_full)).without_parameters(READS),
+    ]
+}
+
+/// Larger than what anybody has to tell the operators' door.
+const OPERATORS_BODY_BYTES_MAX: usize = 16 << 10;
+
 /// The methods that `get` answers to.
 const READS: &[Method] = &[Method::GET, Method::HEAD];
 
@@ -133,6 +148,7 @@ struct ApiParts {
     /// The same paths, to tell of a request which it is for, whatever comes of it.
     paths: matchit::Router<KnownPath>,
     body_limit: BodyLimit,
+    door: Arc<Door>,
     cors: CorsLayer,
 }
 
@@ -147,10 +163,23 @@ impl Api {
         app: App,
         boards: Arc<dyn Boards>,
         body_bytes_max: usize,
-        origins: &CorsOrigins,
+        hosts: Hosts,
+        origins: CorsOrigins,
     ) -> Api {
+        let routes = routes(&app, boards);
+        Api::of(routes, app, body_bytes_max, Door::new(hosts, origins))
+    }
+
+    /// The operators' door, which answers to these hosts. Health it tells whatever the node is
+    /// called: those who ask for it call it by an address.
+    pub(crate) fn of_operators(app: App, hosts: Hosts) -> Api {
+        let door = Door::to_operators(hosts, &["/healthz", "/readyz"]);
+        Api::of(routes_of_operators(), app, OPERATORS_BODY_BYTES_MAX, door)
+    }
+
+    fn of(routes: Vec<Route>, app: App, body_bytes_max: usize, door: Door) -> Api {
         let (mut router, mut paths) = (Router::new(), matchit::Router::new());
-        for Route { path, methods, without_parameters } in routes(&app, boards) {
+        for Route { path, methods, without_parameters } in routes {
             router = router.route(path, methods);
             let inserted = paths.insert(path, KnownPath { path, without_parameters });
             debug_assert!(inserted.is_ok(), "the router took {path}");
@@ -160,7 +189,9 @@ impl Api {
             .method_not_allowed_fallback(async || Problem::method_not_allowed())
             .with_state(app);
         let body_limit = BodyLimit::new(body_bytes_max);
-        Api(Arc::new(ApiParts { router, paths, body_limit, cors: cors(origins) }))
+        let door = Arc::new(door);
+        let cors = cors::layer(&door);
+        Api(Arc::new(ApiParts { router, paths, body_limit, door, cors }))
     }
 
     /// Past what pages of other origins are held to.
@@ -184,14 +215,18 @@ impl Answer for Api {
         let mut request = with_plain_slashes(request);
         let known = self.0.paths.at(request.uri().path()).ok().map(|matched| *matched.value);
         let method = request.method().clone();
-        let response = match check_host(&request).and_then(|()| find_client(&mut request)) {
-            Ok(()) => {
+        let admitted = self.0.door.admit(&request);
+        let admitted = admitted.and_then(|sender| find_client(&mut request).map(|()| sender));
+        let mut response = match admitted {
+            Ok(sender) => {
+                request.extensions_mut().insert(sender);
                 let routes = service_fn(|request| self.route(request, known));
                 let Ok(response) = self.0.cors.layer(routes).oneshot(request).await;
                 response
             }
             Err(problem) => problem.into_response(),
         };
+        door::secure(response.headers_mut());
         let path = known.map_or("none", |known| known.path);
         metric::request(path, name_of(&method), response.status().as_u16());
         response
@@ -223,22 +258,6 @@ fn with_plain_slashes(mut request: Request) -> Request {
         *request.uri_mut() = plain;
     }
     request
-}
-
-/// Lets pages of other origins in; preflights are answered here.
-fn cors(origins: &CorsOrigins) -> CorsLayer {
-    let layer = CorsLayer::new()
-        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([LAST_EVENT_ID, header::LOCATION, header::RETRY_AFTER, IDEMPOTENT_REPLAYED])
-        .max_age(Duration::from_secs(3600));
-    match origins {
-        CorsOrigins::Any => layer.allow_origin(AllowOrigin::any()),
-        CorsOrigins::Only(origins) => {
-            let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
-            layer.allow_origin(AllowOrigin::list(origins)).allow_credentials(true)
-        }
-    }
 }
 
 /// The word in metrics.

@@ -57,8 +57,9 @@
 //!   reactor `net/reactor/deliver.rs` (what the tails have) and `net/reactor/streams.rs` (all else),
 //!   for the HTTP server `net/body.rs`, through `net/socket.rs`, which gives up slow peers.
 //! - Where a stream is refused: `http/streams.rs`. What every request needs is asked for before, in
-//!   `http/request/`, and what every connection needs in `net/server.rs`. Where a stream is ended
-//!   from outside: [`stream::terms::Endings`].
+//!   `http/request/`, and first whether its host and its page are let in, in `http/door.rs`; what
+//!   every connection needs in `net/server.rs`. Where a stream is ended from outside:
+//!   [`stream::terms::Endings`].
 //! - What one more wire changes: a variant of [`wire::Wire`] with its arms there, and a file beside
 //!   [`wire::sse`]; the bytes that a [`frame::Frame`] keeps of an entry, which are those of the event
 //!   stream, and `net/reactor/deliver.rs`, which sends them as they are; who asks for the wire and

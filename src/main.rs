@@ -108,10 +108,10 @@ async fn start(config: &Config) -> Result<Gateway, String> {
     let descriptors_max = raise_descriptor_limit();
     tracing::info!(descriptors_max, "file-descriptor limit");
     let gateway = Gateway::start(config, descriptors_max, Some(metrics)).await;
-    let gateway = gateway.map_err(|error| {
-        let listen = config.listen;
-        format!("--listen (FANTAIL_LISTEN) is \"{listen}\": cannot listen there: {error}")
-    })?;
+    let gateway = gateway.map_err(|error| error.to_string())?;
+    if let Some(address) = gateway.admin_address() {
+        tracing::info!("operators' door at http://{address}, without a token");
+    }
     tracing::info!(node = config.node_id, "listening on http://{}", gateway.address());
     Ok(gateway)
 }

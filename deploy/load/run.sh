@@ -7,7 +7,7 @@
 #   FANTAIL_LOAD_RATE=10          tasks posted a second
 #   FANTAIL_LOAD_SECONDS=20       for how long
 #   FANTAIL_LOAD_URL=http://…     an installation that runs already, and
-#   FANTAIL_LOAD_NODES=http://…,… each of its nodes, for their /metrics
+#   FANTAIL_LOAD_NODES=http://…,… the operators' door of each of its nodes, for their /metrics
 #   FANTAIL_BINARY=path           as for deploy/demo.sh
 #
 # All traffic goes through the load balancer, as that of users does; each stream is there two

@@ -196,6 +196,8 @@ fn health_asks_the_own_listen_address_unless_told_otherwise() {
     };
     assert_eq!(url(&["health"]), "http://127.0.0.1:3000/healthz");
     assert_eq!(url(&["health", "--listen", "0.0.0.0:80"]), "http://127.0.0.1:80/healthz");
+    let with_admin = ["health", "--listen", "0.0.0.0:80", "--admin-listen", "[::]:81"];
+    assert_eq!(url(&with_admin), "http://[::1]:81/healthz");
     assert_eq!(url(&["health", "--url", "http://a:1/readyz"]), "http://a:1/readyz");
     let UsageError { line, status } = wrong(&["health", "--url", "https://a/"]);
     assert_eq!(status, ExitStatus::Failure);

@@ -178,8 +178,17 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
     response
 }
 
-/// The process is alive and answers: 200 as long as none of its parts has ended, else 503.
-pub(super) async fn healthz(State(app): State<App>) -> (StatusCode, String) {
+/// The process is alive and answers: 200 as long as none of its parts has ended, else 503. Why is for
+/// operators: what a part ended with may be what Redis has said.
+pub(super) async fn healthz(State(app): State<App>) -> (StatusCode, &'static str) {
+    match app.background.fault() {
+        None => (StatusCode::OK, "ok\n"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "a part of this node has ended\n"),
+    }
+}
+
+/// The same for operators: with what has gone wrong.
+pub(super) async fn healthz_in_full(State(app): State<App>) -> (StatusCode, String) {
     match app.background.fault() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
@@ -187,7 +196,18 @@ pub(super) async fn healthz(State(app): State<App>) -> (StatusCode, String) {
 }
 
 /// Whether this node can deliver (`docs/guarantees.md`, 8): 200 while ready or degraded, else 503.
+/// The word is all that a load balancer needs.
 pub(super) async fn readyz(State(app): State<App>) -> Response {
+    #[derive(Serialize)]
+    struct Ready {
+        status: &'static str,
+    }
+    let (code, status) = readiness(&app, app.canary.state().level);
+    not_stored(code, Ready { status })
+}
+
+/// The same for operators: with what is known of it.
+pub(super) async fn readyz_in_full(State(app): State<App>) -> Response {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Ready<'a> {
@@ -199,14 +219,8 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
         /// What went wrong last, while something does.
         reason: Option<String>,
     }
-    let draining = app.node.endings.all_ended();
     let state = app.canary.state();
-    let (code, status) = match (draining, state.level) {
-        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-        (_, Level::Ready) => (StatusCode::OK, "ready"),
-        (_, Level::Degraded) => (StatusCode::OK, "degraded"),
-        (_, Level::NotReady) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
-    };
+    let (code, status) = readiness(&app, state.level);
     let body = Ready {
         status,
         node: &app.node.id,
@@ -214,6 +228,19 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
         canary_age_seconds: state.age.map(|age| age.as_secs_f64()),
         reason: state.reason,
     };
+    not_stored(code, body)
+}
+
+fn readiness(app: &App, level: Level) -> (StatusCode, &'static str) {
+    match (app.node.endings.all_ended(), level) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        (_, Level::Ready) => (StatusCode::OK, "ready"),
+        (_, Level::Degraded) => (StatusCode::OK, "degraded"),
+        (_, Level::NotReady) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    }
+}
+
+fn not_stored(code: StatusCode, body: impl Serialize) -> Response {
     let mut response = (code, Json(body)).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

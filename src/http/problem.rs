@@ -1,11 +1,14 @@
 //! [`Problem`]: every error the API answers with, as RFC 9457 `application/problem+json`. The
 //! place that maps errors to statuses; an application maps its own beside its routes.
 
+use std::sync::{LazyLock, Mutex, PoisonError};
+
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::admission::NotAdmitted;
+use crate::backoff::Rarely;
 use crate::log::LogError;
 use crate::position::Position;
 
@@ -106,17 +109,33 @@ impl From<LogError> for Problem {
                 "Idempotency key of another request",
                 "this Idempotency-Key came before, with another request".to_owned(),
             ),
-            LogError::Unavailable(reason) => Problem::try_later(
-                "log-unavailable",
-                "Log unavailable",
-                format!("nothing was changed: {reason}"),
-            ),
-            LogError::OutcomeUnknown(reason) => Problem::try_later(
-                "outcome-unknown",
-                "Outcome unknown",
-                format!("if this was a change, it may or may not have happened: {reason}"),
-            ),
+            LogError::Unavailable(reason) => {
+                say_rarely(&reason);
+                Problem::try_later(
+                    "log-unavailable",
+                    "Log unavailable",
+                    "nothing was changed: the log cannot be reached, or refuses".to_owned(),
+                )
+            }
+            LogError::OutcomeUnknown(reason) => {
+                say_rarely(&reason);
+                Problem::try_later(
+                    "outcome-unknown",
+                    "Outcome unknown",
+                    "if this was a change, it may or may not have happened: the log did not say"
+                        .to_owned(),
+                )
+            }
         }
+    }
+}
+
+/// Tells operators what the log has said. It is not for whoever asks: it may name servers, users
+/// and scripts.
+fn say_rarely(reason: &str) {
+    static LINE: LazyLock<Mutex<Rarely>> = LazyLock::new(Mutex::default);
+    if LINE.lock().unwrap_or_else(PoisonError::into_inner).is_due() {
+        tracing::warn!(reason, "a request was answered 503 for the log's sake");
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) use body::Body;
 pub(super) use query::Parameters;
 
 /// The header that makes repeating a write safe.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What the headers `Idempotency-Key` and `If-Match` ask of a write.
 pub(super) struct Preconditions(pub(super) Conditions);

@@ -236,7 +236,7 @@ fn shown(entry: &Entry) -> Result<HistoryEntry, Problem> {
     let data = RawValue::from_string(data).map_err(|error| {
         let position = entry.position;
         tracing::error!(%position, %error, "an entry in the log is broken");
-        Problem::broken(format!("the entry {position} in the log is not JSON: {error}"))
+        Problem::broken(format!("the entry {position} in the log is not JSON"))
     })?;
     Ok(HistoryEntry {
         id: entry.position.to_string(),

@@ -115,28 +115,27 @@ let reopening = 0;
 let state = 'connecting';
 let node = '';
 let lastEventId = '';
-/** The node greets with the first unnamed event of a connection. Anybody may publish later ones: of
-    those only the id counts. Named events that the page hears come from the gateway alone. */
-let greetingDue = false;
 
 function openStream() {
   clearTimeout(reopening);
   source?.close();
   if (away) return;
-  const query = new URLSearchParams({ snapshot: 'true' });
+  // The greeting by its name: nobody else can publish an event that is called so, while an unnamed one
+  // that looks like it comes from whoever may publish. All named events that the page hears are the
+  // gateway's own; of the unnamed ones only the id counts.
+  const query = new URLSearchParams({ snapshot: 'true', connected: 'event' });
   // Only what is in the truth can be continued; a page without it wants a snapshot anyway.
   if (truth) query.set('lastEventId', lastEventId);
   source = new EventSource(`${BOARD_PATH}/events?${query}`);
-  source.onopen = () => (greetingDue = true);
-  source.onmessage = (event) => (greetingDue ? greeted(event) : told(event.lastEventId));
+  source.onmessage = (event) => told(event.lastEventId);
   source.onerror = interrupted;
+  source.addEventListener('connected', greeted);
   source.addEventListener('snapshot', snapshotCame);
   source.addEventListener('reset', resetCame);
   for (const type of Object.keys(entries)) source.addEventListener(type, entryCame);
 }
 
 function greeted(event) {
-  greetingDue = false;
   node = JSON.parse(event.data).node;
   log(`Connected to ${node}`, 'of-stream');
   // A resumed stream goes on with what was missed and sends no snapshot; a fresh one does.
@@ -187,8 +186,11 @@ function told(id) {
   drawSoon();
 }
 
-/** A browser comes back by itself, except after a status that is not 200; then we look why. */
-function interrupted() {
+/** A browser comes back by itself, except after a status that is not 200; then we look why. It says so
+    with an event that carries no message: one that does was published, before types like its own
+    were the gateway's. */
+function interrupted(event) {
+  if (event instanceof MessageEvent) return told(event.lastEventId);
   if (state === 'live' || state === 'catching-up') log('The connection was lost', 'of-stream');
   setState(truth ? 'reconnecting' : 'connecting');
   if (source.readyState === EventSource.CLOSED) lookWhyAndReopen();

@@ -7,8 +7,8 @@ use fantail::config::Config;
 use yaml_serde::Value;
 
 use crate::files::{
-    compose, compose_environment, documents, files, kubernetes, kubernetes_environment, seconds,
-    text, top, words,
+    compose, compose_environment, documents, files, image_environment, kubernetes,
+    kubernetes_environment, seconds, text, top, words,
 };
 
 /// After the drain window, the time in which a gateway lets the last bytes leave.
@@ -90,6 +90,62 @@ fn all_proxies_know_a_stream_by_the_same_pattern() {
         let text = text(&top().join("deploy").join(file));
         assert_eq!(text.matches(&format!("{begins}{pattern}")).count(), places, "{file}");
         assert_eq!(text.matches("events)").count(), places, "{file} has another");
+    }
+}
+
+/// Whoever is asked for a health, or for metrics, is asked where no token is needed.
+#[test]
+fn health_and_metrics_are_asked_for_at_the_operators_door() {
+    let environment = image_environment();
+    let port = |variable: &str| {
+        let (_, address) = environment.iter().find(|(name, _)| name == variable).unwrap();
+        address.rsplit(':').next().unwrap().to_owned()
+    };
+    let (public, operators) = (port("FANTAIL_LISTEN"), port("FANTAIL_ADMIN_LISTEN"));
+    let of_pods = kubernetes_environment();
+    for (variable, port) in [("FANTAIL_LISTEN", &public), ("FANTAIL_ADMIN_LISTEN", &operators)] {
+        assert!(of_pods.contains(&(variable.to_owned(), format!("0.0.0.0:{port}"))), "{of_pods:?}");
+    }
+
+    let gateway = &compose()["services"]["gateway"];
+    assert_eq!(gateway["expose"].as_sequence().unwrap().len(), 2);
+    assert!(gateway["ports"].is_null(), "the operators' door would be published");
+    let test = gateway["healthcheck"]["test"].as_sequence().unwrap().last().unwrap();
+    assert_eq!(test.as_str().unwrap(), format!("http://127.0.0.1:{operators}/readyz"));
+    let read = |file: &str| text(&top().join("deploy").join(file));
+    let prometheus = documents(&read("prometheus/prometheus.yml")).remove(0);
+    let asked = &prometheus["scrape_configs"][0]["dns_sd_configs"][0]["port"];
+    assert_eq!(asked.as_u64().unwrap().to_string(), operators);
+
+    let pod = &kubernetes("Deployment", "fantail")["spec"]["template"];
+    assert_eq!(pod["metadata"]["annotations"]["prometheus.io/port"], operators.as_str());
+    let container = &pod["spec"]["containers"][0];
+    for (name, number) in [("http", &public), ("admin", &operators)] {
+        let mut ports = container["ports"].as_sequence().unwrap().iter();
+        let port = ports.find(|port| port["name"] == name).expect("it has a name");
+        assert_eq!(port["containerPort"].as_u64().unwrap().to_string(), *number);
+    }
+    for probe in ["readinessProbe", "livenessProbe"] {
+        assert_eq!(container[probe]["httpGet"]["port"], "admin", "{probe}");
+    }
+    // Nobody is led there but by those who know the pod, and of those only who may.
+    let service = &kubernetes("Service", "fantail")["spec"]["ports"];
+    assert_eq!(service.as_sequence().unwrap().len(), 1);
+    assert_eq!(service[0]["targetPort"], "http");
+    let policy = &kubernetes("NetworkPolicy", "fantail")["spec"]["ingress"];
+    let of_port = |port: &str| {
+        let mut rules = policy.as_sequence().unwrap().iter();
+        rules.find(|rule| rule["ports"][0]["port"] == port).expect("there is a rule").clone()
+    };
+    assert!(of_port("http")["from"].is_null());
+    assert!(of_port("admin")["from"].is_sequence());
+
+    let haproxy = read("haproxy/haproxy.cfg");
+    assert_eq!(haproxy.matches(&format!(" check port {operators} ")).count(), 2);
+    let traefik = documents(&read("traefik/dynamic.yml")).remove(0);
+    for service in ["streams", "requests"] {
+        let check = &traefik["http"]["services"][service]["loadBalancer"]["healthCheck"];
+        assert_eq!(check["port"].as_u64().unwrap().to_string(), operators, "{service}");
     }
 }
 

@@ -57,13 +57,36 @@ pub fn compose() -> Value {
     documents(&text(&top().join("docker-compose.yml"))).remove(0)
 }
 
+/// What somebody sets who is told to set a secret.
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// With the secret that has to be set, and nothing else that may be.
 pub fn compose_environment() -> Vec<(String, String)> {
     let compose = compose();
     let environment = compose["services"]["gateway"]["environment"].as_mapping().unwrap();
     let pairs = environment.iter().map(|(name, value)| {
-        (name.as_str().unwrap().to_owned(), value.as_str().unwrap().to_owned())
+        let value = value.as_str().unwrap();
+        let variable = value.strip_prefix("${").and_then(|value| value.strip_suffix('}'));
+        let value = match variable.and_then(|variable| variable.split_once(':')) {
+            Some((_, otherwise)) => match otherwise.split_at(1) {
+                ("-", default) => default,
+                // Without it nothing is started, and this is said.
+                ("?", why) if !why.is_empty() => SECRET,
+                _ => panic!("{value}"),
+            },
+            None => value,
+        };
+        (name.as_str().unwrap().to_owned(), value.to_owned())
     });
     pairs.collect()
+}
+
+/// What the image sets for whoever runs it.
+pub fn image_environment() -> Vec<(String, String)> {
+    let dockerfile = text(&top().join("deploy/Dockerfile"));
+    let line = dockerfile.lines().find_map(|line| line.strip_prefix("ENV ")).expect("it sets some");
+    let pairs = line.split(' ').map(|pair| pair.split_once('=').unwrap());
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 pub fn kubernetes(kind: &str, name: &str) -> Value {
@@ -74,14 +97,16 @@ pub fn kubernetes(kind: &str, name: &str) -> Value {
     found.next().unwrap_or_else(|| panic!("there is no {kind} {name}"))
 }
 
-/// Those with a value; others come from the cluster.
+/// Those with a value, and the secret that has to be made; others come from the cluster.
 pub fn kubernetes_environment() -> Vec<(String, String)> {
     let deployment = kubernetes("Deployment", "fantail");
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     let environment = container["env"].as_sequence().unwrap().iter();
     let pairs = environment.filter_map(|variable| {
         let name = variable["name"].as_str()?.to_owned();
-        Some((name, variable["value"].as_str()?.to_owned()))
+        let of_secret = variable["valueFrom"]["secretKeyRef"].is_mapping();
+        let value = if of_secret { SECRET } else { variable["value"].as_str()? };
+        Some((name, value.to_owned()))
     });
     pairs.collect()
 }

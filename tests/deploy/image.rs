@@ -1,8 +1,9 @@
 //! The container image: what it runs, and what building it needs.
 
+use std::net::SocketAddr;
 use std::process::Command;
 
-use crate::files::{text, top};
+use crate::files::{image_environment, text, top};
 use crate::node::Node;
 
 #[test]
@@ -18,16 +19,26 @@ fn the_image_runs_as_nobody_special_and_checks_its_health() {
     assert!(user.parse::<u32>().is_ok_and(|id| id > 0), "{user}");
     assert!(instruction("HEALTHCHECK ").contains(r#"CMD ["fantail", "health"]"#));
     assert_eq!(instruction("STOPSIGNAL "), "SIGTERM");
-    assert_eq!(instruction("ENV "), "FANTAIL_LISTEN=0.0.0.0:3000");
+    let ports = image_environment().into_iter().map(|(_, address)| {
+        let address: SocketAddr = address.parse().unwrap();
+        assert!(address.ip().is_unspecified(), "{address} cannot be reached from outside");
+        address.port().to_string()
+    });
+    assert_eq!(instruction("EXPOSE "), ports.collect::<Vec<_>>().join(" "));
 }
 
 #[tokio::test]
 async fn the_health_check_of_the_image_tells_a_gateway_that_answers_from_one_that_is_gone() {
-    let node = Node::start(&[]).await;
-    let address = node.address.to_string();
+    let node = Node::start(&[("FANTAIL_HOSTS", "app.example")]).await;
+    let (address, operators) = (node.address.to_string(), node.operators.to_string());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fantail"));
+    // One without a door for operators.
+    let output = command.arg("health").env("FANTAIL_LISTEN", &address).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
     let health = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fantail"));
-        let output = command.arg("health").env("FANTAIL_LISTEN", &address).output().unwrap();
+        command.env("FANTAIL_LISTEN", "127.0.0.1:1").env("FANTAIL_ADMIN_LISTEN", &operators);
+        let output = command.arg("health").output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     assert_eq!(health(), (Some(0), String::new()));

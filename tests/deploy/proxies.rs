@@ -93,7 +93,7 @@ async fn every_spelling_of_a_stream_s_path_is_a_stream_s_to_node_and_proxies() {
             assert_eq!(is_stream(&get(node.url(path)).await), of_streams, "{path}");
         }
         for kind in KINDS {
-            let there = Proxy::start(kind, &[node.address]).await;
+            let there = Proxy::start(kind, &[&node]).await;
             let gone = Proxy::start(kind, &[NOBODY]).await;
             // All at once: Caddy goes on looking for a node for some seconds.
             let all = paths.iter().map(async |path| {
@@ -111,15 +111,16 @@ async fn every_spelling_of_a_stream_s_path_is_a_stream_s_to_node_and_proxies() {
 #[tokio::test]
 async fn what_is_for_operators_is_not_reached_by_another_spelling() {
     let node = Node::start(&[]).await;
-    let proxy = Proxy::start_for_strangers(&[node.address]).await;
+    let proxy = Proxy::start_for_strangers(&[&node]).await;
     let spellings = "/metrics|/metrics/|//metrics|/metrics//|/metrics?|/%6detrics|/metrics%2f|\
                      /./metrics|/metrics/.|/x/../metrics|/METRICS|/metrics;|/metrics/%2e|/metrics#x|\
                      /readyz|/readyz/|/readyz//|//readyz|/admin/connections|/admin/connections/|\
                      /admin//connections|/admin/connections//|/admin/connections/?limit=1|\
-                     /admin/./connections|/admin%2fconnections|http://x/metrics|http://x//metrics/";
+                     /admin/./connections|/admin%2fconnections|http://localhost/metrics|http://localhost//metrics/";
     for spelling in spellings.split('|') {
         let mut socket = TcpStream::connect(proxy.http1).await.unwrap();
-        let head = format!("GET {spelling} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let head =
+            format!("GET {spelling} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         socket.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
         let read = socket.read_to_string(&mut answer);
@@ -181,7 +182,7 @@ async fn the_stream_of_a_client_that_is_killed_is_gone_from_its_node_at_once() {
     // A heartbeat would find it out, too, and so would the proxies' 75 seconds.
     let node = Node::start(&[("FANTAIL_HEARTBEAT", "10m")]).await;
     for kind in KINDS {
-        let proxy = Proxy::start(kind, &[node.address]).await;
+        let proxy = Proxy::start(kind, &[&node]).await;
         let over_http1 = RawStream::open(proxy.http1).await;
         let over_http2 = Http2::connect(proxy.http2).await;
         let body = over_http2.stream().await;
@@ -206,7 +207,7 @@ async fn gone(node: &Node, left: usize, kind: &str) {
 async fn one_http_2_connection_carries_240_streams_and_the_requests_beside_them() {
     let node = Node::start(&[]).await;
     for kind in KINDS {
-        let proxy = Proxy::start(kind, &[node.address]).await;
+        let proxy = Proxy::start(kind, &[&node]).await;
         let browser = Http2::connect(proxy.http2).await;
         let mut bodies = Vec::new();
         for number in 0..240 {
@@ -228,7 +229,7 @@ async fn what_a_client_sees_when_its_node_dies_is_what_the_documentation_says() 
     let page = text(&top().join("docs/clients.md"));
     for (kind, name) in KINDS.into_iter().zip(["nginx", "HAProxy", "Caddy"]) {
         let node = Node::start(&[]).await;
-        let proxy = Proxy::start(kind, &[node.address]).await;
+        let proxy = Proxy::start(kind, &[&node]).await;
         let over_http1 = RawStream::open(proxy.http1).await;
         let mut over_http2 = Http2::connect(proxy.http2).await.stream().await;
         node.kill();
@@ -250,7 +251,7 @@ async fn what_a_client_sees_when_its_node_dies_is_what_the_documentation_says() 
 async fn a_request_without_a_host_is_answered() {
     let node = Node::start(&[]).await;
     for kind in [Kind::Nginx, Kind::Haproxy] {
-        let proxy = Proxy::start(kind, &[node.address]).await;
+        let proxy = Proxy::start(kind, &[&node]).await;
         let mut socket = TcpStream::connect(proxy.http1).await.unwrap();
         socket.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
         let mut answer = String::new();

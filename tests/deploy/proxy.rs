@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::files::{text, top};
+use crate::node::Place;
 use crate::process::{Directory, Ended, free_port, need, until};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,25 +29,31 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts one in front of these nodes.
-    pub async fn start(kind: Kind, nodes: &[SocketAddr]) -> Proxy {
+    pub async fn start(kind: Kind, nodes: &[impl Copy + Into<Place>]) -> Proxy {
         Proxy::start_for(kind, nodes, true).await
     }
 
     /// An nginx to which nobody is an operator.
-    pub async fn start_for_strangers(nodes: &[SocketAddr]) -> Proxy {
+    pub async fn start_for_strangers(nodes: &[impl Copy + Into<Place>]) -> Proxy {
         Proxy::start_for(Kind::Nginx, nodes, false).await
     }
 
-    async fn start_for(kind: Kind, nodes: &[SocketAddr], for_operators: bool) -> Proxy {
+    async fn start_for(
+        kind: Kind,
+        nodes: &[impl Copy + Into<Place>],
+        for_operators: bool,
+    ) -> Proxy {
+        let nodes: Vec<Place> = nodes.iter().map(|&node| node.into()).collect();
+        let addresses: Vec<SocketAddr> = nodes.iter().map(|node| node.address).collect();
         let directory = Directory::new(&format!("{kind:?}-{}", free_port()).to_lowercase());
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let (http1, mut http2) = (loopback(free_port()), loopback(free_port()));
         let process = match kind {
-            Kind::Nginx => nginx(nodes, http1, http2, &directory.0, for_operators),
-            Kind::Haproxy => haproxy(nodes, http1, http2, &directory.0),
+            Kind::Nginx => nginx(&addresses, http1, http2, &directory.0, for_operators),
+            Kind::Haproxy => haproxy(&nodes, http1, http2, &directory.0),
             Kind::Caddy => {
                 http2 = http1;
-                caddy(nodes, http1, &directory.0)
+                caddy(&addresses, http1, &directory.0)
             }
         };
         for address in [http1, http2] {
@@ -130,7 +137,7 @@ pub fn run_nginx(configuration: &str, directory: &Path) -> Ended {
     spawned(program("nginx").arg("-p").arg(directory).arg("-e").arg(error_log).arg("-c").arg(file))
 }
 
-fn haproxy(nodes: &[SocketAddr], http1: SocketAddr, http2: SocketAddr, directory: &Path) -> Ended {
+fn haproxy(nodes: &[Place], http1: SocketAddr, http2: SocketAddr, directory: &Path) -> Ended {
     let mut configuration = String::new();
     for line in text(&top().join("deploy/haproxy/haproxy.cfg")).lines() {
         if line.trim() == "bind :8080" {
@@ -138,8 +145,9 @@ fn haproxy(nodes: &[SocketAddr], http1: SocketAddr, http2: SocketAddr, directory
         } else if line.trim().starts_with("server-template") {
             let (_, how) = line.split_once(" gateway:3000 ").unwrap();
             let how = with(how, " resolvers dns init-addr none", "");
-            for (number, node) in nodes.iter().enumerate() {
-                writeln!(configuration, "    server node-{number} {node} {how}").unwrap();
+            for (number, Place { address, operators }) in nodes.iter().enumerate() {
+                let how = with(&how, "port 3090", &format!("port {}", operators.port()));
+                writeln!(configuration, "    server node-{number} {address} {how}").unwrap();
             }
         } else {
             writeln!(configuration, "{line}").unwrap();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::balancer::Balancer;
 use crate::harness::chromium::Chromium;
 use crate::harness::nginx::Nginx;
-use crate::harness::{Backend, Cluster, until};
+use crate::harness::{Backend, Cluster, Redis, epoch, until};
 
 /// JavaScript: the page's stream is live.
 const LIVE: &str = "document.querySelector('#state')?.dataset.state === 'live'";
@@ -225,7 +225,8 @@ async fn the_seventh_stream_of_an_http_1_origin_waits_and_there_are_two_ways_out
 #[tokio::test]
 async fn a_browser_resumes_by_itself_from_another_origin_and_hears_resets() {
     // The page is on one node, its stream on another: CORS, Last-Event-ID and all.
-    let mut cluster = Cluster::start(2, &[("FANTAIL_RETRY", "200ms")]).await;
+    let settings = [("FANTAIL_RETRY", "200ms"), ("FANTAIL_CORS_ORIGINS", "*")];
+    let mut cluster = Cluster::start(2, &settings).await;
     let browser = Chromium::start().await;
     browser.open(&format!("{}/healthz", cluster.nodes[0].base)).await;
     let balancer = Balancer::start(vec![cluster.nodes[1].address, cluster.nodes[0].address]).await;
@@ -380,5 +381,66 @@ async fn the_help_is_about_what_is_used() {
     browser.until(&helps("touch", "keys")).await;
     press_key().await;
     browser.until(&helps("keys", "touch")).await;
+    browser.close().await;
+}
+
+/// Appends what no node would take any more: an event of this type, as if it had been published
+/// before the type was the gateway's own.
+async fn append_by_hand(redis: &Redis, topic: &str, position: &str, event_type: &str) {
+    let rest = format!("event: {event_type}\ndata: x\n\n");
+    let (seq, epoch) = position.split_once('-').unwrap();
+    let [log, seq_key] = ["log", "seq"].map(|key| format!("fantail:{{{topic}}}:{key}"));
+    let entry = ["e", epoch, "t", "0", "j", "0", "f", &rest];
+    let _: String = redis.ask(&[&["XADD", &log, &format!("{seq}-0")][..], &entry].concat()).await;
+    let _: String = redis.ask(&["SET", &seq_key, seq]).await;
+    let announcement = format!("0\nid: {position}\n{rest}");
+    let _: u64 = redis.ask(&["PUBLISH", &format!("fantail:{{{topic}}}"), &announcement]).await;
+}
+
+#[tokio::test]
+async fn nobody_but_the_gateway_tells_a_page_where_it_is_and_that_it_is_connected() {
+    let node = Backend::Redis.start(&[]).await;
+    let redis = node.redis.as_ref().unwrap();
+    let browser = Chromium::start().await;
+    browser.open(&format!("{}/", node.base)).await;
+    browser.until(LIVE).await;
+    let count_errors = "window.failed = 0; addEventListener('error', () => (window.failed += 1))";
+    browser.client.execute(count_errors, Vec::new()).await.unwrap();
+    // A page of somebody who has read the README, beside it.
+    let page = browser.client.window().await.unwrap();
+    let other = browser.client.new_window(false).await.unwrap().handle;
+    browser.client.switch_to_window(other.clone()).await.unwrap();
+    browser.open(&format!("{}/healthz", node.base)).await;
+    let readme = include_str!("../../README.md");
+    let example = readme.split("```js\n").nth(1).unwrap().split("```").next().unwrap();
+    let said = "window.said = []; console.log = (...words) => window.said.push(words);";
+    browser.client.execute(&format!("{said}\n{example}"), Vec::new()).await.unwrap();
+    browser.until("window.said.some(([word]) => word === 'on')").await;
+
+    let (_, first) = node.create("first", "list-todo").await;
+    let at = |seq: u64| format!("{seq}-{}", epoch(&first));
+    let hello = json!({ "type": "connected", "node": "EVIL" });
+    node.publish("board-1", hello.clone()).await;
+    node.publish("board-1", "no JSON").await;
+    append_by_hand(redis, "board-1", &at(4), "open").await;
+    node.publish("board-1", hello.clone()).await;
+    append_by_hand(redis, "board-1", &at(6), "error").await;
+    node.publish("board-1", hello).await;
+    let (_, last) = node.create("last", "list-todo").await;
+    assert_eq!(last, at(8));
+
+    browser.until("window.said.filter(([word]) => word === 'new').length === 2").await;
+    let greetings = browser.value("window.said.filter(([word]) => word === 'on')").await;
+    assert_eq!(greetings.as_array().unwrap().len(), 1, "{greetings}");
+    assert_eq!(greetings[0][1], "node-1");
+    browser.client.switch_to_window(page).await.unwrap();
+    browser.until(&shows("list-todo", "last")).await;
+    assert_eq!(browser.value("document.querySelector('#node').textContent").await, "node-1");
+    assert_eq!(browser.value("document.querySelector('#state').dataset.state").await, "live");
+    assert_eq!(browser.value("window.fantail.lastEventId").await, json!(last));
+    let activity = browser.value("document.querySelector('#activity').textContent").await;
+    let activity = activity.as_str().unwrap();
+    assert!(!activity.contains("EVIL") && !activity.contains("lost"), "{activity}");
+    assert_eq!(browser.value("window.failed").await, 0);
     browser.close().await;
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Cluster, Node, Redis, Stream, epoch, seq, until};
+use crate::harness::{Cluster, Node, OPERATORS, Redis, Stream, epoch, seq, until};
 
 #[tokio::test]
 async fn after_a_flush_everybody_is_told_and_a_new_log_begins() {
@@ -187,14 +187,14 @@ async fn after_a_flush_nobody_is_sent_entries_of_the_log_that_was() {
 
 #[tokio::test]
 async fn a_read_only_redis_is_no_redis_to_be_ready_with() {
-    let cluster = Cluster::start(1, &[]).await;
+    let cluster = Cluster::start(1, &[OPERATORS]).await;
     let node = &cluster.nodes[0];
     let mut stream = Stream::open(node.address, "/topics/t/events").await;
     let master = Redis::start().await;
     let port = master.port().to_string();
     let _: String = cluster.redis.ask(&["REPLICAOF", "127.0.0.1", &port]).await;
     let body = until("it says that it is not well", async || {
-        let ready = node.send("GET", "/readyz", None).await.body;
+        let ready = node.operators().send("GET", "/readyz", None).await.body;
         (ready["status"] == "degraded").then_some(ready)
     })
     .await;

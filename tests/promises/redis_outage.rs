@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::process::free_port;
-use crate::harness::{Node, Redis, Stream, TIMEOUT, until, within};
+use crate::harness::{Node, OPERATORS, Redis, Stream, TIMEOUT, until, within};
 
 #[tokio::test]
 async fn a_node_without_its_redis_listens_holds_streams_and_says_why_it_is_not_ready() {
     // Nothing listens there yet.
     let mut redis = Redis::start().await;
     redis.kill();
-    let settings = [("FANTAIL_HEARTBEAT", "200ms")];
+    let settings = [("FANTAIL_HEARTBEAT", "200ms"), OPERATORS];
     let node = Node::start_at("node-1", "127.0.0.1:0", Some(&redis.url()), &settings).await;
     assert_eq!(node.send("GET", "/healthz", None).await.status, 200);
     let ready = node.send("GET", "/readyz", None).await;
-    assert_eq!((ready.status, &ready.body["status"]), (503, &json!("not ready")));
-    until("it says why", async || {
-        let reason = node.send("GET", "/readyz", None).await.body["reason"].clone();
+    assert_eq!((ready.status, &ready.body), (503, &json!({ "status": "not ready" })));
+    until("it tells operators why", async || {
+        let reason = node.operators().send("GET", "/readyz", None).await.body["reason"].clone();
         reason.as_str().is_some_and(|reason| reason.contains("Redis")).then_some(())
     })
     .await;
@@ -123,10 +123,10 @@ async fn a_cut_subscription_is_mended_and_what_was_said_meanwhile_is_delivered()
 #[tokio::test]
 async fn a_short_outage_degrades_and_does_not_take_the_node_out() {
     let mut redis = Redis::start().await;
-    let node = Node::start("node-1", Some(&redis), &[]).await;
+    let node = Node::start("node-1", Some(&redis), &[OPERATORS]).await;
     redis.kill();
     let body = until("it is degraded", async || {
-        let ready = node.send("GET", "/readyz", None).await;
+        let ready = node.operators().send("GET", "/readyz", None).await;
         assert_eq!(ready.status, 200, "{ready:?}");
         (ready.body["status"] == "degraded").then_some(ready.body)
     })

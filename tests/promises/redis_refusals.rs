@@ -134,6 +134,48 @@ async fn a_script_that_breaks_half_way_may_have_done_something() {
     assert_eq!(head, 2, "it has counted, which is not nothing");
 }
 
+/// What Redis says when it refuses, and what tells where and what it is.
+const WORDS_OF_REDIS: [&str; 9] =
+    ["WRONGPASS", "WRONGTYPE", "NOAUTH", "ERR", "script", "lua", "Redis", "127.0.0.1", "redis://"];
+
+#[tokio::test]
+async fn what_redis_says_goes_to_the_log_and_not_to_strangers() {
+    let (wrong, wrong_url) = with_user(&["+@all", "~*", "&*"], "letmein7").await;
+    let corrupt = Redis::start().await;
+    for (url, said) in [(wrong_url, "WRONGPASS"), (corrupt.url(), "WRONGTYPE")] {
+        let node = Node::start_at("node-1", "127.0.0.1:0", Some(&url), &[]).await;
+        if said == "WRONGTYPE" {
+            until("it writes", async || {
+                let answer = node.send("POST", "/topics/news/events", Some(event())).await;
+                (answer.status == 201).then_some(())
+            })
+            .await;
+            let _: String = corrupt.ask(&["SET", "fantail:{news}:log", "not ours"]).await;
+        }
+        let task = serde_json::json!({ "title": "x", "listId": "list-todo" });
+        for (method, path, body) in [
+            ("POST", "/topics/news/events", Some(event())),
+            ("GET", "/topics/news/history", None),
+            ("POST", "/tasks", Some(task)),
+            ("GET", "/boards", None),
+            ("GET", "/boards/board-1", None),
+            ("GET", "/readyz", None),
+            ("GET", "/healthz", None),
+        ] {
+            let answer = node.send(method, path, body).await;
+            let text = format!("{:?}", answer.body);
+            for word in WORDS_OF_REDIS {
+                assert!(!text.contains(word), "{path}: {word} is in {text}");
+            }
+        }
+        until("the log has it", async || {
+            node.log().iter().any(|line| line.contains(said)).then_some(())
+        })
+        .await;
+    }
+    drop(wrong);
+}
+
 #[tokio::test]
 async fn a_wrong_password_and_a_server_that_is_not_there_are_told_plainly_and_without_secrets() {
     let (redis, wrong) = with_user(&["+@all", "~*", "&*"], "letmein7").await;

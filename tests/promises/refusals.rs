@@ -16,7 +16,7 @@ const LARGE_BYTES: usize = 8 << 20;
 
 /// Requests that are refused by their head, or answered without their body: request line, headers,
 /// status, type of the problem.
-const REFUSED: [(&str, &str, u16, &str); 9] = [
+const REFUSED: [(&str, &str, u16, &str); 10] = [
     ("POST /topics/t/events", "Content-Type: application/json", 413, "body-too-large"),
     ("POST /topics/t/events", "Content-Type: text/plain", 415, "not-json"),
     (
@@ -31,6 +31,7 @@ const REFUSED: [(&str, &str, u16, &str); 9] = [
     ("POST /topics/../events", "Content-Type: application/json", 400, "bad-request"),
     ("POST /tasks", "Host: twice", 400, "bad-request"),
     ("DELETE /tasks/task-9", "X: y", 404, "no-such-task"),
+    ("POST /tasks", "Origin: https://evil.example", 403, "foreign-page"),
 ];
 
 /// The head of a request with so many bytes of body; in one piece, or chunked without a length.

@@ -10,7 +10,8 @@ use crate::harness::raw::ask;
 use crate::harness::{Backend, Node, Stream};
 
 /// Streams are asked for on both roads: taken past the HTTP server, and by it.
-const ROADS: [[(&str, &str); 1]; 2] = [[("FANTAIL_REACTORS", "1")], [("FANTAIL_REACTORS", "0")]];
+pub const ROADS: [[(&str, &str); 1]; 2] =
+    [[("FANTAIL_REACTORS", "1")], [("FANTAIL_REACTORS", "0")]];
 
 /// Every route that answers something, with a path that names what is there.
 pub const ROUTES: [(&str, &str); 20] = [

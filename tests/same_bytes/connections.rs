@@ -38,9 +38,9 @@ enum Step {
 
 use Step::{Answer, End, HalfClose, Head, Left, Publish, Say, Unheard, Until};
 
-const STREAM: &str = "GET /topics/t/events HTTP/1.1\r\nHost: a\r\n\r\n";
-const OTHER: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
-const LAST: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+const STREAM: &str = "GET /topics/t/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const OTHER: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const LAST: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 const HELLO: &str = "\"type\":\"connected\",\"node\":\"gateway\"}\n";
 
 /// What is said over one connection each. Where a talk does not end by itself, the gateway ends it
@@ -51,7 +51,7 @@ fn talks() -> Vec<Vec<Step>> {
         vec![Say(STREAM), Until(HELLO), Publish],
         vec![
             Say("GET /topics/t/ev"),
-            Say("ents HTTP/1.1\r\nHost: a\r\n\r"),
+            Say("ents HTTP/1.1\r\nHost: localhost\r\n\r"),
             Say("\n"),
             Until(HELLO),
         ],
@@ -59,9 +59,9 @@ fn talks() -> Vec<Vec<Step>> {
         vec![Say(OTHER), Answer, Say(STREAM), Until(HELLO), Publish],
         vec![Say(OTHER), Answer, Say(OTHER), Answer, Say(STREAM), Until(HELLO)],
         vec![
-            Say("GET /boards/nope/events HTTP/1.1\r\nHost: a\r\n\r\n"),
+            Say("GET /boards/nope/events HTTP/1.1\r\nHost: localhost\r\n\r\n"),
             Answer,
-            Say("GET /topics/t/events?from=x HTTP/1.1\r\nHost: a\r\n\r\n"),
+            Say("GET /topics/t/events?from=x HTTP/1.1\r\nHost: localhost\r\n\r\n"),
             Answer,
             Say(STREAM),
             Until(HELLO),
@@ -70,14 +70,14 @@ fn talks() -> Vec<Vec<Step>> {
         // More than one request at once.
         vec![
             Say(
-                "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /topics/t/events HTTP/1.1\r\nHost: a\r\n\r\n",
+                "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /topics/t/events HTTP/1.1\r\nHost: localhost\r\n\r\n",
             ),
             Until(HELLO),
             Publish,
         ],
         vec![
             Say(
-                "GET /topics/t/events HTTP/1.1\r\nHost: a\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+                "GET /topics/t/events HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
             ),
             Until(HELLO),
             Publish,
@@ -85,7 +85,7 @@ fn talks() -> Vec<Vec<Step>> {
         ],
         vec![
             Say(
-                "GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+                "GET /a HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /b HTTP/1.1\r\nHost: localhost\r\n\r\n",
             ),
             Answer,
             Answer,
@@ -93,8 +93,8 @@ fn talks() -> Vec<Vec<Step>> {
         ],
         vec![
             Say(
-                "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n\
-                 GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+                "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n\
+                 GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
             ),
             End,
         ],
@@ -107,17 +107,21 @@ fn talks() -> Vec<Vec<Step>> {
         vec![Say("GET /healthz HT"), HalfClose, End],
         // Who wants the connection to end after the answer, and who knows no better.
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
+            Say("GET /topics/t/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
             Until(HELLO),
             Publish,
         ],
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"),
+            Say(
+                "GET /topics/t/events HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n",
+            ),
             Until(HELLO),
             Publish,
         ],
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nHost: a\r\nConnection: Keep-Alive, x\r\n\r\n"),
+            Say(
+                "GET /topics/t/events HTTP/1.1\r\nHost: localhost\r\nConnection: Keep-Alive, x\r\n\r\n",
+            ),
             Until(HELLO),
             Publish,
         ],
@@ -140,52 +144,63 @@ fn talks() -> Vec<Vec<Step>> {
             Say(LAST),
             End,
         ],
-        vec![Say("HEAD /topics/t/events HTTP/1.1\r\nHost: a\r\n\r\n"), Head, Say(LAST), End],
-        vec![Say("HEAD /topics/t/events HTTP/1.0\r\nHost: a\r\n\r\n"), End],
+        vec![
+            Say("HEAD /topics/t/events HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            Head,
+            Say(LAST),
+            End,
+        ],
+        vec![Say("HEAD /topics/t/events HTTP/1.0\r\nHost: localhost\r\n\r\n"), End],
         // Bodies where none belong, and whole ones in every coding.
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"),
+            Say("GET /topics/t/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"),
             Until(HELLO),
             Publish,
         ],
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"),
+            Say("GET /topics/t/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"),
             Until(HELLO),
             Publish,
         ],
         vec![
             Say(
-                "GET /topics/t/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n\
+                "GET /topics/t/events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n\
                  0\r\n\r\n",
             ),
             Until(HELLO),
             Publish,
         ],
         vec![
-            Say("GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"),
+            Say("GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"),
             Answer,
             Say(LAST),
             End,
         ],
         vec![
-            Say("POST /topics/u/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
-                 Content-Length: 10\r\n\r\n{\"data\""),
+            Say(
+                "POST /topics/u/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                 Content-Length: 10\r\n\r\n{\"data\"",
+            ),
             Say(":1}"),
             Answer,
             Say(LAST),
             End,
         ],
         vec![
-            Say("POST /topics/v/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
-                 Transfer-Encoding: chunked\r\n\r\n4;x=y\r\n{\"da\r\n6\r\nta\":1}\r\n"),
+            Say(
+                "POST /topics/v/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n4;x=y\r\n{\"da\r\n6\r\nta\":1}\r\n",
+            ),
             Say("0\r\nTrailer: x\r\n\r\n"),
             Answer,
             Say(LAST),
             End,
         ],
         vec![
-            Say("POST /topics/w/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
-                 Expect: 100-continue\r\nContent-Length: 10\r\n\r\n"),
+            Say(
+                "POST /topics/w/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                 Expect: 100-continue\r\nContent-Length: 10\r\n\r\n",
+            ),
             Until("100 Continue\r\n\r\n"),
             Say("{\"data\":1}"),
             Answer,
@@ -193,28 +208,35 @@ fn talks() -> Vec<Vec<Step>> {
             End,
         ],
         vec![
-            Say("GET /topics/t/events HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n"),
+            Say("GET /topics/t/events HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n"),
             Until(HELLO),
             Publish,
         ],
         vec![
-            Say("POST /topics/x/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
-                 Content-Length: 2000000\r\n\r\n"),
+            Say(
+                "POST /topics/x/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                 Content-Length: 2000000\r\n\r\n",
+            ),
             HalfClose,
             End,
         ],
         // Targets and upgrades that proxies and browsers send.
         vec![
-            Say("GET http://a/topics/t/events HTTP/1.1\r\nHost: a\r\n\r\n"),
+            Say("GET http://localhost/topics/t/events HTTP/1.1\r\nHost: localhost\r\n\r\n"),
             Until(HELLO),
             Publish,
         ],
-        vec![Say("GET http://b/healthz HTTP/1.1\r\nHost: a\r\n\r\n"), Answer, Say(LAST), End],
-        vec![Say("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"), Answer, Say(LAST), End],
-        vec![Say("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n"), Answer],
+        vec![
+            Say("GET http://b.localhost/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            Answer,
+            Say(LAST),
+            End,
+        ],
+        vec![Say("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n"), Answer, Say(LAST), End],
+        vec![Say("CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n"), Answer],
         vec![
             Say(
-                "GET /topics/t/events HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+                "GET /topics/t/events HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n\
                  Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
             ),
             Until(HELLO),
@@ -222,7 +244,7 @@ fn talks() -> Vec<Vec<Step>> {
         ],
         vec![
             Say(
-                "GET /topics/t/events HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                "GET /topics/t/events HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                  \r\n",
             ),
             Until(HELLO),
@@ -231,7 +253,7 @@ fn talks() -> Vec<Vec<Step>> {
         // No HTTP at all.
         vec![Say("\u{16}\u{3}\u{1}\u{0}\u{a5}\u{1}\u{0}\u{0}\u{a1}\u{3}\u{3}"), End],
         vec![Say("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"), End],
-        vec![Say("PRI * HTTP/2.0\r\nHost: a\r\n\r\n"), End],
+        vec![Say("PRI * HTTP/2.0\r\nHost: localhost\r\n\r\n"), End],
         vec![Say("GET /topics/t/events\r\n\r\n"), End],
     ]
 }

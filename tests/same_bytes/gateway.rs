@@ -97,7 +97,8 @@ impl Gateway {
     /// One request on a connection of its own; head and body of the answer.
     pub async fn get(&self, path: &str) -> String {
         let mut connection = Connection::open(self.address).await;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: gateway.localhost\r\nConnection: close\r\n\r\n");
         connection.send(request.as_bytes()).await;
         within(path, connection.until_end()).await;
         String::from_utf8(connection.received).unwrap()

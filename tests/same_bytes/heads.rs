@@ -17,7 +17,7 @@ use crate::normal::Normaliser;
 use request::{Pieces, Request};
 
 /// The request after each.
-const NEXT: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: next\r\nConnection: close\r\n\r\n";
+const NEXT: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: next.localhost\r\nConnection: close\r\n\r\n";
 
 const HELLO: &[u8] = b"\"type\":\"connected\",\"node\":\"gateway\"}\n";
 const HEARTBEAT: &[u8] = b": heartbeat\n";

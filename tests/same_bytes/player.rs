@@ -80,7 +80,7 @@ impl Player {
         let what = format!("{request} {headers:?} {body:.200}");
         let bytes = match &mut self.http2 {
             None => {
-                let mut head = format!("{request} HTTP/1.1\r\nHost: gateway\r\n");
+                let mut head = format!("{request} HTTP/1.1\r\nHost: gateway.localhost\r\n");
                 for (name, value) in headers {
                     head += &format!("{name}: {value}\r\n");
                 }
@@ -141,7 +141,7 @@ impl Player {
             None => {
                 let mut connection = Connection::of(connect(address, narrow).await);
                 let mut head = format!(
-                    "GET {target} HTTP/1.1\r\nHost: gateway\r\nAccept: text/event-stream\r\n"
+                    "GET {target} HTTP/1.1\r\nHost: gateway.localhost\r\nAccept: text/event-stream\r\n"
                 );
                 for (name, value) in headers {
                     head += &format!("{name}: {value}\r\n");

@@ -36,9 +36,9 @@ const LISTENER: u64 = u64::MAX;
 const SENDS_MAX: usize = 128;
 const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\
     cache-control: no-cache, no-transform\r\nx-accel-buffering: no\r\nconnection: keep-alive\r\n\
-    vary: access-control-request-headers\r\naccess-control-allow-origin: *\r\n\
-    access-control-expose-headers: last-event-id,location,retry-after,\
-    idempotent-replayed\r\n\
+    vary: origin\r\naccess-control-expose-headers: last-event-id,location,retry-after,\
+    idempotent-replayed\r\nx-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n\
+    cross-origin-resource-policy: same-origin\r\n\
     transfer-encoding: chunked\r\ndate: Sat, 21 Nov 2026 07:10:38 GMT\r\n\r\n";
 
 /// What stands between the head and the opening block.

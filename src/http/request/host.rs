@@ -5,23 +5,16 @@
 
 use std::net::Ipv6Addr;
 
-use axum::extract::Request;
-use axum::http::{Version, header};
-
-use super::super::problem::Problem;
+use axum::http::{Request, Version, header};
 
 /// The longest name of a host, in bytes, as DNS has it.
 const NAME_BYTES_MAX: usize = 255;
 
-/// For all routes.
+/// Whether a request says once, and in an understandable way, which host it is for.
 ///
 /// # Errors
-/// When the request names no host, or not one.
-pub(in crate::http) fn check_host(request: &Request) -> Result<(), Problem> {
-    check(request).map_err(Problem::bad_request)
-}
-
-fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
+/// What it lacks.
+pub(in crate::http) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -48,6 +41,14 @@ fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
         }
         _ => Ok(()),
     }
+}
+
+/// The hosts that a request names, the target's first, which counts where they differ. Where the
+/// request was [checked](check) they are text, at most two, and none only in HTTP/1.0.
+pub(in crate::http) fn named<B>(request: &Request<B>) -> impl Iterator<Item = &str> {
+    let target = request.uri().authority().map(|authority| authority.as_str());
+    let headers = request.headers().get_all(header::HOST).iter();
+    target.into_iter().chain(headers.map(|host| host.to_str().unwrap_or_default()))
 }
 
 /// Whether this is a name or an address of a host, with or without a port.

@@ -19,6 +19,11 @@ pub struct Chromium {
 
 impl Chromium {
     pub async fn start() -> Chromium {
+        Chromium::start_with(&[]).await
+    }
+
+    /// Starts one with these flags, too.
+    pub async fn start_with(flags: &[&str]) -> Chromium {
         let dir = TempDir::new();
         // It takes a free port of one kind of address and ends if that of the other is taken.
         let (driver, port) =
@@ -36,8 +41,8 @@ impl Chromium {
             "--ignore-certificate-errors",
             "--window-size=1200,800",
             &format!("--user-data-dir={}", dir.0.display()),
-        ]
-        .map(str::to_owned);
+        ];
+        let arguments = [&arguments, flags].concat();
         let mut capabilities = serde_json::Map::new();
         let options = json!({ "binary": "/usr/bin/chromium", "args": arguments });
         capabilities.insert("goog:chromeOptions".to_owned(), options);

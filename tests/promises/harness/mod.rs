@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 pub use client::{Event, Stream};
-pub use process::{Node, Redis};
+pub use process::{Node, OPERATORS, Redis};
 
 /// How long anything may take that is expected to happen. Long, because machines are busy
 /// sometimes; nobody waits for it unless the test is about to fail. Shorter in the environment,

@@ -95,11 +95,16 @@ impl Drop for Process {
     }
 }
 
+/// The setting of a node that has a door for operators.
+pub const OPERATORS: (&str, &str) = ("FANTAIL_ADMIN_LISTEN", "127.0.0.1:0");
+
 /// A running `fantail serve`.
 pub struct Node {
     pub process: Process,
     pub address: SocketAddr,
     pub api: Api,
+    /// Its operators' door, if it has one.
+    operators: Option<Api>,
     log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -150,17 +155,27 @@ impl Node {
         if let Some(url) = redis_url {
             command.env("FANTAIL_REDIS_URL", url);
         }
-        command.envs(settings.iter().copied());
+        // What is sent byte by byte names hosts that nobody has.
+        command.env("FANTAIL_HOSTS", "*");
+        for (name, value) in settings {
+            // Nothing is what a variable is that is not set.
+            match *value {
+                "" => command.env_remove(name),
+                value => command.env(name, value),
+            };
+        }
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (tell, told) = std::sync::mpsc::channel();
         let kept = log.clone();
         std::thread::spawn(move || {
+            let mut operators = None;
             for line in lines.map_while(Result::ok) {
-                if let Some((_, address)) = line.split_once("listening on http://") {
-                    let address = address.split_whitespace().next().unwrap_or_default();
-                    let _ = tell.send(address.trim_matches('"').to_owned());
+                // Said in this order.
+                operators = address_after(&line, "operators' door at http://").or(operators);
+                if let Some(address) = address_after(&line, "listening on http://") {
+                    let _ = tell.send((address, operators));
                 }
                 kept.lock().unwrap().push(line);
             }
@@ -169,9 +184,15 @@ impl Node {
         let address = tokio::task::spawn_blocking(move || {
             told.recv_timeout(Duration::from_secs(20)).expect("the node says where it listens")
         });
-        let address: SocketAddr = address.await.unwrap().parse().unwrap();
+        let (address, operators) = address.await.unwrap();
         let api = Api::new(&format!("http://{address}"));
-        Node { process, address, api, log }
+        let operators = operators.map(|address| Api::new(&format!("http://{address}")));
+        Node { process, address, api, operators, log }
+    }
+
+    /// Its operators' door, of a node that was started with [`OPERATORS`].
+    pub fn operators(&self) -> &Api {
+        self.operators.as_ref().expect("the node has a door for operators")
     }
 
     /// What it has logged.
@@ -190,6 +211,13 @@ impl std::ops::Deref for Node {
     fn deref(&self) -> &Api {
         &self.api
     }
+}
+
+/// The address that a log line says behind these words.
+fn address_after(line: &str, words: &str) -> Option<SocketAddr> {
+    let (_, address) = line.split_once(words)?;
+    let address = address.split(|c: char| c.is_whitespace() || c == ',').next()?;
+    address.trim_matches('"').parse().ok()
 }
 
 /// A free port below those that the system gives to outgoing connections, so that ten thousand

@@ -152,7 +152,7 @@ fn ordinary(rng: &mut Rng, topic: &str) -> Request {
         18 => (format!("GET /topics/{topic}/history HTTP/1.1"), ""),
         _ => (format!("OPTIONS {own} HTTP/1.1"), ""),
     };
-    let mut headers = vec![b"Host: gateway\r\n".to_vec()];
+    let mut headers = vec![b"Host: gateway.localhost\r\n".to_vec()];
     if rng.bool() {
         headers.push(b"Accept: text/event-stream\r\n".to_vec());
     }
