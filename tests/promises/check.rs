@@ -106,7 +106,7 @@ async fn verdict_on(defect: Defect, node: &Node) -> Verdict {
         duration: Duration::from_secs(1),
         roam: None,
         settle: Duration::from_secs(4),
-        silence_max: Duration::from_millis(500),
+        silence_max: Duration::from_secs(2),
         ..plan(&[&base])
     };
     let check = Check::start(lied_to).await.unwrap();
