@@ -333,7 +333,8 @@ async fn http2_connection(address: SocketAddr) -> http2::SendRequest<Full<Bytes>
 
 fn http2_request(request: &str, headers: &[(&str, &str)], body: &str) -> Request<Full<Bytes>> {
     let (method, target) = request.split_once(' ').unwrap();
-    let mut builder = Request::builder().method(method).uri(format!("http://gateway{target}"));
+    let mut builder =
+        Request::builder().method(method).uri(format!("http://gateway.localhost{target}"));
     for (name, value) in headers {
         builder = builder.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }

@@ -115,8 +115,12 @@ struct Request {
 }
 
 fn fields(method: &str, path: &str) -> Vec<Field> {
-    let pairs =
-        [(":method", method), (":scheme", "http"), (":authority", "gateway"), (":path", path)];
+    let pairs = [
+        (":method", method),
+        (":scheme", "http"),
+        (":authority", "gateway.localhost"),
+        (":path", path),
+    ];
     pairs.map(|(name, value)| (name.into(), value.into())).into()
 }
 
@@ -158,7 +162,7 @@ impl Request {
                 let paths = format!(
                     "|*|x|/topics/{topic}|//|/topics/{topic}/events?from=earliest|/events#x|\
                      /topics/{topic}/events?lastEventId=1|/topics/%/events|/topics/\u{fc}/events|\
-                     http://gateway/healthz|/a b"
+                     http://gateway.localhost/healthz|/a b"
                 );
                 let path = text(rng, &paths).as_bytes().to_vec();
                 self.fields.retain(|(name, _)| name != b":path");

@@ -264,7 +264,7 @@ fn any_target(rng: &mut Rng, topic: &str) -> Vec<u8> {
             format!("{own}{}", text(rng, after)).into_bytes()
         }
         3 => {
-            let before = "http://gateway|http://other:80|https://gateway|HTTP://gateway|gateway|\
+            let before = "http://gateway.localhost|http://other:80|https://gateway.localhost|HTTP://gateway.localhost|gateway|\
                           //gateway|http:/|http://|x:";
             format!("{}{own}", text(rng, before)).into_bytes()
         }
