@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -98,6 +99,10 @@ struct HealthArguments {
     /// Where its operators' door is
     #[arg(long, env = "FANTAIL_ADMIN_LISTEN", value_parser = config::listen_address)]
     admin_listen: Option<SocketAddr>,
+
+    /// Its certificate, if it speaks TLS; which one it is does not matter
+    #[arg(long, env = "FANTAIL_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
 }
 
 /// Reads a command line (its first argument is the program's name) and the environment.
@@ -112,7 +117,12 @@ where
     let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
     match Arguments::try_parse_from(&arguments) {
         Ok(Arguments { command: Some(Subcommands::Health(health)), .. }) => {
-            let listens = || HealthUrl::of(health.admin_listen.unwrap_or(health.listen));
+            let listens = || match (health.admin_listen, &health.tls_cert) {
+                // The operators' door speaks no TLS.
+                (Some(door), _) => HealthUrl::of(door),
+                (None, Some(_)) => HealthUrl::of(health.listen).over_tls(),
+                (None, None) => HealthUrl::of(health.listen),
+            };
             Ok(Invocation::Health(health.url.unwrap_or_else(listens)))
         }
         Ok(Arguments { command: Some(Subcommands::Check(check)), .. }) => {

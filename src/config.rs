@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{FromArgMatches, ValueEnum};
@@ -27,6 +28,14 @@ pub struct Config {
     /// Address and port of the operators' door: /metrics, /admin, /healthz and /readyz, for whoever can reach it, without a token [default: none]
     #[arg(long, env = "FANTAIL_ADMIN_LISTEN", value_parser = listen_address)]
     pub admin_listen: Option<SocketAddr>,
+
+    /// Certificate (chain) to speak TLS with, as a PEM file; read again when it changes [default: no TLS]
+    #[arg(long, env = "FANTAIL_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of the certificate, as a PEM file
+    #[arg(long, env = "FANTAIL_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
 
     /// Redis to share with the other nodes, as redis:// or rediss:// URL; without it the node keeps an embedded log in memory, alone
     #[arg(long, env = "FANTAIL_REDIS_URL", hide_env_values = true, value_parser = redis_url)]
@@ -195,7 +204,12 @@ impl Config {
                 self.wait_replicas
             ));
         }
-        Ok(())
+        let (one, other) = ("--tls-cert (FANTAIL_TLS_CERT)", "--tls-key (FANTAIL_TLS_KEY)");
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => Err(format!("{one} needs {other}, and that is not set")),
+            (None, Some(_)) => Err(format!("{other} needs {one}, and that is not set")),
+            _ => Ok(()),
+        }
     }
 
     /// Flags and variables alone, without the program's subcommands.
@@ -401,6 +415,16 @@ mod tests {
         assert!(line.contains("--wait-replicas") && line.contains("--redis-url"), "{line}");
         let with_redis = ["--wait-replicas", "1", "--redis-url", "redis://127.0.0.1"];
         assert_eq!(from(&with_redis).unwrap().check_relations(), Ok(()));
+    }
+
+    #[test]
+    fn a_certificate_needs_a_key_and_a_key_a_certificate() {
+        for (set, missing) in [("--tls-cert", "--tls-key"), ("--tls-key", "--tls-cert")] {
+            let line = from(&[set, "x.pem"]).unwrap().check_relations().unwrap_err();
+            assert!(line.starts_with(set) && line.contains(missing), "{line}");
+        }
+        let both = from(&["--tls-cert", "c.pem", "--tls-key", "k.pem"]).unwrap();
+        assert_eq!(both.check_relations(), Ok(()));
     }
 
     #[test]

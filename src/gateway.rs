@@ -21,6 +21,7 @@ use crate::log::redis::RedisLog;
 use crate::log::{Health, Log, Notifications, Probe, Registry, Retention};
 use crate::net::listener::Listener;
 use crate::net::reactor::Reactors;
+use crate::net::tls::Tls;
 use crate::net::{Entrance, Limits, server};
 use crate::relay::Relay;
 use crate::replay::Replays;
@@ -94,12 +95,19 @@ impl Gateway {
     /// `descriptors_max` is the limit of open file descriptors of the process.
     ///
     /// # Errors
-    /// When an address cannot be listened on: which, and why.
+    /// When an address cannot be listened on, or a setting names what is not there: which, and why.
     pub async fn start(
         config: &Config,
         descriptors_max: usize,
         metrics: Option<PrometheusHandle>,
     ) -> std::io::Result<Gateway> {
+        let tls = match (&config.tls_cert, &config.tls_key) {
+            (Some(certificate), Some(key)) => {
+                let tls = Tls::new(certificate.clone(), key.clone());
+                Some(tls.map_err(std::io::Error::other)?)
+            }
+            _ => None,
+        };
         let listener = listen("--listen (FANTAIL_LISTEN)", config.listen, config.write_timeout)?;
         let address = listener.address();
         let operators_listener = config.admin_listen.map(|address| {
@@ -180,14 +188,8 @@ impl Gateway {
                 write_timeout: OPERATORS_WRITE_TIMEOUT,
                 heartbeat: config.heartbeat,
             };
-            let serving = server::serve(
-                listener,
-                api,
-                limits,
-                Entrance { trusted: Arc::default() },
-                None,
-                operators_stop,
-            );
+            let serving =
+                server::serve(listener, api, limits, Entrance::default(), None, operators_stop);
             background.need("the operators' door", Ending::Fault, serving);
         }
         let (hosts, origins) = (config.served_hosts(), config.cors_origins.clone());
@@ -208,12 +210,18 @@ impl Gateway {
         };
         let (tell_ended, server_ended) = oneshot::channel();
         let trusted = Arc::new(TrustedProxies::new(config.trusted_proxies.0.iter().copied()));
-        let entrance = Entrance { trusted };
+        let entrance = Entrance { trusted, tls: tls.clone() };
         let serving = server::serve(listener, api, limits, entrance, reactors, stopped);
         background.need("accepting connections", Ending::Fine, async move {
             serving.await;
             let _ = tell_ended.send(());
         });
+        if let Some(tls) = tls {
+            background.keep("the certificate", move || {
+                let tls = tls.clone();
+                async move { match tls.follow_files().await {} }
+            });
+        }
         // It is handed the notifications, once.
         background.need("the relay", Ending::Fault, relay.run(notifications));
         background.keep("the canary", move || {

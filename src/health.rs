@@ -1,7 +1,9 @@
 //! `fantail health`: asks a gateway whether it answers, and ends with the exit status that says so.
 //!
 //! A container's health check needs a program inside the image, and slim images have neither curl
-//! nor wget. One question over a plain socket: no runtime, no TLS, and a bound on every wait.
+//! nor wget. One question over a socket: no runtime, and a bound on every wait.
+
+mod tls;
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -16,9 +18,10 @@ const HEALTH_TIMEOUT: Duration = Duration::from_millis(900);
 /// What is read of the answer at most; its first line is all that counts.
 const ANSWER_BYTES_MAX: usize = 4096;
 
-/// Where to ask: an `http://` URL.
+/// Where to ask: an `http://` or `https://` URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthUrl {
+    is_tls: bool,
     /// Host and port as written.
     authority: String,
     /// What stands in the `Host` header.
@@ -37,7 +40,16 @@ impl HealthUrl {
         }
         // By a name to which every node answers, whatever others it is said to have.
         let (authority, host) = (address.to_string(), "localhost".to_owned());
-        HealthUrl { authority, host, path: "/healthz".to_owned() }
+        HealthUrl { is_tls: false, authority, host, path: "/healthz".to_owned() }
+    }
+
+    /// The same, of a gateway that speaks TLS.
+    pub fn over_tls(self) -> HealthUrl {
+        HealthUrl { is_tls: true, ..self }
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
     }
 
     /// Asks once; healthy is who answers 200.
@@ -56,9 +68,10 @@ impl HealthUrl {
     /// As it may stand in a log: of a path that is not one of ours, nobody knows what is in it.
     fn place(&self) -> String {
         let HealthUrl { authority, path, .. } = self;
+        let scheme = self.scheme();
         match path.as_str() {
-            "/" | "/healthz" | "/readyz" => format!("http://{authority}{path}"),
-            _ => format!("http://{authority}/…"),
+            "/" | "/healthz" | "/readyz" => format!("{scheme}://{authority}{path}"),
+            _ => format!("{scheme}://{authority}/…"),
         }
     }
 
@@ -66,9 +79,19 @@ impl HealthUrl {
         let address = self.authority.to_socket_addrs()?.next().ok_or_else(|| {
             std::io::Error::new(std::io::ErrorKind::NotFound, "the host has no address")
         })?;
-        let mut socket = TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?;
+        let socket = TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?;
         socket.set_read_timeout(Some(HEALTH_TIMEOUT))?;
         socket.set_write_timeout(Some(HEALTH_TIMEOUT))?;
+        if self.is_tls {
+            let host = self.authority.rsplit_once(':').map_or("", |(host, _)| host);
+            let host = host.trim_matches(['[', ']']);
+            self.status_on(tls::over(socket, host)?)
+        } else {
+            self.status_on(socket)
+        }
+    }
+
+    fn status_on(&self, mut socket: impl Read + Write) -> std::io::Result<String> {
         let HealthUrl { host, path, .. } = self;
         write!(socket, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
         let mut answer = Vec::new();
@@ -105,8 +128,13 @@ impl FromStr for HealthUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<HealthUrl, String> {
-        let right = "must be an http:// URL such as http://127.0.0.1:3000/healthz";
-        let rest = text.strip_prefix("http://").ok_or(right)?;
+        let right = "must be an http:// or https:// URL such as http://127.0.0.1:3000/healthz";
+        let (scheme, rest) = text.split_once("://").ok_or(right)?;
+        let (is_tls, default_port) = match scheme {
+            "http" => (false, 80),
+            "https" => (true, 443),
+            _ => return Err(right.to_owned()),
+        };
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, "/"),
@@ -123,14 +151,15 @@ impl FromStr for HealthUrl {
             return Err(right.to_owned());
         }
         let has_port = port.is_some();
-        let authority = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-        Ok(HealthUrl { host: authority.clone(), authority, path: path.to_owned() })
+        let authority =
+            if has_port { authority.to_owned() } else { format!("{authority}:{default_port}") };
+        Ok(HealthUrl { is_tls, host: authority.clone(), authority, path: path.to_owned() })
     }
 }
 
 impl fmt::Display for HealthUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "http://{}{}", self.authority, self.path)
+        write!(formatter, "{}://{}{}", self.scheme(), self.authority, self.path)
     }
 }
 
@@ -207,12 +236,13 @@ mod tests {
             ("http://[::1]:3000/readyz?x=1", "http://[::1]:3000/readyz?x=1"),
             ("http://gateway", "http://gateway:80/"),
             ("http://[::1]", "http://[::1]:80/"),
+            ("https://[::1]/healthz", "https://[::1]:443/healthz"),
         ] {
             assert_eq!(text.parse::<HealthUrl>().unwrap().to_string(), shown);
         }
         for text in [
             "",
-            "https://a/",
+            "ftp://a/",
             "127.0.0.1:3000",
             "http://",
             "http://a b/",

@@ -112,7 +112,8 @@ async fn start(config: &Config) -> Result<Gateway, String> {
     if let Some(address) = gateway.admin_address() {
         tracing::info!("operators' door at http://{address}, without a token");
     }
-    tracing::info!(node = config.node_id, "listening on http://{}", gateway.address());
+    let scheme = if config.tls_cert.is_some() { "https" } else { "http" };
+    tracing::info!(node = config.node_id, "listening on {scheme}://{}", gateway.address());
     Ok(gateway)
 }
 

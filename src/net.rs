@@ -11,6 +11,8 @@
 mod body;
 mod held;
 mod http;
+mod http2_frames;
+mod http_socket;
 mod linger;
 pub(crate) mod listener;
 mod peer;
@@ -23,6 +25,7 @@ pub(crate) mod server;
 mod sniff;
 mod socket;
 mod sockets;
+pub(crate) mod tls;
 mod unread;
 
 use std::sync::Arc;
@@ -34,6 +37,7 @@ use axum::response::Response;
 pub(crate) use body::{OpenedStream, respond};
 pub(crate) use held::body_of_held;
 pub(crate) use peer::Peer;
+use tls::Tls;
 
 use crate::address::TrustedProxies;
 
@@ -55,6 +59,8 @@ pub(crate) struct Limits {
 pub(crate) struct Entrance {
     /// Those who may say for whom they come: by a PROXY header, or with each request.
     pub(crate) trusted: Arc<TrustedProxies>,
+    /// What it speaks, if it has to speak TLS.
+    pub(crate) tls: Option<Tls>,
 }
 
 /// What answers requests, however they have come.

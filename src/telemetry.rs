@@ -28,7 +28,7 @@ pub enum LogFormat {
 /// as `info,fantail::relay=debug`. Directives that cannot be read are left out. What panics say goes
 /// the same way. Whatever becomes of standard error, nobody who logs waits for it, or ends with it.
 pub fn start_logging(filter: &str, format: LogFormat) {
-    let filter = EnvFilter::new(filter);
+    let filter = EnvFilter::new(with_quiet_http2(filter));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -41,6 +41,19 @@ pub fn start_logging(filter: &str, format: LogFormat) {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
     std::panic::set_hook(Box::new(log_panic));
+}
+
+/// The library of HTTP/2 warns of each connection that does what only attackers do. Those are
+/// [counted](metric::http2_abuse) instead, unless somebody wants to hear of them.
+fn with_quiet_http2(filter: &str) -> String {
+    let is_asked_for = |directive: &str| {
+        let directive = directive.trim().to_ascii_lowercase();
+        directive.starts_with("h2") || ["off", "error", "debug", "trace"].contains(&&*directive)
+    };
+    match filter.split(',').any(is_asked_for) {
+        true => filter.to_owned(),
+        false => format!("{filter},h2=error"),
+    }
 }
 
 /// Says something to whoever started the program, as it is, and waits a moment until it was said.
@@ -203,6 +216,30 @@ pub mod metric {
              proxy began with a PROXY header that is none)"
         );
         describe_counter!(
+            "fantail_tls_handshakes_total",
+            Count,
+            "Connections that were to speak TLS, by outcome: done, failed (the peer does not, or \
+             wants what this node does not offer), late (not within 10 s)"
+        );
+        describe_counter!(
+            "fantail_tls_certificate_changes_total",
+            Count,
+            "Times that the files of the certificate had changed, by outcome: taken, wrong (the old \
+             certificate stays)"
+        );
+        describe_gauge!(
+            "fantail_tls_certificate_expiry_timestamp_seconds",
+            Seconds,
+            "Until when the certificate that is shown is valid, in seconds since 1970"
+        );
+        describe_counter!(
+            "fantail_http2_connections_ended_total",
+            Count,
+            "Connections of HTTP/2 ended for what they sent, by reason: frames (too many that carry \
+             nothing), calm (what else only attackers do, such as opening streams and resetting \
+             them at once)"
+        );
+        describe_counter!(
             "fantail_request_heads_total",
             Count,
             "First request heads of connections, by outcome: taken (a stream, past the HTTP \
@@ -253,6 +290,15 @@ pub mod metric {
         }
         gauge!("fantail_budget_waiting").set(0.0);
         counter!("fantail_accept_errors_total").increment(0);
+        for outcome in ["done", "failed", "late"] {
+            counter!("fantail_tls_handshakes_total", "outcome" => outcome).increment(0);
+        }
+        for outcome in ["taken", "wrong"] {
+            counter!("fantail_tls_certificate_changes_total", "outcome" => outcome).increment(0);
+        }
+        for reason in ["frames", "calm"] {
+            counter!("fantail_http2_connections_ended_total", "reason" => reason).increment(0);
+        }
         for reason in ["full", "silent", "idle", "address", "proxy_header"] {
             counter!("fantail_sockets_dropped_total", "reason" => reason).increment(0);
         }
@@ -284,6 +330,27 @@ pub mod metric {
 
     pub(crate) fn socket_dropped(reason: &'static str) {
         counter!("fantail_sockets_dropped_total", "reason" => reason).increment(1);
+    }
+
+    /// A connection with TLS: done, failed, or late.
+    pub(crate) fn tls_handshake(outcome: &'static str) {
+        counter!("fantail_tls_handshakes_total", "outcome" => outcome).increment(1);
+    }
+
+    /// A certificate's files have changed: taken, or wrong.
+    pub(crate) fn certificate_looked_at(outcome: &'static str) {
+        counter!("fantail_tls_certificate_changes_total", "outcome" => outcome).increment(1);
+    }
+
+    /// Until when the certificate that is shown is valid.
+    pub(crate) fn certificate_expires(unix_seconds: Option<u64>) {
+        let seconds = unix_seconds.map_or(f64::INFINITY, |seconds| seconds as f64);
+        gauge!("fantail_tls_certificate_expiry_timestamp_seconds").set(seconds);
+    }
+
+    /// A connection of HTTP/2 was ended for what it sent.
+    pub(crate) fn http2_abuse(reason: &'static str) {
+        counter!("fantail_http2_connections_ended_total", "reason" => reason).increment(1);
     }
 
     /// What became of the first request head of a connection: taken past the HTTP server, or left
@@ -399,5 +466,24 @@ pub mod metric {
             counter
         });
         counter.increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_http2_warns_of_is_only_heard_by_those_who_ask_for_it() {
+        for (filter, all) in [
+            ("info", "info,h2=error"),
+            ("warn,fantail::relay=debug", "warn,fantail::relay=debug,h2=error"),
+            ("info,h2=warn", "info,h2=warn"),
+            ("info, h2::proto=debug", "info, h2::proto=debug"),
+            ("DEBUG", "DEBUG"),
+            ("off", "off"),
+        ] {
+            assert_eq!(with_quiet_http2(filter), all);
+        }
     }
 }

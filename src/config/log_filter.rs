@@ -8,7 +8,7 @@ const DEFAULT: &str = "info";
 
 /// The modules of this gateway that write log lines, or did when this was written: all that lies
 /// right under the gateway can be named besides.
-const MODULES: [&str; 18] = [
+const MODULES: [&str; 20] = [
     "fantail",
     "fantail::background",
     "fantail::board::first",
@@ -16,11 +16,13 @@ const MODULES: [&str; 18] = [
     "fantail::http::topics",
     "fantail::log::redis",
     "fantail::log::redis::subscription",
+    "fantail::net::http2_frames",
     "fantail::net::places",
     "fantail::net::reactor",
     "fantail::net::reactor::guard",
     "fantail::net::server",
     "fantail::net::sockets",
+    "fantail::net::tls",
     "fantail::relay::audits",
     "fantail::relay::opening",
     "fantail::relay::repairs",

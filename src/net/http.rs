@@ -1,6 +1,7 @@
 //! One connection with the HTTP server: hyper, HTTP/1.1 and HTTP/2 on one port.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,19 +13,17 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::places::UnderWay;
+use super::http_socket::HttpSocket;
+use super::places::{IDLE_TIMEOUT, UnderWay};
 use super::request_body::{Announced, RequestBody};
-use super::socket::TimeoutSocket;
-use super::{Answer, Limits, Peer};
+use super::{Answer, Peer};
+use crate::telemetry::metric;
 
-/// Time to send any request head but the first on a connection, idle time included. Longer than the
-/// 60 s for which nginx keeps upstream connections, so that the proxy closes first and no request
-/// meets a closing socket.
-const NEXT_HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// Time to send any request head but the first on a connection, idle time included.
+const NEXT_HEAD_TIMEOUT: Duration = IDLE_TIMEOUT;
 
 /// What one HTTP/1.1 connection buffers, in bytes: the largest request head, and what is written
 /// ahead of a slow socket.
@@ -41,11 +40,10 @@ const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
 pub(super) struct HttpServer<A> {
     server: auto::Builder<TokioExecutor>,
     api: A,
-    limits: Limits,
 }
 
 impl<A: Answer> HttpServer<A> {
-    pub(super) fn new(api: A, limits: Limits) -> HttpServer<A> {
+    pub(super) fn new(api: A) -> HttpServer<A> {
         let mut server = auto::Builder::new(TokioExecutor::new());
         server
             .http1()
@@ -62,21 +60,22 @@ impl<A: Answer> HttpServer<A> {
             .max_header_list_size(BUFFER_BYTES_MAX as u32)
             .keep_alive_interval(HTTP2_PING_INTERVAL)
             .keep_alive_timeout(HTTP2_PING_INTERVAL);
-        HttpServer { server, api, limits }
+        HttpServer { server, api }
     }
 
     /// Serves a connection to its end. `answer` is given to its first request if it is there already;
     /// without one the first request has to come until `first_head_by`. Once `ending`, what
-    /// is under way is answered and nothing more is taken.
+    /// is under way is answered and nothing more is taken; so too when the connection has been idle for
+    /// too long.
     pub(super) async fn serve(
         &self,
-        stream: TcpStream,
+        socket: HttpSocket,
         peer: Peer,
         answer: Option<Box<Response>>,
         first_head_by: Instant,
         mut ending: watch::Receiver<bool>,
     ) {
-        let socket = TimeoutSocket::new(stream, self.limits.write_timeout, peer.state.clone());
+        let standing = peer.state.standing.clone();
         // Whether the first request has come.
         let seen: Arc<AtomicBool> = Arc::default();
         let answer = Mutex::new(answer);
@@ -99,11 +98,12 @@ impl<A: Answer> HttpServer<A> {
         let connection = async {
             tokio::select! {
                 biased;
-                _ = connection.as_mut() => return,
+                ended = connection.as_mut() => return note(ended),
                 _ = ending.wait_for(|ending| *ending) => {}
+                () = standing.is_idle_too_long() => {}
             }
             connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+            note(connection.await);
         };
         let mut connection = std::pin::pin!(connection);
         if tokio::time::timeout_at(first_head_by, connection.as_mut()).await.is_ok() {
@@ -113,6 +113,22 @@ impl<A: Answer> HttpServer<A> {
         if seen.load(Ordering::Relaxed) {
             connection.await;
         }
+    }
+}
+
+/// Counts connections that were ended because their peer did what only attackers do. The library of
+/// HTTP/2 knows such things and says so in the error.
+fn note(ended: Result<(), Box<dyn Error + Send + Sync>>) {
+    let Err(error) = ended else { return };
+    let mut cause = Some(&*error as &(dyn Error + 'static));
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            if error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+                metric::http2_abuse("calm");
+            }
+            return;
+        }
+        cause = error.source();
     }
 }
 

@@ -7,8 +7,9 @@
 //! stream, as long as it is carried.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -27,6 +28,15 @@ const SILENCE_ALLOWED: Duration = Duration::from_millis(100);
 /// How long a newcomer waits until one that may have to go is gone, and how often it looks.
 const LEAVING_TIMEOUT: Duration = Duration::from_millis(250);
 const LEAVING_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long a connection may be idle, and how long at least once there are no places left: from half
+/// of the places on it gets shorter. Longer than the 60 s for which nginx keeps upstream connections, so
+/// that the proxy closes first and no request meets a closing socket.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+const IDLE_TIMEOUT_LEAST: Duration = Duration::from_secs(2);
+
+/// How often connections are looked at that may have been idle for too long.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The places of a node.
 pub(super) struct Places {
@@ -113,6 +123,26 @@ impl Places {
         let connection = Connection { standing: standing.clone(), came_at: Instant::now() };
         connections.by_number.insert(number, connection);
         Some(Place { socket, _entry: Entry { places: self.clone(), number } })
+    }
+
+    /// Ends connections that have been idle for too long, for ever: those that keep themselves alive
+    /// with pings and ask for nothing, too.
+    pub(super) async fn end_idle(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(IDLE_INTERVAL).await;
+            let longest = idle_timeout(self.taken.load(Ordering::Relaxed), self.places_max);
+            let now = now_ms();
+            let connections = self.lock();
+            for Connection { standing, .. } in connections.by_number.values() {
+                // Those that have asked for nothing yet have little time anyway.
+                if standing.has_asked.load(Ordering::Relaxed)
+                    && standing.idle_since().is_some()
+                    && standing.has_been_idle_for(now) > longest
+                {
+                    standing.idle_too_long.notify_one();
+                }
+            }
+        }
     }
 
     /// Waits until none is taken.
@@ -229,8 +259,24 @@ pub(super) struct Standing {
     under_way: AtomicUsize,
     /// When that changed last, in changes on all connections.
     since: AtomicU64,
+    /// The same as a time, in milliseconds.
+    since_ms: AtomicU64,
     has_asked: AtomicBool,
     has_to_go: Notify,
+    idle_too_long: Notify,
+}
+
+/// How long a connection may be idle while so many places are taken.
+fn idle_timeout(taken: usize, places_max: usize) -> Duration {
+    let half = (places_max / 2).max(1);
+    let free = places_max.saturating_sub(taken).min(half);
+    IDLE_TIMEOUT.mul_f64(free as f64 / half as f64).max(IDLE_TIMEOUT_LEAST)
+}
+
+/// Milliseconds since this was asked for the first time.
+fn now_ms() -> u64 {
+    static BEGAN_AT: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(BEGAN_AT.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Counts the changes on all connections: who has the smaller number was there before.
@@ -242,6 +288,16 @@ impl Standing {
         self.has_to_go.notified().await;
     }
 
+    /// Waits until nothing has been under way on the connection for too long: it has to end, as soon
+    /// as what comes then is answered.
+    pub(super) async fn is_idle_too_long(&self) {
+        self.idle_too_long.notified().await;
+    }
+
+    fn has_been_idle_for(&self, now_ms: u64) -> Duration {
+        Duration::from_millis(now_ms.saturating_sub(self.since_ms.load(Ordering::Relaxed)))
+    }
+
     /// Since when nothing is under way, if nothing is.
     fn idle_since(&self) -> Option<u64> {
         let is_idle = self.under_way.load(Ordering::Acquire) == 0;
@@ -250,6 +306,7 @@ impl Standing {
 
     fn note(&self) {
         self.since.store(CHANGES.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        self.since_ms.store(now_ms(), Ordering::Relaxed);
     }
 }
 
@@ -311,6 +368,39 @@ mod tests {
         let (_fourth, _fourth_place) = connection(&places);
         assert!(has_to_go(&second).await);
         assert!(!has_to_go(&third).await && !has_to_go(&asks).await);
+    }
+
+    #[test]
+    fn connections_may_be_idle_for_less_and_less_time_as_places_run_out() {
+        let seconds = |taken| idle_timeout(taken, 100).as_secs();
+        assert_eq!([0, 50, 60, 75, 90, 99, 100].map(seconds), [75, 75, 60, 37, 15, 2, 2]);
+        assert_eq!(idle_timeout(0, 0), IDLE_TIMEOUT_LEAST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_asked_and_asks_no_more_has_to_end_unless_something_is_under_way() {
+        let places = Places::new(1_000);
+        let (silent, _silent_place) = connection(&places);
+        let (idle, _idle_place) = connection(&places);
+        let (busy, _busy_place) = connection(&places);
+        drop(UnderWay::on(&idle));
+        let _stream = UnderWay::on(&busy);
+        let ends_after = async |standing: &Standing| {
+            let began_at = Instant::now();
+            let ends = tokio::time::timeout(2 * IDLE_TIMEOUT, standing.is_idle_too_long()).await;
+            ends.is_ok().then(|| began_at.elapsed())
+        };
+        let end_idle = places.end_idle();
+        let ends =
+            async { tokio::join!(ends_after(&silent), ends_after(&idle), ends_after(&busy)) };
+        tokio::select! {
+            never = end_idle => match never {},
+            (silent, idle, busy) = ends => {
+                assert_eq!((silent, busy), (None, None));
+                let bounds = IDLE_TIMEOUT..IDLE_TIMEOUT + 3 * IDLE_INTERVAL;
+                assert!(idle.is_some_and(|idle| bounds.contains(&idle)), "{idle:?}");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::response::Response;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -14,8 +15,12 @@ use super::listener::Listener;
 use super::places::{Place, Places};
 use super::proxied::take_header;
 use super::reactor::Reactors;
-use super::sniff::{Sniffed, sniff};
+use super::sniff::{Sniffed, SniffedOverTls, sniff, sniff_over_tls};
+use super::socket::TimeoutSocket;
 use super::sockets::Sockets;
+use super::tls::Tls;
+use super::tls::socket::TlsSocket;
+use super::tls::stream::carry;
 use super::unread::UnreadStreams;
 use super::{Answer, Entrance, Limits, Peer};
 use crate::address::plain;
@@ -49,8 +54,10 @@ pub(crate) async fn serve(
     let unread = Arc::new(UnreadStreams::new(limits.heartbeat + limits.write_timeout));
     let places = Places::new(limits.sockets_max);
     let handler = Arc::new(ConnectionHandler {
-        http: HttpServer::new(api.clone(), limits),
+        http: HttpServer::new(api.clone()),
         api,
+        limits,
+        tls: entrance.tls,
         reactors,
         sockets: Sockets::new(limits.sockets_per_address_max, entrance.trusted),
         stop: stop.clone(),
@@ -58,6 +65,7 @@ pub(crate) async fn serve(
     tokio::select! {
         () = accept(listener, &handler, &places, &unread, stop) => {}
         never = unread.look_after() => match never {},
+        never = places.end_idle() => match never {},
     }
 }
 
@@ -119,6 +127,8 @@ async fn accept(
 struct ConnectionHandler<A> {
     http: HttpServer<A>,
     api: A,
+    limits: Limits,
+    tls: Option<Tls>,
     reactors: Option<Arc<Reactors>>,
     sockets: Sockets,
     stop: watch::Receiver<bool>,
@@ -159,6 +169,10 @@ impl<A: Answer> ConnectionHandler<A> {
                 Ok(None) | Err(_) => return,
             }
         }
+        if let Some(tls) = &self.tls {
+            let serve = self.serve_tls(tls, socket, peer, first_head_by, ending);
+            return Box::pin(serve).await;
+        }
         let first = self.first_request(socket, &peer);
         match tokio::time::timeout_at(first_head_by, first).await {
             Ok(Ok(First::Stream { reactors, socket, session, head })) => {
@@ -166,12 +180,81 @@ impl<A: Answer> ConnectionHandler<A> {
             }
             Ok(Ok(First::Http { socket, answer })) => {
                 // Boxed: it is large, and most connections never need it.
+                let socket = self.held_to_limits(socket, &peer).into();
                 let serve = self.http.serve(socket, peer, answer, first_head_by, ending);
                 Box::pin(serve).await;
             }
             Ok(Ok(First::Nothing)) | Err(_) => {}
             Ok(Err(error)) => tracing::warn!(%error, "a connection was lost"),
         }
+    }
+
+    /// Speaks TLS, and carries a stream that is the first request; leaves the rest to the HTTP server.
+    async fn serve_tls(
+        &self,
+        tls: &Tls,
+        socket: TcpStream,
+        peer: Peer,
+        first_head_by: Instant,
+        mut ending: watch::Receiver<bool>,
+    ) {
+        let Ok(socket) = tokio::net::TcpStream::from_std(socket) else { return };
+        let socket = self.held_to_limits(socket, &peer).beneath_tls();
+        // Boxed: it is large, and of no use once it is done.
+        let accept = Box::pin(tls.accept(socket, peer.state.clone()));
+        let accepted = tokio::select! {
+            accepted = tokio::time::timeout_at(first_head_by, accept) => accepted,
+            _ = ending.wait_for(|ending| *ending) => return,
+        };
+        let socket = match accepted {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(_)) => return metric::tls_handshake("failed"),
+            Err(_) => return metric::tls_handshake("late"),
+        };
+        metric::tls_handshake("done");
+        let first = Box::pin(self.first_request_over_tls(socket, &peer, &mut ending));
+        match tokio::time::timeout_at(first_head_by, first).await {
+            Ok(Some(FirstOverTls::Stream { socket, head, body })) => {
+                drop(ending);
+                carry(socket, head, body).await;
+            }
+            Ok(Some(FirstOverTls::Http { socket, answer })) => {
+                let serve = self.http.serve(socket.into(), peer, answer, first_head_by, ending);
+                Box::pin(serve).await;
+            }
+            Ok(None) | Err(_) => {}
+        }
+    }
+
+    /// Waits for the first bytes and looks at them. `None` if the connection broke, or this node has
+    /// stopped and nothing has come.
+    async fn first_request_over_tls(
+        &self,
+        mut socket: TlsSocket,
+        peer: &Peer,
+        ending: &mut watch::Receiver<bool>,
+    ) -> Option<FirstOverTls> {
+        if socket.is_http_2() {
+            return Some(FirstOverTls::Http { socket, answer: None });
+        }
+        let bytes = tokio::select! {
+            bytes = socket.first_bytes() => bytes.ok()?,
+            _ = ending.wait_for(|ending| *ending) => return None,
+        };
+        match sniff_over_tls(bytes, &self.api, peer).await {
+            SniffedOverTls::Stream(length, head, body) => {
+                socket.consume(length);
+                Some(FirstOverTls::Stream { socket, head, body })
+            }
+            SniffedOverTls::Other(answer) => {
+                metric::head_sniffed("left");
+                Some(FirstOverTls::Http { socket, answer })
+            }
+        }
+    }
+
+    fn held_to_limits(&self, socket: tokio::net::TcpStream, peer: &Peer) -> TimeoutSocket {
+        TimeoutSocket::new(socket, self.limits.write_timeout, peer.state.clone())
     }
 
     /// Reads for whom a trusted proxy has brought this connection. `None` if it cannot be served.
@@ -235,6 +318,14 @@ impl<A: Answer> ConnectionHandler<A> {
             }
         }
     }
+}
+
+/// What a connection with TLS begins with.
+enum FirstOverTls {
+    /// A stream that was opened: the head of its response, and its body.
+    Stream { socket: TlsSocket, head: Vec<u8>, body: Body },
+    /// It is for the HTTP server, with the answer to its first request if the routes have given it.
+    Http { socket: TlsSocket, answer: Option<Box<Response>> },
 }
 
 /// What a connection begins with.

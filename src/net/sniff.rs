@@ -41,14 +41,13 @@ pub(super) enum Sniffed {
 
 /// Looks at the first bytes of a connection.
 pub(super) async fn sniff(socket: &impl FirstBytes, api: &impl Answer, peer: &Peer) -> Sniffed {
-    let (length, mut request) = match peek(socket) {
+    let (length, request) = match peek(socket) {
         Peeked::Nothing => return Sniffed::Nothing,
         Peeked::Other => return Sniffed::Other(None),
         Peeked::Stream(length, request) => (length, *request),
     };
     let _under_way = UnderWay::on(&peer.state.standing);
-    request.extensions_mut().insert(peer.clone());
-    let response = api.answer(request).await;
+    let response = ask(api, peer, request).await;
     // Only a 200 has one. Once the head is consumed there is no way back.
     let opened = response.extensions().get::<OpenedStream>();
     if let Some(session) = opened.and_then(OpenedStream::take)
@@ -58,6 +57,32 @@ pub(super) async fn sniff(socket: &impl FirstBytes, api: &impl Answer, peer: &Pe
         return Sniffed::Stream(Box::new(session), response_head(response.headers()));
     }
     Sniffed::Other(Some(Box::new(response)))
+}
+
+/// What a connection with TLS begins with.
+pub(super) enum SniffedOverTls {
+    /// A stream was opened, by so many bytes: this is the head of its response, and its body.
+    Stream(usize, Vec<u8>, Body),
+    /// As without TLS.
+    Other(Option<Box<Response>>),
+}
+
+/// Looks at the first bytes of a connection with TLS.
+pub(super) async fn sniff_over_tls(bytes: &[u8], api: &impl Answer, peer: &Peer) -> SniffedOverTls {
+    let Peeked::Stream(length, request) = peeked(bytes) else { return SniffedOverTls::Other(None) };
+    let _under_way = UnderWay::on(&peer.state.standing);
+    let response = ask(api, peer, *request).await;
+    if response.extensions().get::<OpenedStream>().is_some() {
+        metric::head_sniffed("taken");
+        let head = response_head(response.headers());
+        return SniffedOverTls::Stream(length, head, response.into_body());
+    }
+    SniffedOverTls::Other(Some(Box::new(response)))
+}
+
+async fn ask(api: &impl Answer, peer: &Peer, mut request: Request<Body>) -> Response {
+    request.extensions_mut().insert(peer.clone());
+    api.answer(request).await
 }
 
 /// What is at the beginning of a connection.

@@ -44,6 +44,8 @@ pub(super) struct TimeoutSocket {
     linger: Option<Linger>,
     /// Something has come that nobody has read yet.
     is_unread: bool,
+    /// What comes is for whoever is above this socket to understand, the end of it too.
+    is_beneath_tls: bool,
 }
 
 /// A time in which a peer has to take something.
@@ -58,7 +60,20 @@ impl TimeoutSocket {
         write_timeout: Duration,
         state: Arc<SocketState>,
     ) -> TimeoutSocket {
-        TimeoutSocket { stream, write_timeout, state, window: None, linger: None, is_unread: false }
+        TimeoutSocket {
+            stream,
+            write_timeout,
+            state,
+            window: None,
+            linger: None,
+            is_unread: false,
+            is_beneath_tls: false,
+        }
+    }
+
+    /// For TLS, which has its own way to say that a peer sends no more.
+    pub(super) fn beneath_tls(self) -> TimeoutSocket {
+        TimeoutSocket { is_beneath_tls: true, ..self }
     }
 
     /// The kernel gives such peers up, too, and may be the first to; it tells whoever asks next.
@@ -103,7 +118,7 @@ impl TimeoutSocket {
     /// Notices that the peer sends no more, or that the socket broke. Behind what nobody has read yet
     /// nothing can be seen.
     fn watch_peer(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        if self.is_unread || self.state.half_closed.load(Ordering::Relaxed) {
+        if self.is_beneath_tls || self.is_unread || self.state.half_closed.load(Ordering::Relaxed) {
             return Ok(());
         }
         let mut byte = [MaybeUninit::uninit()];

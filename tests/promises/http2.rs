@@ -1,11 +1,16 @@
 //! HTTP/2 beside HTTP/1.1 on the same port (h2c), many streams over one connection.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::harness::client::Interpreter;
-use crate::harness::{Backend, on_both_logs, within};
+use crate::harness::{Backend, on_both_logs, until, within};
 
 on_both_logs! {
     async fn a_hundred_streams_share_one_connection(backend: Backend) {
@@ -75,6 +80,84 @@ async fn a_stream_that_is_left_unread_among_others_is_given_up() {
     node.publish("u", "still here").await;
     within("the other stream", reading).await.unwrap();
     drop(unread);
+}
+
+/// A frame (RFC 9113 §4.1).
+fn frame(kind: u8, stream: u8, contents: &[u8]) -> Vec<u8> {
+    let [.., high, low] = (contents.len() as u32).to_be_bytes();
+    [&[0, high, low, kind, 0, 0, 0, 0, stream][..], contents].concat()
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+const PRIORITY: u8 = 2;
+const PING: u8 = 6;
+
+/// A connection of HTTP/2, after the preface.
+async fn connect(address: SocketAddr) -> TcpStream {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(PREFACE).await.unwrap();
+    socket
+}
+
+#[tokio::test]
+async fn a_connection_that_sends_too_many_frames_that_carry_nothing_is_ended() {
+    let node = Backend::Embedded.start(&[]).await;
+    let unknown = frame(0x42, 0, b"whatever");
+    let priority = frame(PRIORITY, 1, &[0, 0, 0, 3, 16]);
+    let ping = frame(PING, 0, &[7; 8]);
+    for frame in [&unknown, &priority, &ping] {
+        // Some thousands are no matter.
+        let mut socket = connect(node.address).await;
+        let (mut reading, mut writing) = socket.split();
+        let mut answers = Vec::new();
+        let swallow = async {
+            let mut part = [0; 16 << 10];
+            while let Ok(count @ 1..) = reading.read(&mut part).await {
+                answers.extend_from_slice(&part[..count]);
+            }
+        };
+        let send = async {
+            writing.write_all(&frame.repeat(3_000)).await.unwrap();
+            // GET /healthz, in the static table but for the path (RFC 7541).
+            let head = b"\x82\x86\x44\x08/healthz\x41\x09localhost";
+            let mut request = self::frame(1, 1, head);
+            request[4] = 0x5;
+            writing.write_all(&request).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            // And then without end.
+            let many = frame.repeat(1_000);
+            while writing.write_all(&many).await.is_ok() {}
+        };
+        within("the end", async { tokio::join!(swallow, send) }).await;
+        assert!(answers.windows(2).any(|two| two == b"ok"), "the request was not answered");
+    }
+    assert_eq!(node.metric("fantail_http2_connections_ended_total", "frames").await, 3.0);
+    let told = node.log().iter().filter(|line| line.contains("carry nothing")).count();
+    assert_eq!(told, 1, "{:#?}", node.log());
+}
+
+#[tokio::test]
+async fn streams_that_are_reset_at_once_end_their_connection_and_few_lines_say_so() {
+    let node = Backend::Embedded.start(&[]).await;
+    for _ in 0..5 {
+        let mut socket = connect(node.address).await;
+        let mut many = Vec::new();
+        for n in 0..2_000_u32 {
+            let id = (2 * n + 1).to_be_bytes();
+            let head = b"\x82\x86\x44\x08/healthz\x41\x09localhost";
+            for (kind, flags, contents) in [(1, 0x5, &head[..]), (3, 0, &[0, 0, 0, 8])] {
+                many.extend_from_slice(&[0, 0, contents.len() as u8, kind, flags]);
+                many.extend_from_slice(&id);
+                many.extend_from_slice(contents);
+            }
+        }
+        let _ = socket.write_all(&many).await;
+        let _ = within("the end", socket.read_to_end(&mut Vec::new())).await;
+    }
+    let ended = async || node.metric("fantail_http2_connections_ended_total", "").await;
+    until("they are counted", async || (ended().await >= 5.0).then_some(())).await;
+    let lines = node.log();
+    assert!(lines.iter().filter(|line| line.contains("WARN")).count() <= 1, "{lines:#?}");
 }
 
 impl crate::harness::Node {

@@ -38,6 +38,7 @@ mod stream_age;
 mod surroundings;
 mod takeover;
 mod tasks;
+mod tls;
 mod topics;
 mod trickle;
 mod wire;

@@ -335,3 +335,79 @@ async fn a_node_that_is_full_answers_operators_and_publishes() {
         assert_ne!(read, 0, "a stream was ended");
     }
 }
+
+/// Sends a PING every half second and answers those that come, as a client does that wants its
+/// connection for ever; the types of the frames that come until the end.
+async fn ping_to_the_end(socket: TcpStream) -> Vec<u8> {
+    let (mut reading, mut writing) = socket.into_split();
+    let (answer, mut asked) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
+    let pinging = tokio::spawn(async move {
+        loop {
+            let (flags, contents) =
+                match tokio::time::timeout(Duration::from_millis(500), asked.recv()).await {
+                    Ok(None) => return,
+                    Ok(Some(contents)) => (1, contents),
+                    Err(_) => (0, b"fantail!".to_vec()),
+                };
+            let ping = [&[0, 0, 8, 6, flags, 0, 0, 0, 0][..], &contents].concat();
+            if writing.write_all(&ping).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut kinds = Vec::new();
+    let mut head = [0; 9];
+    while reading.read_exact(&mut head).await.is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let mut contents = vec![0; length];
+        if reading.read_exact(&mut contents).await.is_err() {
+            break;
+        }
+        if head[3] == 6 && head[4] & 1 == 0 {
+            let _ = answer.send(contents);
+        }
+        kinds.push(head[3]);
+    }
+    pinging.abort();
+    kinds
+}
+
+#[tokio::test]
+async fn connections_that_ask_for_nothing_any_more_end_sooner_as_places_run_out() {
+    let (_process, address, api) = start_small(&[("FANTAIL_MAX_CONNECTIONS", "200")]).await;
+    let mut streams = Vec::new();
+    // Together with what follows, more than half of the places and no shortage yet.
+    for _ in 0..124 {
+        streams.push(ask(address, "/topics/news/events").await.0);
+    }
+    let mut silent = Vec::new();
+    for _ in 0..24 {
+        silent.push(ask(address, "/healthz").await.0);
+    }
+    let began_at = Instant::now();
+    let get = |path: &str| {
+        let length = [path.len() as u8];
+        let head = [&b"\x82\x86\x44"[..], &length, path.as_bytes(), b"\x41\x09localhost"].concat();
+        [&[0, 0, head.len() as u8, 1, 5, 0, 0, 0, 1][..], &head].concat()
+    };
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let [idle, busy] = [(); 2].map(|()| TcpStream::connect(address));
+    let (mut idle, mut busy) = (idle.await.unwrap(), busy.await.unwrap());
+    idle.write_all(&[&preface[..], &get("/healthz")].concat()).await.unwrap();
+    busy.write_all(&[&preface[..], &get("/topics/t/events")].concat()).await.unwrap();
+    let mut busy = tokio::spawn(ping_to_the_end(busy));
+    let kinds = within("the end of an idle connection", ping_to_the_end(idle)).await;
+    // That it will not be served any more is said before (GOAWAY).
+    assert!(kinds.contains(&7), "{kinds:?}");
+    let took = began_at.elapsed();
+    assert!((Duration::from_secs(5)..Duration::from_secs(60)).contains(&took), "{took:?}");
+    for mut socket in silent {
+        let mut rest = Vec::new();
+        let _ = within("the end", socket.read_to_end(&mut rest)).await;
+    }
+    // What is under way goes on.
+    assert!(tokio::time::timeout(Duration::from_secs(1), &mut busy).await.is_err());
+    assert_eq!(api.metric("fantail_connections", "").await, 125.0);
+    assert_eq!(api.metric("fantail_sockets_dropped_total", "").await, 0.0);
+    drop(streams);
+}

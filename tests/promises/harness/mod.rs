@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod raw;
 pub mod reconnecting_client;
 pub mod server;
+pub mod tls;
 
 use std::sync::LazyLock;
 use std::time::Duration;

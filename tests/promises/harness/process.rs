@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::proxy::Proxy;
-use super::{Api, until};
+use super::{Api, tls, until};
 
 /// A child that is killed when dropped, and can be signalled before.
 pub struct Process {
@@ -102,9 +102,12 @@ pub const OPERATORS: (&str, &str) = ("FANTAIL_ADMIN_LISTEN", "127.0.0.1:0");
 pub struct Node {
     pub process: Process,
     pub address: SocketAddr,
+    /// The same, but for a node that speaks TLS: that has somebody in front who does so for the tests.
+    pub listens_at: SocketAddr,
     pub api: Api,
     /// Its operators' door, if it has one.
     operators: Option<Api>,
+    _front: Option<tls::Front>,
     log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -147,7 +150,14 @@ impl Node {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FANTAIL_")) {
             command.env_remove(name);
         }
-        command.env("FANTAIL_LISTEN", listen).env("FANTAIL_NODE_ID", id);
+        // TLS=1 runs the same tests with nodes that speak TLS alone.
+        let has_certificate = settings.iter().any(|(name, _)| *name == "FANTAIL_TLS_CERT");
+        let is_tls = has_certificate || tls::is_wanted();
+        if is_tls && !has_certificate {
+            command.envs(tls::CERTIFICATE.settings());
+        }
+        let own = if is_tls { "127.0.0.1:0" } else { listen };
+        command.env("FANTAIL_LISTEN", own).env("FANTAIL_NODE_ID", id);
         // REACTORS=0 runs the same tests with all streams left to the HTTP server.
         if let Ok(reactors) = std::env::var("REACTORS") {
             command.env("FANTAIL_REACTORS", reactors);
@@ -174,7 +184,9 @@ impl Node {
             for line in lines.map_while(Result::ok) {
                 // Said in this order.
                 operators = address_after(&line, "operators' door at http://").or(operators);
-                if let Some(address) = address_after(&line, "listening on http://") {
+                let listening = ["listening on http://", "listening on https://"];
+                let listening = listening.iter().find_map(|at| address_after(&line, at));
+                if let Some(address) = listening {
                     let _ = tell.send((address, operators));
                 }
                 kept.lock().unwrap().push(line);
@@ -184,10 +196,15 @@ impl Node {
         let address = tokio::task::spawn_blocking(move || {
             told.recv_timeout(Duration::from_secs(20)).expect("the node says where it listens")
         });
-        let (address, operators) = address.await.unwrap();
+        let (listens_at, operators) = address.await.unwrap();
+        let front = match is_tls {
+            true => Some(tls::Front::listen(listen, listens_at).await.unwrap()),
+            false => None,
+        };
+        let address = front.as_ref().map_or(listens_at, |front| front.address);
         let api = Api::new(&format!("http://{address}"));
         let operators = operators.map(|address| Api::new(&format!("http://{address}")));
-        Node { process, address, api, operators, log }
+        Node { process, address, listens_at, api, operators, _front: front, log }
     }
 
     /// Its operators' door, of a node that was started with [`OPERATORS`].
