@@ -20,7 +20,7 @@ use crate::topic::Topic;
 
 pub use first::{first_board, keep_first_board};
 pub use state::{Board, Change};
-pub use store::{Boards, ChangeError, Changed};
+pub use store::{Boards, ChangeError, Changed, OnBoard};
 
 /// Tasks on one board at most: what Redis can read in one step without holding up everybody else
 /// for long. A board of them takes some 5 MB as JSON with ordinary titles, 24 MB with the longest.

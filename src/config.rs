@@ -14,9 +14,11 @@ use ipnet::IpNet;
 use log_filter::log_filter;
 
 mod hosts;
+mod identity;
 mod log_filter;
 
 pub use hosts::{HostName, Hosts};
+pub use identity::{Issuer, KeySource, Secret};
 
 /// The settings of `fantail serve`.
 #[derive(Debug, Clone, clap::Args)]
@@ -128,6 +130,26 @@ pub struct Config {
     /// Hosts that clients may name besides those of this machine, separated by commas, each with or without a port, or * for any [default: none where it listens on loopback, else any]
     #[arg(long, env = "FANTAIL_HOSTS", value_parser = Hosts::read)]
     pub hosts: Option<Hosts>,
+
+    /// Secret that tokens are signed with (HS256, HS384, HS512), 32 bytes or more; with it every request needs a token. A flag is seen by everybody on the machine: use the variable or the file
+    #[arg(long, env = "FANTAIL_JWT_SECRET", hide_env_values = true, value_parser = identity::secret)]
+    pub jwt_secret: Option<Secret>,
+
+    /// File that holds that secret; a line break at its end is no part of it
+    #[arg(long, env = "FANTAIL_JWT_SECRET_FILE", value_parser = identity::path)]
+    pub jwt_secret_file: Option<PathBuf>,
+
+    /// PEM file with the public keys of whoever signs tokens: RSA (RS256 to PS512), EC (ES256, ES384, ES512) or Ed25519 (EdDSA); with it every request needs a token
+    #[arg(long, env = "FANTAIL_JWT_PUBLIC_KEY", value_parser = identity::path)]
+    pub jwt_public_key: Option<PathBuf>,
+
+    /// What tokens must have as iss [default: anything]
+    #[arg(long, env = "FANTAIL_JWT_ISSUER", value_parser = identity::claim)]
+    pub jwt_issuer: Option<String>,
+
+    /// What tokens must have as aud, or among it [default: they may have none]
+    #[arg(long, env = "FANTAIL_JWT_AUDIENCE", value_parser = identity::claim)]
+    pub jwt_audience: Option<String>,
 }
 
 /// How log lines are written.
@@ -206,10 +228,11 @@ impl Config {
         }
         let (one, other) = ("--tls-cert (FANTAIL_TLS_CERT)", "--tls-key (FANTAIL_TLS_KEY)");
         match (&self.tls_cert, &self.tls_key) {
-            (Some(_), None) => Err(format!("{one} needs {other}, and that is not set")),
-            (None, Some(_)) => Err(format!("{other} needs {one}, and that is not set")),
-            _ => Ok(()),
+            (Some(_), None) => return Err(format!("{one} needs {other}, and that is not set")),
+            (None, Some(_)) => return Err(format!("{other} needs {one}, and that is not set")),
+            _ => {}
         }
+        self.check_keys()
     }
 
     /// Flags and variables alone, without the program's subcommands.
@@ -425,6 +448,28 @@ mod tests {
         }
         let both = from(&["--tls-cert", "c.pem", "--tls-key", "k.pem"]).unwrap();
         assert_eq!(both.check_relations(), Ok(()));
+    }
+
+    #[test]
+    fn tokens_are_verified_with_one_kind_of_key_and_claims_need_one() {
+        let both = from(&["--jwt-secret-file", "a", "--jwt-public-key", "b"]).unwrap();
+        let line = both.check_relations().unwrap_err();
+        assert!(line.contains("--jwt-secret-file") && line.contains("--jwt-public-key"), "{line}");
+        for flag in ["--jwt-issuer", "--jwt-audience"] {
+            let none = from(&[flag, "x"]).unwrap();
+            assert!(none.check_relations().unwrap_err().contains(flag));
+            assert_eq!(none.issuers(), []);
+            let with_key = from(&[flag, "x", "--jwt-secret-file", "a"]).unwrap();
+            assert_eq!(with_key.check_relations(), Ok(()));
+            assert_eq!(with_key.issuers().len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let config = from(&["--jwt-secret", "hunter2-hunter2"]).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+        assert!(from(&["--jwt-secret", " "]).is_err());
     }
 
     #[test]

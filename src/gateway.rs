@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{oneshot, watch};
 
+use crate::access::{Access, Grant};
 use crate::address::TrustedProxies;
 use crate::admission::Admission;
 use crate::background::{Background, Ending};
@@ -101,6 +102,10 @@ impl Gateway {
         descriptors_max: usize,
         metrics: Option<PrometheusHandle>,
     ) -> std::io::Result<Gateway> {
+        // Without a key there is nobody to tell from anybody else.
+        let issuers = config.issuers();
+        let anonymous = issuers.is_empty().then(Grant::everything);
+        let access = Access::new(&issuers, anonymous).map_err(std::io::Error::other)?;
         let tls = match (&config.tls_cert, &config.tls_key) {
             (Some(certificate), Some(key)) => {
                 let tls = Tls::new(certificate.clone(), key.clone());
@@ -170,6 +175,7 @@ impl Gateway {
         });
         let background = Background::default();
         let app = App::new(Shared {
+            access: Arc::new(access),
             node: node.clone(),
             background: background.clone(),
             stats: stats.clone(),
@@ -303,9 +309,12 @@ fn listen(
 /// Small regular work that nobody waits for.
 async fn upkeep(node: Arc<Node>, metrics: Option<PrometheusHandle>) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
-    loop {
+    for seconds in 0_u64.. {
         every.tick().await;
         node.replays.sweep();
+        if seconds.is_multiple_of(10) {
+            node.endings.sweep();
+        }
         if let Some(metrics) = &metrics {
             // Histograms keep every sample until somebody folds them into buckets.
             metrics.run_upkeep();

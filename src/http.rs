@@ -3,6 +3,7 @@
 //! A request is read by [`request`], answered by the resource's own file, and whatever goes wrong
 //! becomes a [`problem`]. [`net`](crate::net) brings the sockets.
 
+mod access;
 mod admin;
 mod board;
 mod cors;
@@ -26,6 +27,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
+use crate::access::Access;
 use crate::admission::Admission;
 use crate::background::Background;
 use crate::board::Boards;
@@ -36,6 +38,7 @@ use crate::position::Position;
 use crate::stats::ClusterStats;
 use crate::stream::Node;
 use crate::telemetry::metric;
+use access::Caller;
 use door::Door;
 use problem::Problem;
 use request::body_limit::BodyLimit;
@@ -52,6 +55,7 @@ pub(crate) struct App(Arc<Shared>);
 
 /// The parts of an [`App`].
 pub(crate) struct Shared {
+    pub(crate) access: Arc<Access>,
     pub(crate) node: Arc<Node>,
     pub(crate) stats: Arc<ClusterStats>,
     pub(crate) admission: Arc<Admission>,
@@ -74,7 +78,8 @@ impl Deref for App {
     }
 }
 
-/// All routes. Those that read a query refuse parameters that they do not know, the others any.
+/// All routes. Those that read a query refuse parameters that they do not know, the others any. They
+/// are for [callers](Caller) who may do something, unless it is said that they are for everybody.
 fn routes(app: &App, boards: Arc<dyn Boards>) -> Vec<Route> {
     let mut routes = vec![
         // Streams
@@ -87,13 +92,13 @@ fn routes(app: &App, boards: Arc<dyn Boards>) -> Vec<Route> {
         // Operations
         Route::new("/admin/connections", get(admin::connections)),
         Route::new("/metrics", get(admin::metrics)).without_parameters(READS),
-        Route::new("/healthz", get(admin::healthz)).without_parameters(READS),
-        Route::new("/readyz", get(admin::readyz)).without_parameters(READS),
+        Route::new("/healthz", get(admin::healthz)).without_parameters(READS).for_everybody(),
+        Route::new("/readyz", get(admin::readyz)).without_parameters(READS).for_everybody(),
         // The page
-        Route::new("/", get(page::index)),
-        Route::new("/app.js", get(page::script)).without_parameters(READS),
-        Route::new("/style.css", get(page::style)).without_parameters(READS),
-        Route::new("/favicon.svg", get(page::icon)).without_parameters(READS),
+        Route::new("/", get(page::index)).for_everybody(),
+        Route::new("/app.js", get(page::script)).without_parameters(READS).for_everybody(),
+        Route::new("/style.css", get(page::style)).without_parameters(READS).for_everybody(),
+        Route::new("/favicon.svg", get(page::icon)).without_parameters(READS).for_everybody(),
     ];
     // The task board
     routes.extend(board::routes(boards, app.node.clone()));
@@ -122,11 +127,17 @@ struct Route {
     path: &'static str,
     methods: MethodRouter<App>,
     without_parameters: &'static [Method],
+    for_everybody: bool,
 }
 
 impl Route {
     fn new(path: &'static str, methods: MethodRouter<App>) -> Route {
-        Route { path, methods, without_parameters: &[] }
+        Route { path, methods, without_parameters: &[], for_everybody: false }
+    }
+
+    /// Nobody is asked who they are.
+    fn for_everybody(self) -> Route {
+        Route { for_everybody: true, ..self }
     }
 
     /// Of these methods any parameter is refused; the handlers of the others read theirs.
@@ -145,6 +156,8 @@ pub(crate) struct Api(Arc<ApiParts>);
 
 struct ApiParts {
     router: Router,
+    /// Who callers are; without it each is an operator.
+    access: Option<Arc<Access>>,
     /// The same paths, to tell of a request which it is for, whatever comes of it.
     paths: matchit::Router<KnownPath>,
     body_limit: BodyLimit,
@@ -156,6 +169,7 @@ struct ApiParts {
 struct KnownPath {
     path: &'static str,
     without_parameters: &'static [Method],
+    for_everybody: bool,
 }
 
 impl Api {
@@ -167,21 +181,29 @@ impl Api {
         origins: CorsOrigins,
     ) -> Api {
         let routes = routes(&app, boards);
-        Api::of(routes, app, body_bytes_max, Door::new(hosts, origins))
+        let access = Some(app.access.clone());
+        Api::of(routes, app, access, body_bytes_max, Door::new(hosts, origins))
     }
 
     /// The operators' door, which answers to these hosts. Health it tells whatever the node is
     /// called: those who ask for it call it by an address.
     pub(crate) fn of_operators(app: App, hosts: Hosts) -> Api {
         let door = Door::to_operators(hosts, &["/healthz", "/readyz"]);
-        Api::of(routes_of_operators(), app, OPERATORS_BODY_BYTES_MAX, door)
+        Api::of(routes_of_operators(), app, None, OPERATORS_BODY_BYTES_MAX, door)
     }
 
-    fn of(routes: Vec<Route>, app: App, body_bytes_max: usize, door: Door) -> Api {
+    fn of(
+        routes: Vec<Route>,
+        app: App,
+        access: Option<Arc<Access>>,
+        body_bytes_max: usize,
+        door: Door,
+    ) -> Api {
         let (mut router, mut paths) = (Router::new(), matchit::Router::new());
-        for Route { path, methods, without_parameters } in routes {
+        for Route { path, methods, without_parameters, for_everybody } in routes {
             router = router.route(path, methods);
-            let inserted = paths.insert(path, KnownPath { path, without_parameters });
+            let known = KnownPath { path, without_parameters, for_everybody };
+            let inserted = paths.insert(path, known);
             debug_assert!(inserted.is_ok(), "the router took {path}");
         }
         let router = router
@@ -191,7 +213,7 @@ impl Api {
         let body_limit = BodyLimit::new(body_bytes_max);
         let door = Arc::new(door);
         let cors = cors::layer(&door);
-        Api(Arc::new(ApiParts { router, paths, body_limit, door, cors }))
+        Api(Arc::new(ApiParts { router, access, paths, body_limit, door, cors }))
     }
 
     /// Past what pages of other origins are held to.
@@ -200,6 +222,16 @@ impl Api {
         mut request: Request,
         known: Option<KnownPath>,
     ) -> Result<Response, Infallible> {
+        if known.is_some_and(|known| !known.for_everybody) {
+            let caller = match &self.0.access {
+                Some(access) => Caller::of(access, request.headers()),
+                None => Ok(Caller::operator()),
+            };
+            match caller {
+                Ok(caller) => request.extensions_mut().insert(caller),
+                Err(problem) => return Ok(problem.into_response()),
+            };
+        }
         let takes_none =
             known.is_some_and(|known| known.without_parameters.contains(request.method()));
         if takes_none && let Err(problem) = no_parameters(request.uri()) {

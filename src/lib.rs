@@ -41,6 +41,9 @@
 //!    with the stream's [`Follower`](stream::Follower), and the reactor writes what it is answered.
 //!    A body has its follower all the time.
 //!
+//! Who may do what is asked on both roads, before anything is read from the log or written to it:
+//! [`access`] knows tokens and what they grant, `http/access.rs` asks for every route.
+//!
 //! Around it: [`config`] (every setting, as values; the program's `cli.rs` reads them), [`gateway`]
 //! (start and drain), [`background`] (the node's own tasks, and what follows when one ends),
 //! [`backoff`] (waits of all that tries again), [`address`] (whose
@@ -56,10 +59,10 @@
 //! - Where an event becomes text: [`wire::sse::event_text`]. Where it is written to a socket: in a
 //!   reactor `net/reactor/deliver.rs` (what the tails have) and `net/reactor/streams.rs` (all else),
 //!   for the HTTP server `net/body.rs`, through `net/socket.rs`, which gives up slow peers.
-//! - Where a stream is refused: `http/streams.rs`. What every request needs is asked for before, in
-//!   `http/request/`, and first whether its host and its page are let in, in `http/door.rs`; what
-//!   every connection needs in `net/server.rs`. Where a stream is ended from outside:
-//!   [`stream::terms::Endings`].
+//! - Where a stream is refused: `http/streams.rs`, by what its caller was granted
+//!   ([`access::Grant`]). What every request needs is asked for before, in `http/request/`, and first
+//!   whether its host and its page are let in, in `http/door.rs`; what every connection needs in
+//!   `net/server.rs`. Where a stream is ended from outside: [`stream::terms::Endings`].
 //! - What one more wire changes: a variant of [`wire::Wire`] with its arms there, and a file beside
 //!   [`wire::sse`]; the bytes that a [`frame::Frame`] keeps of an entry, which are those of the event
 //!   stream, and `net/reactor/deliver.rs`, which sends them as they are; who asks for the wire and
@@ -105,6 +108,8 @@ pub mod budget;
 pub mod net;
 
 pub mod http;
+
+pub mod access;
 
 pub mod gateway;
 

@@ -139,6 +139,12 @@ pub mod metric {
             Count,
             "Streams refused with 503, by reason: full, address, draining"
         );
+        describe_counter!(
+            "fantail_access_refused_total",
+            Count,
+            "Requests refused for who sent them, by reason: missing (no token), token (it is not \
+             valid), forbidden (it does not grant that), keys (those of its issuer have not come)"
+        );
         describe_gauge!(
             "fantail_parked_connections",
             Count,
@@ -302,6 +308,9 @@ pub mod metric {
         for reason in ["full", "silent", "idle", "address", "proxy_header"] {
             counter!("fantail_sockets_dropped_total", "reason" => reason).increment(0);
         }
+        for reason in ["missing", "token", "forbidden", "keys"] {
+            counter!("fantail_access_refused_total", "reason" => reason).increment(0);
+        }
         counter!("fantail_stream_faults_total").increment(0);
         counter!("fantail_log_lines_dropped_total").increment(0);
     }
@@ -375,6 +384,11 @@ pub mod metric {
 
     pub(crate) fn connection_refused(reason: &'static str) {
         counter!("fantail_connections_refused_total", "reason" => reason).increment(1);
+    }
+
+    /// Somebody was refused for who they are.
+    pub(crate) fn access_refused(reason: &'static str) {
+        counter!("fantail_access_refused_total", "reason" => reason).increment(1);
     }
 
     pub(crate) fn slow_connections(change: f64) {

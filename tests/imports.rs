@@ -14,6 +14,7 @@ const ROOMS_WITHIN: &[&str] = &["log/memory", "log/redis"];
 /// Rooms that only compute: they are tested without time, network or a runtime.
 const PURE: &[&str] = &[
     "topic", "position", "entry", "frame", "said", "wire", "stream", "board", "nearest", "address",
+    "access",
 ];
 
 /// Files in such rooms that wait all the same.

@@ -24,11 +24,26 @@ pub trait Boards: Snapshots {
         conditions: &Conditions,
     ) -> Result<Changed, ChangeError>;
 
+    /// The board that something is on. Nothing moves from one board to another.
+    ///
+    /// # Errors
+    /// [`BoardError::NoSuchList`] or [`BoardError::NoSuchTask`] where there is none.
+    async fn board_of(&self, thing: OnBoard<'_>) -> Result<Topic, ChangeError>;
+
     /// All boards, in the order of their creation.
     async fn list(&self) -> Result<Vec<BoardSummary>, LogError>;
 
     /// Makes the first board if there are none: a new installation, or one that lost everything.
     async fn ensure_first_board(&self) -> Result<(), LogError>;
+}
+
+/// Something that is on a board, by its id.
+#[derive(Debug, Clone, Copy)]
+pub enum OnBoard<'a> {
+    /// A list.
+    List(&'a Topic),
+    /// A task.
+    Task(&'a Topic),
 }
 
 /// Where and how a change took effect.

@@ -19,7 +19,7 @@ const SCHEMES: [&str; 6] = ["redis", "rediss", "valkey", "valkeys", "http", "htt
 const URLS: [&str; 4] = ["--redis-url", "--url", "--publish-to", "<URL>..."];
 
 /// What is a secret as a whole.
-const SECRETS: [&str; 1] = ["--header"];
+const SECRETS: [&str; 2] = ["--header", "--jwt-secret"];
 
 /// What the parser found wrong.
 pub(super) fn one_line(error: &clap::Error) -> String {

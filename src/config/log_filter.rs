@@ -8,8 +8,9 @@ const DEFAULT: &str = "info";
 
 /// The modules of this gateway that write log lines, or did when this was written: all that lies
 /// right under the gateway can be named besides.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 21] = [
     "fantail",
+    "fantail::access::issuer",
     "fantail::background",
     "fantail::board::first",
     "fantail::canary",

@@ -8,6 +8,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::App;
+use super::access::Administrator;
 use super::problem::Problem;
 use super::request::query::Query;
 use super::request::{self, Parameters};
@@ -132,6 +133,7 @@ fn on_node(node: &NodeView, is_own: bool, one: &TopicStreams, has_state: bool) -
 /// Answers from a view that is shared by all who ask. What this node serves is in it within half a
 /// second, what the others serve within a second.
 pub(super) async fn connections(
+    _: Administrator,
     State(app): State<App>,
     Parameters(options): Parameters<ConnectionsOptions>,
 ) -> Result<Response, Problem> {
@@ -167,7 +169,7 @@ pub(super) async fn connections(
     Ok(Json(answer).into_response())
 }
 
-pub(super) async fn metrics(State(app): State<App>) -> Response {
+pub(super) async fn metrics(_: Administrator, State(app): State<App>) -> Response {
     metric::topics(app.node.hub.count());
     metric::budget_held(app.node.replays.budget().held());
     app.canary.measure();

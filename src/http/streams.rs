@@ -14,9 +14,11 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::App;
+use super::access::Caller;
 use super::problem::Problem;
 use super::request::query::{BETWEEN_POSITIONS, OnePosition, Query};
 use super::request::{IdPath, Parameters, TopicPath, topic};
+use crate::access::Action;
 use crate::hub::TopicState;
 use crate::log::NoState;
 use crate::net::{self, Peer};
@@ -75,6 +77,7 @@ pub(super) struct Several {
 impl Query for Several {}
 
 pub(super) async fn board_events(
+    caller: Caller,
     State(app): State<App>,
     IdPath(board): IdPath,
     Parameters(options): Parameters<Options>,
@@ -83,10 +86,11 @@ pub(super) async fn board_events(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let requested = vec![RequestedTopic { topic: board, must_have_state: true }];
-    stream_of(app, requested, options, &peer, version, &headers).await
+    stream_of(app, caller, requested, options, &peer, version, &headers).await
 }
 
 pub(super) async fn topic_events(
+    caller: Caller,
     State(app): State<App>,
     TopicPath(topic): TopicPath,
     Parameters(options): Parameters<Options>,
@@ -95,17 +99,18 @@ pub(super) async fn topic_events(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let requested = vec![RequestedTopic { topic, must_have_state: false }];
-    stream_of(app, requested, options, &peer, version, &headers).await
+    stream_of(app, caller, requested, options, &peer, version, &headers).await
 }
 
 pub(super) async fn events(
+    caller: Caller,
     State(app): State<App>,
     Parameters((several, options)): Parameters<(Several, Options)>,
     peer: Extension<Peer>,
     version: Version,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    stream_of(app, several.requested()?, options, &peer, version, &headers).await
+    stream_of(app, caller, several.requested()?, options, &peer, version, &headers).await
 }
 
 impl Several {
@@ -143,12 +148,23 @@ impl Several {
 
 async fn stream_of(
     app: App,
+    caller: Caller,
     requested: Vec<RequestedTopic>,
     options: Options,
     peer: &Peer,
     version: Version,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
+    // One that is refused refuses them all: a stream with less in it than was asked for would look
+    // whole.
+    for RequestedTopic { topic, .. } in &requested {
+        caller.may(Action::Subscribe(topic))?;
+        if options.snapshot {
+            caller.may(Action::ReadBoard(topic))?;
+        }
+    }
+    let wire = Wire::Sse { named_heartbeat: options.heartbeat.is_some() };
+    let terms = caller.terms(&app.node.endings, wire)?;
     if app.node.endings.all_ended() {
         metric::connection_refused("draining");
         return Err(Problem::draining());
@@ -166,8 +182,6 @@ async fn stream_of(
         snapshot: options.snapshot,
         named_connected: options.connected.is_some(),
     };
-    let wire = Wire::Sse { named_heartbeat: options.heartbeat.is_some() };
-    let terms = app.node.endings.open_terms(wire);
     let mut session = Session::open(&app.node, admitted, terms, &request);
     if !session.wait_until_open(OPEN_TIMEOUT).await {
         return Err(NoState.into());

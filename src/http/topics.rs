@@ -8,11 +8,13 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use super::access::{Caller, PublishableTopic};
 use super::problem::Problem;
 use super::request::body::{AtMost, Object};
 use super::request::query::Query;
 use super::request::{Body, Parameters, Preconditions, TopicPath};
 use super::{App, set_last_event_id, set_replayed};
+use crate::access::Action;
 use crate::entry::{Data, Entry, Event, EventType};
 use crate::json;
 use crate::log::{Appended, READ_ENTRIES_MAX};
@@ -69,7 +71,7 @@ enum Published {
 
 pub(super) async fn publish(
     State(app): State<App>,
-    TopicPath(topic): TopicPath,
+    PublishableTopic(topic): PublishableTopic,
     Preconditions(conditions): Preconditions,
     Body(new, _memory): Body<NewEvents>,
 ) -> Result<Response, Problem> {
@@ -146,10 +148,12 @@ struct HistoryEntry {
 }
 
 pub(super) async fn history(
+    caller: Caller,
     State(app): State<App>,
     TopicPath(topic): TopicPath,
     Parameters(options): Parameters<HistoryOptions>,
 ) -> Result<Response, Problem> {
+    caller.may(Action::Subscribe(&topic))?;
     let limit = options.limit.unwrap_or(100);
     if !(1..=READ_ENTRIES_MAX).contains(&limit) {
         return Err(Problem::bad_request(format!(

@@ -5,6 +5,8 @@
 //! streams is told that there are orders, and ends each of those that have one in its turn. Of two
 //! orders that terms are given the one that is over first holds.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -16,17 +18,40 @@ use crate::said::EndReason;
 use crate::wire::{Encoding, Wire};
 
 /// What one stream was granted, and how it speaks.
-#[derive(Debug)]
 pub struct Terms {
-    /// For whom; `None` while nobody has to say who they are.
-    pub subject: Option<String>,
-    /// When the grant ends.
-    pub expires_at: Option<Instant>,
+    /// For whom.
+    pub holder: Holder,
     /// How it speaks.
     pub wire: Wire,
     /// How its bytes are encoded.
     pub encoding: Encoding,
     orders: watch::Sender<Orders>,
+}
+
+/// For whom streams run, and until when: what their token says. Nothing of it is there while nobody
+/// has to say who they are.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// Whose token it is (`sub`).
+    pub subject: Option<String>,
+    /// Its name (`jti`).
+    pub token_id: Option<String>,
+    /// Who gave it (`iss`).
+    pub issuer: Option<String>,
+    /// When it was given, in seconds since 1970 (`iat`).
+    pub issued_at: Option<u64>,
+    /// When it ends.
+    pub expires_at: Option<Instant>,
+}
+
+/// Says how streams speak, not for whom: what a token says stands in no log.
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terms")
+            .field("wire", &self.wire)
+            .field("encoding", &self.encoding)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What terms were ordered.
@@ -151,6 +176,9 @@ pub trait EndListener: Send + Sync + 'static {
     fn orders_given(&self);
 }
 
+/// The digest of a token, and how its streams speak.
+type TokenTerms = ([u8; 32], Wire, Encoding);
+
 /// All terms of a node, and how to end the streams that run on them.
 pub struct Endings {
     /// The terms of whoever has no others, one for each way to speak.
@@ -162,6 +190,8 @@ pub struct Endings {
 #[derive(Default)]
 struct State {
     terms: Vec<Weak<Terms>>,
+    /// Those that streams of one token share.
+    of_tokens: HashMap<TokenTerms, Weak<Terms>>,
     listeners: Vec<Weak<dyn EndListener>>,
     /// Given to all terms, and to those that come later.
     all: Option<EndOrder>,
@@ -172,8 +202,7 @@ impl Endings {
     pub fn new(stream_age_max: Option<Duration>) -> Endings {
         let open = [false, true].map(|named_heartbeat| {
             Arc::new(Terms {
-                subject: None,
-                expires_at: None,
+                holder: Holder::default(),
                 wire: Wire::Sse { named_heartbeat },
                 encoding: Encoding::default(),
                 orders: watch::Sender::default(),
@@ -192,27 +221,32 @@ impl Endings {
         }
     }
 
-    /// New terms, for streams of one subject that speak like this; they can be ended apart from all
+    /// New terms, for streams of one holder that speak like this; they can be ended apart from all
     /// others.
-    pub fn terms(
-        &self,
-        subject: Option<String>,
-        expires_at: Option<Instant>,
-        wire: Wire,
-    ) -> Arc<Terms> {
-        let mut state = self.state();
-        let mut orders = Orders::default();
-        if let Some(order) = state.all.clone() {
-            orders.give(order);
+    pub fn terms(&self, holder: Holder, wire: Wire) -> Arc<Terms> {
+        self.state().agree(holder, wire)
+    }
+
+    /// The terms of the streams of one token, known by its digest, that speak like this: the same for
+    /// all of them, as long as there are any.
+    pub fn terms_of_token(&self, digest: [u8; 32], holder: Holder, wire: Wire) -> Arc<Terms> {
+        let state = &mut *self.state();
+        let key = (digest, wire, Encoding::default());
+        if let Some(terms) = state.of_tokens.get(&key).and_then(Weak::upgrade) {
+            return terms;
         }
-        let orders = watch::Sender::new(orders);
-        let encoding = Encoding::default();
-        let terms = Arc::new(Terms { subject, expires_at, wire, encoding, orders });
-        if state.terms.len() == state.terms.capacity() {
-            state.terms.retain(|terms| terms.strong_count() > 0);
+        let terms = state.agree(holder, wire);
+        if state.of_tokens.len() == state.of_tokens.capacity() {
+            state.forget_unused();
         }
-        state.terms.push(Arc::downgrade(&terms));
+        state.of_tokens.insert(key, Arc::downgrade(&terms));
         terms
+    }
+
+    /// Forgets terms that no stream runs on any more. Done now and then: what nobody asks for would
+    /// otherwise stay until somebody comes with a new token.
+    pub fn sweep(&self) {
+        self.state().forget_unused();
     }
 
     /// From now on this listener is told of orders.
@@ -228,7 +262,7 @@ impl Endings {
             at: Instant::now() + age.mul_f64(0.8 + 0.2 * fastrand::f64()),
             reason: EndReason::Age,
         });
-        let expiry = terms.expires_at.map(|at| EndsAt { at, reason: EndReason::Expired });
+        let expiry = terms.holder.expires_at.map(|at| EndsAt { at, reason: EndReason::Expired });
         [age, expiry].into_iter().flatten().min_by_key(|end| end.at)
     }
 
@@ -262,6 +296,33 @@ impl Endings {
 }
 
 impl State {
+    fn agree(&mut self, holder: Holder, wire: Wire) -> Arc<Terms> {
+        let mut orders = Orders::default();
+        if let Some(order) = self.all.clone() {
+            orders.give(order);
+        }
+        let orders = watch::Sender::new(orders);
+        let encoding = Encoding::default();
+        let terms = Arc::new(Terms { holder, wire, encoding, orders });
+        if self.terms.len() == self.terms.capacity() {
+            self.forget_unused();
+        }
+        self.terms.push(Arc::downgrade(&terms));
+        terms
+    }
+
+    fn forget_unused(&mut self) {
+        let is_used = |terms: &Weak<Terms>| terms.strong_count() > 0;
+        self.terms.retain(is_used);
+        self.of_tokens.retain(|_, terms| is_used(terms));
+        // As many again may come before it is worth looking through all of them again.
+        let (terms, of_tokens) = (self.terms.len(), self.of_tokens.len());
+        self.terms.shrink_to(2 * terms);
+        self.terms.reserve(terms + 1);
+        self.of_tokens.shrink_to(2 * of_tokens);
+        self.of_tokens.reserve(of_tokens + 1);
+    }
+
     fn tell(&self) {
         for listener in self.listeners.iter().filter_map(Weak::upgrade) {
             listener.orders_given();
@@ -305,7 +366,7 @@ mod tests {
         for orders in [[hour.clone(), soon.clone()], [soon, hour]] {
             let endings = Endings::new(None);
             let began_at = Instant::now();
-            let terms = endings.terms(None, None, SSE);
+            let terms = endings.terms(Holder::default(), SSE);
             let ended = tokio::spawn(terms.clone().ended(None));
             for order in orders {
                 tokio::task::yield_now().await;
@@ -330,7 +391,7 @@ mod tests {
         let endings = Endings::new(None);
         let listener = Arc::new(Listener::default());
         endings.listen(&listener);
-        let tokens: Vec<_> = (0..1_000).map(|_| endings.terms(None, None, SSE)).collect();
+        let tokens: Vec<_> = (0..1_000).map(|_| endings.terms(Holder::default(), SSE)).collect();
         endings.end_all(EndOrder::spread(EndReason::Drain, Duration::ZERO, 1));
         assert_eq!(listener.0.load(Ordering::Relaxed), 1);
         let mut heard = OrdersHeard::default();
@@ -341,8 +402,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_streams_of_the_ended_terms_end() {
         let endings = Endings::new(None);
-        let [alice, bob] =
-            ["alice", "bob"].map(|name| endings.terms(Some(name.to_owned()), None, SSE));
+        let of = |name: &str| Holder { subject: Some(name.to_owned()), ..Holder::default() };
+        let [alice, bob] = ["alice", "bob"].map(|name| endings.terms(of(name), SSE));
         endings.end(&alice, EndOrder::spread(EndReason::Revoked, Duration::ZERO, 1));
         assert_eq!(alice.ended(None).await, EndReason::Revoked);
         let waits = tokio::time::timeout(Duration::from_secs(3600), bob.ended(None)).await;
@@ -353,7 +414,37 @@ mod tests {
     async fn terms_that_are_agreed_after_everything_ended_have_ended_too() {
         let endings = Endings::new(None);
         endings.end_all(EndOrder::spread(EndReason::Drain, Duration::ZERO, 0));
-        assert_eq!(endings.terms(None, None, SSE).ended(None).await, EndReason::Drain);
+        assert_eq!(endings.terms(Holder::default(), SSE).ended(None).await, EndReason::Drain);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_of_one_token_share_their_terms_as_long_as_there_are_any() {
+        let endings = Endings::new(None);
+        let terms = |token: u32, wire| {
+            let mut digest = [0; 32];
+            digest[..4].copy_from_slice(&token.to_le_bytes());
+            endings.terms_of_token(digest, Holder::default(), wire)
+        };
+        let named = Wire::Sse { named_heartbeat: true };
+        let one = terms(1, SSE);
+        assert!(Arc::ptr_eq(&one, &terms(1, SSE)));
+        assert!(!Arc::ptr_eq(&one, &terms(2, SSE)) && !Arc::ptr_eq(&one, &terms(1, named)));
+        for token in 0..100_000 {
+            drop(terms(token, SSE));
+            assert!(endings.state().terms.len() < 1_000 && endings.state().of_tokens.len() < 1_000);
+        }
+        // They end together, and are the same until then.
+        endings.end(&terms(1, SSE), EndOrder::spread(EndReason::Revoked, Duration::ZERO, 1));
+        assert_eq!(one.ended(None).await, EndReason::Revoked);
+        endings.sweep();
+        assert_eq!(endings.state().of_tokens.len(), 0);
+    }
+
+    #[test]
+    fn for_whom_they_are_is_not_shown() {
+        let holder = Holder { subject: Some("alice".to_owned()), ..Holder::default() };
+        let terms = Endings::new(None).terms(holder, SSE);
+        assert!(!format!("{terms:?}").contains("alice"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -367,7 +458,8 @@ mod tests {
         assert!(limits.iter().all(|limit| limit.at <= now + age));
         assert!(limits.iter().any(|limit| limit.at < now + age.mul_f64(0.85)));
         let expires_at = now + Duration::from_secs(10);
-        let terms = endings.terms(None, Some(expires_at), SSE);
+        let holder = Holder { expires_at: Some(expires_at), ..Holder::default() };
+        let terms = endings.terms(holder, SSE);
         let limit = endings.limit(&terms).unwrap();
         assert_eq!((limit.at, limit.reason), (expires_at, EndReason::Expired));
         assert_eq!(terms.ended(Some(limit)).await, EndReason::Expired);

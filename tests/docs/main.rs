@@ -35,7 +35,7 @@ const LEFT_OUT: [(&str, &str); 9] = [
 const LANGUAGES: [&str; 5] = ["", "sh", "console", "sse", "js"];
 
 fn is_left_out(step: &Step) -> bool {
-    LEFT_OUT.iter().any(|(command, _)| *command == step.without_comment())
+    LEFT_OUT.iter().any(|(command, _)| *command == step.without_settings().1)
 }
 
 #[test]

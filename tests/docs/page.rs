@@ -163,6 +163,20 @@ impl Block {
 }
 
 impl Step {
+    /// What stands before the command as `FANTAIL_…=…`, by name and value, and the command itself.
+    pub(crate) fn without_settings(&self) -> (Vec<(&str, &str)>, &str) {
+        let mut settings = Vec::new();
+        let mut command = self.without_comment();
+        while let Some((setting, rest)) = command.split_once(' ')
+            && setting.starts_with("FANTAIL_")
+            && let Some(setting) = setting.split_once('=')
+        {
+            settings.push(setting);
+            command = rest.trim_start();
+        }
+        (settings, command)
+    }
+
     /// The command without the comment behind it.
     pub(crate) fn without_comment(&self) -> &str {
         self.command.split_once("  #").map_or(self.command.as_str(), |(command, _)| command).trim()

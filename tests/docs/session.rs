@@ -32,6 +32,13 @@ impl Session {
             command.env_remove(name);
         }
         command.args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped());
+        // With the settings that the page starts it with.
+        for step in page.blocks.iter().flat_map(Block::steps) {
+            let (settings, started) = step.without_settings();
+            if started == "cargo run --release" {
+                command.envs(settings);
+            }
+        }
         let mut gateway = Ended(command.spawn().unwrap());
         let said = lines_of(gateway.0.stderr.take().unwrap());
         let address = said.iter().find_map(|line| {

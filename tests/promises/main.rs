@@ -4,6 +4,7 @@
 
 #![allow(unreachable_pub, reason = "the harness is a room of its own inside one program")]
 
+mod access;
 mod backend_equivalence;
 mod bad_input;
 mod board_texts;

@@ -6,14 +6,17 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Deserialize;
 
+use super::super::access::{BoardChanger, Caller, ChangeableBoard};
 use super::super::problem::Problem;
 use super::super::request::body::{AtMost, Object};
 use super::super::request::{Body, IdPath, Preconditions, topic};
 use super::super::set_last_event_id;
 use super::{BoardApp, title, write_response};
+use crate::access::Action;
 use crate::board::{BoardError, BoardSummary, Command, LISTS_MAX, NewList};
 use crate::log::Conditions;
 use crate::net;
+use crate::topic::Topic;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,22 +41,36 @@ impl NewListBody {
     }
 }
 
-pub(super) async fn all(State(app): State<BoardApp>) -> Result<Json<Vec<BoardSummary>>, Problem> {
-    Ok(Json(app.boards.list().await?))
+/// The boards that the caller may read.
+pub(super) async fn all(
+    caller: Caller,
+    State(app): State<BoardApp>,
+) -> Result<Json<Vec<BoardSummary>>, Problem> {
+    let mut boards = app.boards.list().await?;
+    boards.retain(|board| {
+        let id = Topic::new(&board.id);
+        id.is_ok_and(|id| caller.grant.allows(&Action::ReadBoard(&id)))
+    });
+    Ok(Json(boards))
 }
 
 pub(super) async fn create(
+    BoardChanger(caller): BoardChanger,
     State(app): State<BoardApp>,
     Preconditions(conditions): Preconditions,
     Body(Object(board), _memory): Body<Object<NewBoard>>,
 ) -> Result<Response, Problem> {
+    let id = board.id.as_deref().map(topic).transpose()?;
+    match &id {
+        Some(id) => caller.may(Action::ChangeBoard(id))?,
+        None => caller.may_make_boards()?,
+    }
     if conditions != Conditions::NONE {
         return Err(Problem::bad_request(
             "making a board takes neither Idempotency-Key nor If-Match: give it an id, and making \
              it twice is refused",
         ));
     }
-    let id = board.id.as_deref().map(topic).transpose()?;
     let lists: Result<Vec<NewList>, Problem> =
         board.lists.0.into_iter().map(NewListBody::into_list).collect();
     let command = Command::CreateBoard { id, name: title(&board.name)?, lists: lists? };
@@ -61,9 +78,11 @@ pub(super) async fn create(
 }
 
 pub(super) async fn show(
+    caller: Caller,
     State(app): State<BoardApp>,
     IdPath(board): IdPath,
 ) -> Result<Response, Problem> {
+    caller.may(Action::ReadBoard(&board))?;
     let snapshot = app.node.replays.snapshot(&board).await?.ok_or(BoardError::NoSuchBoard)?;
     let body = net::body_of_held(snapshot.json, app.node.replays.budget());
     let mut response = Response::new(body);
@@ -76,7 +95,7 @@ pub(super) async fn show(
 
 pub(super) async fn create_list(
     State(app): State<BoardApp>,
-    IdPath(board): IdPath,
+    ChangeableBoard(board): ChangeableBoard,
     Preconditions(conditions): Preconditions,
     Body(Object(list), _memory): Body<Object<NewListBody>>,
 ) -> Result<Response, Problem> {

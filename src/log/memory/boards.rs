@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{MemoryLog, State};
 use crate::board::{
     self, BOARDS_MAX, Board, BoardError, BoardSummary, Boards, Change, ChangeError, Changed,
-    Command, NewList, Title,
+    Command, NewList, OnBoard, Title,
 };
 use crate::entry::Event;
 use crate::log::{Conditions, LogError, Snapshot, Snapshots};
@@ -86,6 +86,15 @@ impl Boards for MemoryLog {
         let answer = Bytes::from(change.answer);
         state.store_result(&board, &fingerprint, conditions, position, answer.clone());
         Ok(Changed { board, position, events: 1, answer, replayed: false })
+    }
+
+    async fn board_of(&self, thing: OnBoard<'_>) -> Result<Topic, ChangeError> {
+        let boards = &self.state().boards;
+        let (board, missing) = match thing {
+            OnBoard::List(list) => (boards.board_of_list.get(list), BoardError::NoSuchList),
+            OnBoard::Task(task) => (boards.board_of_task.get(task), BoardError::NoSuchTask),
+        };
+        board.cloned().ok_or_else(|| missing.into())
     }
 
     async fn list(&self) -> Result<Vec<BoardSummary>, LogError> {

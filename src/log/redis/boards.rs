@@ -21,7 +21,7 @@ use crate::board::view::{
 };
 use crate::board::{
     self, BoardError, BoardSummary, Boards, ChangeError, Changed, Command, LISTS_MAX, NewList,
-    TASKS_MAX, Title,
+    OnBoard, TASKS_MAX, Title,
 };
 use crate::entry::Event;
 use crate::json::to_text as json;
@@ -94,6 +94,13 @@ impl Boards for RedisLog {
             Command::DeleteTask { task } => self.delete_task(&task, &context).await,
             Command::CreateBoard { id, name, lists } => self.create_board(id, &name, &lists).await,
             Command::CreateList { board, list } => self.create_list(&board, list, &context).await,
+        }
+    }
+
+    async fn board_of(&self, thing: OnBoard<'_>) -> Result<Topic, ChangeError> {
+        match thing {
+            OnBoard::List(list) => self.board_of_list(list).await,
+            OnBoard::Task(task) => self.board_of_task(task).await,
         }
     }
 
@@ -222,11 +229,7 @@ impl RedisLog {
         list: &Topic,
         context: &WriteContext<'_>,
     ) -> Result<Changed, ChangeError> {
-        let known = self.lists().get(list).cloned();
-        let board = match &known {
-            Some(board) => board.clone(),
-            None => self.index("lists", list).await?.ok_or(BoardError::NoSuchList)?,
-        };
+        let board = self.board_of_list(list).await?;
         let task = self.new_task_id(&board).await?;
         let view = TaskView {
             id: &task,
@@ -268,6 +271,15 @@ impl RedisLog {
             Err(_) => {}
         }
         result
+    }
+
+    /// As far as this node knows; the script finds out whether it is so.
+    async fn board_of_list(&self, list: &Topic) -> Result<Topic, ChangeError> {
+        let known = self.lists().get(list).cloned();
+        match known {
+            Some(board) => Ok(board),
+            None => Ok(self.index("lists", list).await?.ok_or(BoardError::NoSuchList)?),
+        }
     }
 
     async fn move_task(

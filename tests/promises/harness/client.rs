@@ -146,23 +146,39 @@ impl Stream {
         Stream::request_on(socket, address, path, last_event_id).await
     }
 
+    /// Sends the same request with these headers, each on a line.
+    pub async fn request_with(address: SocketAddr, path: &str, headers: &[&str]) -> Stream {
+        let socket = TcpStream::connect(address).await.unwrap();
+        let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        Stream::with_headers(socket, address, path, &headers).await.unwrap()
+    }
+
     pub async fn request_on(
-        mut socket: TcpStream,
+        socket: TcpStream,
         address: SocketAddr,
         path: &str,
         last_event_id: &str,
+    ) -> std::io::Result<Stream> {
+        let id = match last_event_id {
+            "" => String::new(),
+            id => format!("Last-Event-ID: {id}\r\n"),
+        };
+        Stream::with_headers(socket, address, path, &id).await
+    }
+
+    async fn with_headers(
+        mut socket: TcpStream,
+        address: SocketAddr,
+        path: &str,
+        headers: &str,
     ) -> std::io::Result<Stream> {
         socket.set_nodelay(true)?;
         if h2c::is_wanted() {
             socket = h2c::in_front_of(socket).await?;
         }
-        let id = match last_event_id {
-            "" => String::new(),
-            id => format!("Last-Event-ID: {id}\r\n"),
-        };
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\
-             Cache-Control: no-cache\r\n{id}\r\n"
+             Cache-Control: no-cache\r\n{headers}\r\n"
         );
         socket.write_all(request.as_bytes()).await?;
         let mut received = Vec::new();

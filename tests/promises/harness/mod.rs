@@ -21,6 +21,7 @@ pub mod raw;
 pub mod reconnecting_client;
 pub mod server;
 pub mod tls;
+pub mod tokens;
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -199,6 +200,20 @@ impl Api {
     pub fn keeping_alive(base: &str) -> Api {
         let client = reqwest::Client::builder().timeout(*TIMEOUT).no_proxy().build().unwrap();
         Api { base: base.to_owned(), client }
+    }
+
+    /// The same for somebody who has this token.
+    pub fn with_token(&self, token: &str) -> Api {
+        let mut headers = reqwest::header::HeaderMap::new();
+        headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+        let client = reqwest::Client::builder()
+            .pool_max_idle_per_host(0)
+            .timeout(*TIMEOUT)
+            .no_proxy()
+            .default_headers(headers)
+            .build()
+            .unwrap();
+        Api { base: self.base.clone(), client }
     }
 
     pub async fn send(&self, method: &str, path: &str, body: Option<Value>) -> Answer {

@@ -1,0 +1,100 @@
+//! Who may do what: [`Access`] verifies tokens, and a [`Grant`] says what its holder may do.
+//!
+//! A request comes with a token ([`http`](crate::http) finds it), or without one. A token becomes
+//! the grant that is in it, or is [refused](Refused); what somebody without one may do is a grant
+//! like any other. Every route asks the grant before anything is read from the log or written to it,
+//! and streams run on [terms](crate::stream::Terms) that end with it.
+//!
+//! - [`names`]: exact names of topics, and beginnings of names.
+//! - [`grant`]: what may be done to which of them.
+//! - `keys`: what tokens are verified with, and the algorithms that each kind of key allows.
+//! - `token`: signature and claims.
+//! - `issuer`: whose tokens are believed.
+//! - `verified`: a bounded memory of tokens that were found right.
+//!
+//! No error, log line or `Debug` output in this room has a token, a secret, or a word of a claim.
+
+pub mod grant;
+mod issuer;
+mod keys;
+#[cfg(test)]
+#[path = "../tests/promises/harness/tokens.rs"]
+mod minting;
+pub mod names;
+mod token;
+mod verified;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::config;
+use issuer::Issuer;
+use token::LEEWAY_SECONDS;
+use verified::Verified;
+
+pub use grant::{Action, Grant};
+pub use token::{Refused, TOKEN_BYTES_MAX};
+
+/// Whom this node believes, and what those may do who say nothing.
+pub struct Access {
+    issuers: Vec<Issuer>,
+    verified: Verified,
+    anonymous: Option<Arc<Grant>>,
+}
+
+impl Access {
+    /// Believes these issuers; whoever has no token may do what `anonymous` says.
+    ///
+    /// # Errors
+    /// One sentence that says which setting is wrong, and what would be right.
+    pub fn new(issuers: &[config::Issuer], anonymous: Option<Grant>) -> Result<Access, String> {
+        let issuers: Vec<Issuer> = issuers.iter().map(Issuer::new).collect::<Result<_, _>>()?;
+        Ok(Access { issuers, verified: Verified::default(), anonymous: anonymous.map(Arc::new) })
+    }
+
+    /// Whether any token can be believed.
+    pub fn is_configured(&self) -> bool {
+        !self.issuers.is_empty()
+    }
+
+    /// What somebody without a token may do; `None` is nothing.
+    pub fn anonymous(&self) -> Option<&Arc<Grant>> {
+        self.anonymous.as_ref()
+    }
+
+    /// What this token grants.
+    ///
+    /// # Errors
+    /// Why it is worth nothing.
+    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Arc<Grant>, Refused> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Refused::TooLong);
+        }
+        let now = seconds(now);
+        let mut key = [0; 32];
+        key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        let are_current = |(issuer, version): (usize, u64)| {
+            self.issuers.get(issuer).is_some_and(|issuer| issuer.keys().1 == version)
+        };
+        if let Some(grant) = self.verified.get(&key, are_current) {
+            return if grant.has_expired(now, LEEWAY_SECONDS) {
+                Err(Refused::Expired)
+            } else {
+                Ok(grant)
+            };
+        }
+        let (at, issuer) = self.issuers.iter().enumerate().next().ok_or(Refused::Issuer)?;
+        let (keys, version) = issuer.keys();
+        let grant = token::verify(token, &keys, issuer.expected(), now)?;
+        let grant = Arc::new(Grant { digest: Some(key), ..grant });
+        self.verified.add(key, grant.clone(), token.len(), (at, version));
+        Ok(grant)
+    }
+}
+
+/// Seconds since 1970; before, none.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

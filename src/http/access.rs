@@ -1,0 +1,283 @@
+//! [`Caller`]: who sends a request, and what they may do.
+//!
+//! Who somebody is is found out before every route but those for everybody (the page's files, whether
+//! the process lives and is ready), once. What they may do each handler asks of the [`Caller`],
+//! before it reads a body or asks the log for anything.
+
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use tokio::time::Instant;
+
+use super::problem::Problem;
+use super::request::{IdPath, TopicPath};
+use crate::access::{Access, Action, Grant, Refused};
+use crate::stream::terms::Holder;
+use crate::stream::{Endings, Terms};
+use crate::telemetry::metric;
+use crate::topic::Topic;
+use crate::wire::Wire;
+
+/// What begins the value of the header that has a token (RFC 6750 §2.1), in any case.
+const BEARER: &str = "Bearer";
+
+/// Streams end by a clock that does not know later times.
+const STREAM_LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Who sends a request.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    /// What they may do.
+    pub(crate) grant: Arc<Grant>,
+    /// How they said who they are.
+    pub(crate) by: Credential,
+}
+
+/// How somebody says who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// Not at all.
+    Anonymous,
+    /// By a token in the `Authorization` header.
+    Bearer,
+}
+
+impl Caller {
+    /// Whoever came in by the operators' door, where nobody is asked who they are.
+    pub(super) fn operator() -> Caller {
+        static GRANT: LazyLock<Arc<Grant>> = LazyLock::new(|| Arc::new(Grant::administration()));
+        Caller { grant: GRANT.clone(), by: Credential::Anonymous }
+    }
+
+    /// Finds out who sends a request with these headers.
+    ///
+    /// # Errors
+    /// 401 when they may do nothing, or nobody knows them.
+    pub(super) fn of(access: &Access, headers: &HeaderMap) -> Result<Caller, Problem> {
+        // Without a key nobody can show that they are somebody.
+        let token = if access.is_configured() { bearer(headers)? } else { None };
+        if let Some(token) = token {
+            let grant = access.verify(token, SystemTime::now())?;
+            return Ok(Caller { grant, by: Credential::Bearer });
+        }
+        let grant = access.anonymous().cloned().ok_or_else(Problem::no_credential)?;
+        Ok(Caller { grant, by: Credential::Anonymous })
+    }
+
+    /// Whether they may do this.
+    ///
+    /// # Errors
+    /// 403, which names what they may not do it to. They named it themselves.
+    pub(crate) fn may(&self, action: Action<'_>) -> Result<(), Problem> {
+        if self.grant.allows(&action) {
+            return Ok(());
+        }
+        Err(self.forbidden(match action {
+            Action::Subscribe(topic) => format!("this grant does not allow to follow {topic}"),
+            Action::Publish(topic) => format!("this grant does not allow to publish to {topic}"),
+            Action::ReadBoard(board) => {
+                format!("this grant does not allow to read the board {board}")
+            }
+            Action::ChangeBoard(board) => {
+                format!("this grant does not allow to change the board {board}")
+            }
+            Action::Administer => "this needs a grant to administer".to_owned(),
+        }))
+    }
+
+    /// Whether they may change the board that something they named is on; which that is, is not told.
+    pub(super) fn may_change_its_board(&self, board: &Topic) -> Result<(), Problem> {
+        if self.grant.allows(&Action::ChangeBoard(board)) {
+            return Ok(());
+        }
+        Err(self.forbidden("this grant does not allow to change the board that this is on"))
+    }
+
+    /// Whether they may make a board whose id is chosen for them.
+    pub(super) fn may_make_boards(&self) -> Result<(), Problem> {
+        if self.grant.may_make_boards() {
+            return Ok(());
+        }
+        Err(self.forbidden(
+            "this grant does not allow to make a board without an id: only some ids were granted",
+        ))
+    }
+
+    /// 403: they may not.
+    fn forbidden(&self, detail: impl Into<String>) -> Problem {
+        metric::access_refused("forbidden");
+        let problem = Problem::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail.into());
+        match self.by {
+            Credential::Bearer => {
+                problem.with_header(&["www-authenticate", "Bearer error=\"insufficient_scope\""])
+            }
+            Credential::Anonymous => problem,
+        }
+    }
+
+    /// On what terms a stream of theirs runs that speaks like this.
+    ///
+    /// # Errors
+    /// 401 when the token's time is over, whatever was let pass for clocks that differ.
+    pub(super) fn terms(&self, endings: &Endings, wire: Wire) -> Result<Arc<Terms>, Problem> {
+        let Grant { subject, token_id, issuer, issued_at, expires_at, digest, .. } = &*self.grant;
+        let Some(digest) = digest else { return Ok(endings.open_terms(wire)) };
+        let left = expires_at.map(|at| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            Duration::from_secs(at).saturating_sub(now).min(STREAM_LONGEST)
+        });
+        if left == Some(Duration::ZERO) {
+            return Err(Refused::Expired.into());
+        }
+        let holder = Holder {
+            subject: subject.clone(),
+            token_id: token_id.clone(),
+            issuer: issuer.clone(),
+            issued_at: *issued_at,
+            expires_at: left.map(|left| Instant::now() + left),
+        };
+        Ok(endings.terms_of_token(*digest, holder, wire))
+    }
+}
+
+/// The token in the `Authorization` header. Of other schemes, which are for somebody in front of
+/// this node, nothing is read.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut token = None;
+    for value in headers.get_all(header::AUTHORIZATION) {
+        let value = value.as_bytes();
+        let scheme = value.get(..BEARER.len()).unwrap_or_default();
+        let rest = value.get(BEARER.len()..).unwrap_or_default();
+        if !scheme.eq_ignore_ascii_case(BEARER.as_bytes()) || !matches!(rest, [] | [b' ', ..]) {
+            continue;
+        }
+        let read = std::str::from_utf8(rest.trim_ascii()).map_err(|_| Refused::Malformed)?;
+        if token.replace(read).is_some() {
+            return Err(Problem::bad_request("send one token, in one Authorization header"));
+        }
+    }
+    Ok(token)
+}
+
+impl Problem {
+    /// 401: whoever this is has to say so.
+    fn no_credential() -> Problem {
+        metric::access_refused("missing");
+        let detail = "this needs a token, in the header Authorization: Bearer".to_owned();
+        let problem =
+            Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", detail);
+        problem.with_header(&["www-authenticate", "Bearer"])
+    }
+}
+
+/// 401 with the reason, and 503 where only a later moment will tell.
+impl From<Refused> for Problem {
+    fn from(why: Refused) -> Problem {
+        if why == Refused::KeysMissing {
+            metric::access_refused("keys");
+            return Problem::try_later("keys-missing", "Keys missing", why.to_string());
+        }
+        metric::access_refused("token");
+        let status = StatusCode::UNAUTHORIZED;
+        let problem = Problem::new(status, "unauthorized", "Unauthorized", why.to_string());
+        problem.with_header(&["www-authenticate", "Bearer error=\"invalid_token\""])
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // What is for everybody has no caller.
+        parts.extensions.get::<Caller>().cloned().ok_or_else(Problem::no_credential)
+    }
+}
+
+/// The topic in a path, to which the caller may publish. Known before a body is asked for, as all
+/// that follow.
+pub(super) struct PublishableTopic(pub(super) Topic);
+
+impl<S: Send + Sync> FromRequestParts<S> for PublishableTopic {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        let TopicPath(topic) = TopicPath::from_request_parts(parts, state).await?;
+        caller.may(Action::Publish(&topic))?;
+        Ok(PublishableTopic(topic))
+    }
+}
+
+/// The board in a path, which the caller may change.
+pub(super) struct ChangeableBoard(pub(super) Topic);
+
+impl<S: Send + Sync> FromRequestParts<S> for ChangeableBoard {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        let IdPath(board) = IdPath::from_request_parts(parts, state).await?;
+        caller.may(Action::ChangeBoard(&board))?;
+        Ok(ChangeableBoard(board))
+    }
+}
+
+/// A caller who may change some boards, if they exist.
+pub(super) struct BoardChanger(pub(super) Caller);
+
+impl<S: Send + Sync> FromRequestParts<S> for BoardChanger {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        if !caller.grant.may_change_boards() {
+            return Err(caller.forbidden("this grant does not allow to change any board"));
+        }
+        Ok(BoardChanger(caller))
+    }
+}
+
+/// A caller who may administer.
+pub(super) struct Administrator;
+
+impl<S: Send + Sync> FromRequestParts<S> for Administrator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        caller.may(Action::Administer).map(|()| Administrator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    fn token(values: &[&str]) -> Result<Option<String>, u16> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        }
+        let token = bearer(&headers).map(|token| token.map(str::to_owned));
+        token.map_err(|problem| problem.into_response().status().as_u16())
+    }
+
+    #[test]
+    fn a_token_is_read_from_one_header_of_its_scheme() {
+        assert_eq!(token(&[]), Ok(None));
+        assert_eq!(token(&["Bearer a.b.c"]), Ok(Some("a.b.c".to_owned())));
+        assert_eq!(token(&["bEARER  a.b.c "]), Ok(Some("a.b.c".to_owned())));
+        assert_eq!(token(&["Basic dXNlcjpwdw=="]), Ok(None));
+        assert_eq!(token(&["Basic dXNlcjpwdw==", "Bearer a"]), Ok(Some("a".to_owned())));
+        assert_eq!(token(&["Bearera.b.c"]), Ok(None));
+        assert_eq!(token(&["Bearer"]), Ok(Some(String::new())));
+        assert_eq!(token(&["Bearer a", "Bearer a"]), Err(400));
+        assert_eq!(token(&["Bearer ä"]), Ok(Some("ä".to_owned())));
+    }
+}
