@@ -10,6 +10,8 @@
 //! - `keys`: what tokens are verified with, and the algorithms that each kind of key allows.
 //! - `token`: signature and claims.
 //! - `issuer`: whose tokens are believed.
+//! - [`revocations`]: what was taken back of those who have a grant.
+//! - [`tickets`]: what stands for a token in an address, once and for seconds.
 //! - `verified`: a bounded memory of tokens that were found right.
 //!
 //! No error, log line or `Debug` output in this room has a token, a secret, or a word of a claim.
@@ -21,6 +23,8 @@ mod keys;
 #[path = "../tests/promises/harness/tokens.rs"]
 mod minting;
 pub mod names;
+pub mod revocations;
+pub mod tickets;
 mod token;
 mod verified;
 

@@ -150,6 +150,14 @@ pub struct Config {
     /// What tokens must have as aud, or among it [default: they may have none]
     #[arg(long, env = "FANTAIL_JWT_AUDIENCE", value_parser = identity::claim)]
     pub jwt_audience: Option<String>,
+
+    /// Name of the cookie that may carry a token, in the place of the Authorization header
+    #[arg(long, env = "FANTAIL_JWT_COOKIE", default_value = "fantail", value_parser = cookie_name)]
+    pub jwt_cookie: String,
+
+    /// How long a ticket is good, 1s to 10m
+    #[arg(long, env = "FANTAIL_TICKET_TTL", default_value = "30s", value_parser = duration::<1_000, 600_000>)]
+    pub ticket_ttl: Duration,
 }
 
 /// How log lines are written.
@@ -324,6 +332,16 @@ fn node_id(text: &str) -> Result<String, String> {
     }
 }
 
+/// A token of RFC 9110 §5.6.2, as RFC 6265 has it.
+fn cookie_name(text: &str) -> Result<String, String> {
+    let is_of_name = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if (1..=128).contains(&text.len()) && text.bytes().all(is_of_name) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be 1 to 128 letters, digits or any of ! # $ % & ' * + - . ^ _ ` | ~".to_owned())
+    }
+}
+
 fn number<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (LEAST..=MOST).contains(number));
     number.ok_or_else(|| format!("must be a whole number from {LEAST} to {MOST}"))
@@ -427,6 +445,8 @@ mod tests {
         assert_eq!(config.max_body, 1 << 20);
         assert_eq!(config.cors_origins, CorsOrigins::Only(Vec::new()));
         assert_eq!(config.served_hosts(), Hosts::Only(Vec::new()));
+        assert_eq!(config.jwt_cookie, "fantail");
+        assert_eq!(config.ticket_ttl, Duration::from_secs(30));
         assert_eq!(config.check_relations(), Ok(()));
         assert_ne!(default_node_id(), default_node_id());
     }

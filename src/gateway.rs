@@ -7,6 +7,8 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{oneshot, watch};
 
+use crate::access::revocations::{Revocable, Revocations};
+use crate::access::tickets::Tickets;
 use crate::access::{Access, Grant};
 use crate::address::TrustedProxies;
 use crate::admission::Admission;
@@ -15,11 +17,13 @@ use crate::board::{Boards, keep_first_board};
 use crate::budget::{BUDGET_BYTES_MAX, Budget};
 use crate::canary::Canary;
 use crate::config::Config;
-use crate::http::{Api, App, Shared};
+use crate::http::{Api, App, Cookies, Shared};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::RedisLog;
-use crate::log::{Health, Log, Notifications, Probe, Registry, Retention};
+use crate::log::{
+    Health, Log, Notifications, Probe, Registry, Retention, RevocationStore, TicketStore,
+};
 use crate::net::listener::Listener;
 use crate::net::reactor::Reactors;
 use crate::net::tls::Tls;
@@ -28,7 +32,8 @@ use crate::relay::Relay;
 use crate::replay::Replays;
 use crate::said::EndReason;
 use crate::stats::ClusterStats;
-use crate::stream::{EndOrder, Endings, Node};
+use crate::stream::terms::Holder;
+use crate::stream::{EndOrder, Endings, Node, Terms};
 
 /// File descriptors kept back for Redis, files and accepting.
 const DESCRIPTORS_RESERVED: usize = 64;
@@ -63,12 +68,14 @@ struct Backend {
     log: Arc<dyn Log>,
     boards: Arc<dyn Boards>,
     registry: Arc<dyn Registry>,
+    revocations: Arc<dyn RevocationStore>,
+    tickets: Arc<dyn TicketStore>,
     probe: Arc<dyn Probe>,
     notifications: Notifications,
 }
 
 impl Backend {
-    fn of<B: Log + Boards + Registry + Probe>(
+    fn of<B: Log + Boards + Registry + RevocationStore + TicketStore + Probe>(
         backend: Arc<B>,
         notifications: Notifications,
     ) -> Backend {
@@ -76,6 +83,8 @@ impl Backend {
             log: backend.clone(),
             boards: backend.clone(),
             registry: backend.clone(),
+            revocations: backend.clone(),
+            tickets: backend.clone(),
             probe: backend,
             notifications,
         }
@@ -125,7 +134,7 @@ impl Gateway {
             history_ttl: config.history_ttl,
             idempotency_window: config.idempotency_window,
         };
-        let Backend { log, boards, registry, probe, notifications } = match &config.redis_url {
+        let backend = match &config.redis_url {
             None => {
                 let (backend, notifications) = MemoryLog::new(retention);
                 Backend::of(Arc::new(backend), notifications)
@@ -142,6 +151,7 @@ impl Gateway {
                 Backend::of(backend, notifications)
             }
         };
+        let Backend { log, boards, registry, revocations, tickets, probe, notifications } = backend;
         // The first request must find the first board; Redis gets it when it can be reached.
         if config.redis_url.is_none() {
             let _ = boards.ensure_first_board().await;
@@ -174,8 +184,20 @@ impl Gateway {
             endings: Endings::new(config.max_stream_age),
         });
         let background = Background::default();
+        let revocations = Revocations::new(revocations, node.probe.clone());
+        if access.is_configured() {
+            let asking = revocations.clone();
+            background.keep("revocations", move || asking.clone().run());
+            let (ended, revocations) = (node.clone(), revocations.clone());
+            background.keep("ends of the revoked", move || {
+                end_revoked(ended.clone(), revocations.clone())
+            });
+        }
         let app = App::new(Shared {
             access: Arc::new(access),
+            revocations,
+            tickets: Arc::new(Tickets::new(tickets, config.ticket_ttl)),
+            cookies: Arc::new(Cookies::new(&config.jwt_cookie)),
             node: node.clone(),
             background: background.clone(),
             stats: stats.clone(),
@@ -290,6 +312,32 @@ impl Gateway {
         self.background.abort_all();
         self.stats.remove().await;
         Drained { streams, cut }
+    }
+}
+
+/// Terms that are looked at in one step.
+const TERMS_SLICE: usize = 500;
+
+/// Ends the streams of what is taken back.
+async fn end_revoked(node: Arc<Node>, revocations: Arc<Revocations>) {
+    let mut news = revocations.news();
+    // One that ran before may have broken.
+    news.mark_changed();
+    while news.changed().await.is_ok() {
+        let mut revoked = Vec::new();
+        for terms in node.endings.all_terms().chunks(TERMS_SLICE) {
+            let are_revoked = |terms: &&Arc<Terms>| {
+                let Holder { subject, token_id, issued_at, .. } = &terms.holder;
+                let (subject, token_id) = (subject.as_deref(), token_id.as_deref());
+                revocations.have_revoked(&Revocable::new(subject, token_id, *issued_at))
+            };
+            revoked.extend(terms.iter().filter(are_revoked).cloned());
+            tokio::task::yield_now().await;
+        }
+        if !revoked.is_empty() {
+            let at_once = EndOrder::spread(EndReason::Revoked, Duration::ZERO, 1);
+            node.endings.end_each(&revoked, &at_once);
+        }
     }
 }
 

@@ -11,7 +11,9 @@ mod door;
 mod page;
 pub(crate) mod problem;
 mod request;
+mod revocations;
 mod streams;
+mod tickets;
 mod topics;
 
 use std::convert::Infallible;
@@ -22,12 +24,14 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
 use crate::access::Access;
+use crate::access::revocations::Revocations;
+use crate::access::tickets::Tickets;
 use crate::admission::Admission;
 use crate::background::Background;
 use crate::board::Boards;
@@ -38,11 +42,12 @@ use crate::position::Position;
 use crate::stats::ClusterStats;
 use crate::stream::Node;
 use crate::telemetry::metric;
-use access::Caller;
+use access::{Caller, identify};
 use door::Door;
 use problem::Problem;
 use request::body_limit::BodyLimit;
 use request::client::find_client;
+pub(crate) use request::cookie::Cookies;
 use request::query::no_parameters;
 use streams::LAST_EVENT_ID;
 
@@ -56,6 +61,9 @@ pub(crate) struct App(Arc<Shared>);
 /// The parts of an [`App`].
 pub(crate) struct Shared {
     pub(crate) access: Arc<Access>,
+    pub(crate) revocations: Arc<Revocations>,
+    pub(crate) tickets: Arc<Tickets>,
+    pub(crate) cookies: Arc<Cookies>,
     pub(crate) node: Arc<Node>,
     pub(crate) stats: Arc<ClusterStats>,
     pub(crate) admission: Arc<Admission>,
@@ -79,7 +87,7 @@ impl Deref for App {
 }
 
 /// All routes. Those that read a query refuse parameters that they do not know, the others any. They
-/// are for [callers](Caller) who may do something, unless it is said that they are for everybody.
+/// are for [callers](access::Caller) who may do something, unless it is said that they are for everybody.
 fn routes(app: &App, boards: Arc<dyn Boards>) -> Vec<Route> {
     let mut routes = vec![
         // Streams
@@ -89,8 +97,11 @@ fn routes(app: &App, boards: Arc<dyn Boards>) -> Vec<Route> {
             .without_parameters(&[Method::POST]),
         // Topics
         Route::new("/topics/{topic}/history", get(topics::history)),
+        // Tokens
+        Route::new("/tickets", post(tickets::issue)).without_parameters(&[Method::POST]),
         // Operations
         Route::new("/admin/connections", get(admin::connections)),
+        revoke(),
         Route::new("/metrics", get(admin::metrics)).without_parameters(READS),
         Route::new("/healthz", get(admin::healthz)).without_parameters(READS).for_everybody(),
         Route::new("/readyz", get(admin::readyz)).without_parameters(READS).for_everybody(),
@@ -110,10 +121,17 @@ fn routes(app: &App, boards: Arc<dyn Boards>) -> Vec<Route> {
 fn routes_of_operators() -> Vec<Route> {
     vec![
         Route::new("/admin/connections", get(admin::connections)),
+        revoke(),
         Route::new("/metrics", get(admin::metrics)).without_parameters(READS),
         Route::new("/healthz", get(admin::healthz_in_full)).without_parameters(READS),
         Route::new("/readyz", get(admin::readyz_in_full)).without_parameters(READS),
     ]
+}
+
+/// What both have.
+fn revoke() -> Route {
+    Route::new("/admin/revoke", post(revocations::revoke).delete(revocations::lift))
+        .without_parameters(&[Method::POST, Method::DELETE])
 }
 
 /// Larger than what anybody has to tell the operators' door.
@@ -157,7 +175,7 @@ pub(crate) struct Api(Arc<ApiParts>);
 struct ApiParts {
     router: Router,
     /// Who callers are; without it each is an operator.
-    access: Option<Arc<Access>>,
+    identity: Option<App>,
     /// The same paths, to tell of a request which it is for, whatever comes of it.
     paths: matchit::Router<KnownPath>,
     body_limit: BodyLimit,
@@ -181,8 +199,8 @@ impl Api {
         origins: CorsOrigins,
     ) -> Api {
         let routes = routes(&app, boards);
-        let access = Some(app.access.clone());
-        Api::of(routes, app, access, body_bytes_max, Door::new(hosts, origins))
+        let identity = Some(app.clone());
+        Api::of(routes, app, identity, body_bytes_max, Door::new(hosts, origins))
     }
 
     /// The operators' door, which answers to these hosts. Health it tells whatever the node is
@@ -195,7 +213,7 @@ impl Api {
     fn of(
         routes: Vec<Route>,
         app: App,
-        access: Option<Arc<Access>>,
+        identity: Option<App>,
         body_bytes_max: usize,
         door: Door,
     ) -> Api {
@@ -213,7 +231,7 @@ impl Api {
         let body_limit = BodyLimit::new(body_bytes_max);
         let door = Arc::new(door);
         let cors = cors::layer(&door);
-        Api(Arc::new(ApiParts { router, access, paths, body_limit, door, cors }))
+        Api(Arc::new(ApiParts { router, identity, paths, body_limit, door, cors }))
     }
 
     /// Past what pages of other origins are held to.
@@ -222,15 +240,17 @@ impl Api {
         mut request: Request,
         known: Option<KnownPath>,
     ) -> Result<Response, Infallible> {
-        if known.is_some_and(|known| !known.for_everybody) {
-            let caller = match &self.0.access {
-                Some(access) => Caller::of(access, request.headers()),
-                None => Ok(Caller::operator()),
+        if let Some(KnownPath { path, for_everybody: false, .. }) = known {
+            let identified = match &self.0.identity {
+                Some(app) => identify(app, path, &mut request).await,
+                None => {
+                    request.extensions_mut().insert(Caller::operator());
+                    Ok(())
+                }
             };
-            match caller {
-                Ok(caller) => request.extensions_mut().insert(caller),
-                Err(problem) => return Ok(problem.into_response()),
-            };
+            if let Err(problem) = identified {
+                return Ok(problem.into_response());
+            }
         }
         let takes_none =
             known.is_some_and(|known| known.without_parameters.contains(request.method()));

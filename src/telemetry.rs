@@ -15,6 +15,10 @@ use log_lines::LogLines;
 const SECONDS_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
+/// What is not logged whatever the filter says: `h2` shows the address of a request that it cannot
+/// read, in which there may be a ticket.
+const QUIET: [&str; 1] = ["h2::server=info"];
+
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -28,7 +32,12 @@ pub enum LogFormat {
 /// as `info,fantail::relay=debug`. Directives that cannot be read are left out. What panics say goes
 /// the same way. Whatever becomes of standard error, nobody who logs waits for it, or ends with it.
 pub fn start_logging(filter: &str, format: LogFormat) {
-    let filter = EnvFilter::new(with_quiet_http2(filter));
+    let mut filter = EnvFilter::new(with_quiet_http2(filter));
+    for directive in QUIET {
+        if let Ok(directive) = directive.parse() {
+            filter = filter.add_directive(directive);
+        }
+    }
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -132,7 +141,7 @@ pub mod metric {
         describe_counter!(
             "fantail_connections_closed_total",
             Count,
-            "Streams ended, by reason: client, drain, age, stalled, no_state, fault"
+            "Streams ended, by reason: client, drain, age, expired, revoked, stalled, no_state, fault"
         );
         describe_counter!(
             "fantail_connections_refused_total",
@@ -142,8 +151,10 @@ pub mod metric {
         describe_counter!(
             "fantail_access_refused_total",
             Count,
-            "Requests refused for who sent them, by reason: missing (no token), token (it is not \
-             valid), forbidden (it does not grant that), keys (those of its issuer have not come)"
+            "Requests refused for who sent them, by reason: missing (no token), token (not \
+             valid), forbidden (it does not grant that), keys (those of its issuer have not \
+             come), revoked, unknown (whether it is revoked), ticket (not valid), page (a write \
+             with a cookie)"
         );
         describe_gauge!(
             "fantail_parked_connections",
@@ -266,6 +277,12 @@ pub mod metric {
             Count,
             "Tasks of the node itself that ended by a panic and were begun again, by task"
         );
+        describe_gauge!("fantail_revocations", Count, "Revocations that this node knows of");
+        describe_counter!(
+            "fantail_tickets_total",
+            Count,
+            "Tickets, by outcome: issued, refused (to be issued), used, worthless"
+        );
         describe_gauge!("fantail_ready", Count, "2 ready, 1 degraded, 0 not ready");
         describe_gauge!("fantail_canary_age_seconds", Seconds, "Since the canary was last heard");
         describe_counter!(
@@ -308,7 +325,9 @@ pub mod metric {
         for reason in ["full", "silent", "idle", "address", "proxy_header"] {
             counter!("fantail_sockets_dropped_total", "reason" => reason).increment(0);
         }
-        for reason in ["missing", "token", "forbidden", "keys"] {
+        for reason in
+            ["missing", "token", "forbidden", "keys", "revoked", "unknown", "ticket", "page"]
+        {
             counter!("fantail_access_refused_total", "reason" => reason).increment(0);
         }
         counter!("fantail_stream_faults_total").increment(0);
@@ -460,6 +479,14 @@ pub mod metric {
 
     pub(crate) fn redis_error(kind: &'static str) {
         counter!("fantail_redis_errors_total", "kind" => kind).increment(1);
+    }
+
+    pub(crate) fn revocations(count: usize) {
+        gauge!("fantail_revocations").set(count as f64);
+    }
+
+    pub(crate) fn ticket(outcome: &'static str) {
+        counter!("fantail_tickets_total", "outcome" => outcome).increment(1);
     }
 
     pub(crate) fn ready(level: f64, canary_age_seconds: f64) {

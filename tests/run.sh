@@ -127,6 +127,7 @@ not_over_tls=(--skip takeover --skip many_streams::ten_thousand --skip client_ad
 
 step test "simulation, long" env SIMULATIONS=10000 cargo test -q --test promises simulation::whatever
 program "model, long" model --ignored
+program "logins, a minute" promises browser_login --ignored
 step test "promises, without reactors" env REACTORS=0 cargo test -q --test promises -- \
     --test-threads "$threads" "${not_about_sockets[@]}"
 step test "promises, over HTTP/2" env HTTP2=1 cargo test -q --test promises -- \

@@ -1,7 +1,10 @@
 //! [`Grant`]: what its holder may do, and [`Action`]: what somebody is about to do. Pure.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::names::Names;
@@ -51,7 +54,7 @@ pub struct Grant {
 
 /// The claim `fantail` of a token.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub(super) struct Claim {
     #[serde(default)]
     pub(super) subscribe: Names,
@@ -61,6 +64,27 @@ pub(super) struct Claim {
     boards: BoardsClaim,
     #[serde(default)]
     admin: bool,
+}
+
+/// Of an object alone: a list of its fields' values, which serde takes for one, has no names.
+impl<'de> Deserialize<'de> for Claim {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Claim, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Claim;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Claim, A::Error> {
+                Claim::deserialize(MapAccessDeserializer::new(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
 }
 
 /// What it says of boards, where that is not what it says of topics.
@@ -141,6 +165,12 @@ impl Grant {
     /// must not be accepted on or after it).
     pub fn has_expired(&self, now_seconds: u64, leeway_seconds: u64) -> bool {
         self.expires_at.is_some_and(|at| now_seconds >= at.saturating_add(leeway_seconds))
+    }
+
+    /// Whether its time is over, with nothing let pass for clocks that differ.
+    pub fn is_over(&self, now: SystemTime) -> bool {
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.has_expired(since.as_secs(), 0)
     }
 
     fn changeable_boards(&self) -> &Names {

@@ -7,11 +7,12 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use tokio::time::Instant;
 
+use super::App;
 use super::problem::Problem;
 use super::request::{IdPath, TopicPath};
 use crate::access::{Access, Action, Grant, Refused};
@@ -20,6 +21,12 @@ use crate::stream::{Endings, Terms};
 use crate::telemetry::metric;
 use crate::topic::Topic;
 use crate::wire::Wire;
+pub(super) use revoked::check_not_revoked;
+use ticket::ShownTicket;
+pub(super) use ticket::StreamCaller;
+
+mod revoked;
+mod ticket;
 
 /// What begins the value of the header that has a token (RFC 6750 §2.1), in any case.
 const BEARER: &str = "Bearer";
@@ -43,6 +50,29 @@ pub(crate) enum Credential {
     Anonymous,
     /// By a token in the `Authorization` header.
     Bearer,
+    /// By a token in a cookie.
+    Cookie,
+    /// By a ticket in the address of a stream.
+    Ticket,
+}
+
+/// Finds out who sends a request on this path, which becomes an extension of it: a [`Caller`], or on
+/// streams a [`ShownTicket`].
+///
+/// # Errors
+/// 401 when they may do nothing, or nobody knows them; what is wrong with what they show.
+pub(super) async fn identify(app: &App, path: &str, request: &mut Request) -> Result<(), Problem> {
+    if let Some(caller) = Caller::by_token(app, request)? {
+        check_not_revoked(app, &caller.grant).await?;
+        request.extensions_mut().insert(caller);
+    } else if let Some(ticket) = ShownTicket::of(&app.access, path, request) {
+        // What it is worth is asked when its stream can begin: it is good once.
+        request.extensions_mut().insert(ticket);
+    } else {
+        let caller = Caller::anonymous(&app.access)?;
+        request.extensions_mut().insert(caller);
+    }
+    Ok(())
 }
 
 impl Caller {
@@ -52,19 +82,37 @@ impl Caller {
         Caller { grant: GRANT.clone(), by: Credential::Anonymous }
     }
 
-    /// Finds out who sends a request with these headers.
-    ///
-    /// # Errors
-    /// 401 when they may do nothing, or nobody knows them.
-    pub(super) fn of(access: &Access, headers: &HeaderMap) -> Result<Caller, Problem> {
+    /// Whoever shows a token, if somebody does; it may be a revoked one.
+    fn by_token(app: &App, request: &Request) -> Result<Option<Caller>, Problem> {
         // Without a key nobody can show that they are somebody.
-        let token = if access.is_configured() { bearer(headers)? } else { None };
-        if let Some(token) = token {
-            let grant = access.verify(token, SystemTime::now())?;
-            return Ok(Caller { grant, by: Credential::Bearer });
+        if !app.access.is_configured() {
+            return Ok(None);
         }
+        let (token, by) = match bearer(request.headers())? {
+            Some(token) => (token, Credential::Bearer),
+            None => match app.cookies.token(request)? {
+                Some(token) => (token, Credential::Cookie),
+                None => return Ok(None),
+            },
+        };
+        let grant = app.access.verify(token, SystemTime::now())?;
+        Ok(Some(Caller { grant, by }))
+    }
+
+    fn anonymous(access: &Access) -> Result<Caller, Problem> {
         let grant = access.anonymous().cloned().ok_or_else(Problem::no_credential)?;
         Ok(Caller { grant, by: Credential::Anonymous })
+    }
+
+    /// What they may do, if they have shown a token for it or need none.
+    ///
+    /// # Errors
+    /// 401 where they have shown nothing, and others have to.
+    pub(super) fn of_a_token(&self, access: &Access) -> Result<&Grant, Problem> {
+        if self.by == Credential::Anonymous && access.is_configured() {
+            return Err(Problem::no_credential());
+        }
+        Ok(&self.grant)
     }
 
     /// Whether they may do this.
@@ -114,7 +162,7 @@ impl Caller {
             Credential::Bearer => {
                 problem.with_header(&["www-authenticate", "Bearer error=\"insufficient_scope\""])
             }
-            Credential::Anonymous => problem,
+            Credential::Anonymous | Credential::Cookie | Credential::Ticket => problem,
         }
     }
 
@@ -138,6 +186,7 @@ impl Caller {
             issuer: issuer.clone(),
             issued_at: *issued_at,
             expires_at: left.map(|left| Instant::now() + left),
+            by_ticket: self.by == Credential::Ticket,
         };
         Ok(endings.terms_of_token(*digest, holder, wire))
     }
@@ -166,7 +215,8 @@ impl Problem {
     /// 401: whoever this is has to say so.
     fn no_credential() -> Problem {
         metric::access_refused("missing");
-        let detail = "this needs a token, in the header Authorization: Bearer".to_owned();
+        let detail =
+            "this needs a token, in the header Authorization: Bearer or in a cookie".to_owned();
         let problem =
             Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", detail);
         problem.with_header(&["www-authenticate", "Bearer"])

@@ -76,6 +76,13 @@ impl Problem {
         problem
     }
 
+    /// 429 with a jittered `Retry-After`: whoever asks has as much as they may for now.
+    pub(super) fn too_many(kind: &'static str, title: &'static str, detail: String) -> Problem {
+        let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, kind, title, detail);
+        problem.retry_after_seconds = Some(fastrand::u32(1..=5));
+        problem
+    }
+
     /// 503: the node is about to stop.
     pub(crate) fn draining() -> Problem {
         Problem::try_later("draining", "Draining", "this node is about to stop".to_owned())

@@ -6,6 +6,7 @@
 pub(super) mod body;
 pub(super) mod body_limit;
 pub(super) mod client;
+pub(super) mod cookie;
 pub(super) mod host;
 pub(super) mod query;
 

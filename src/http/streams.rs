@@ -14,10 +14,11 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::App;
-use super::access::Caller;
+use super::access::{Caller, StreamCaller, check_not_revoked};
 use super::problem::Problem;
 use super::request::query::{BETWEEN_POSITIONS, OnePosition, Query};
 use super::request::{IdPath, Parameters, TopicPath, topic};
+use super::tickets::goodbye_of_ticket;
 use crate::access::Action;
 use crate::hub::TopicState;
 use crate::log::NoState;
@@ -48,6 +49,9 @@ pub(super) struct Options {
     snapshot: bool,
     connected: Option<ByName>,
     heartbeat: Option<ByName>,
+    /// Read before, by whoever finds out who this is.
+    #[serde(rename = "ticket")]
+    _ticket: Option<String>,
 }
 
 impl Query for Options {}
@@ -77,7 +81,7 @@ pub(super) struct Several {
 impl Query for Several {}
 
 pub(super) async fn board_events(
-    caller: Caller,
+    caller: StreamCaller,
     State(app): State<App>,
     IdPath(board): IdPath,
     Parameters(options): Parameters<Options>,
@@ -90,7 +94,7 @@ pub(super) async fn board_events(
 }
 
 pub(super) async fn topic_events(
-    caller: Caller,
+    caller: StreamCaller,
     State(app): State<App>,
     TopicPath(topic): TopicPath,
     Parameters(options): Parameters<Options>,
@@ -103,7 +107,7 @@ pub(super) async fn topic_events(
 }
 
 pub(super) async fn events(
-    caller: Caller,
+    caller: StreamCaller,
     State(app): State<App>,
     Parameters((several, options)): Parameters<(Several, Options)>,
     peer: Extension<Peer>,
@@ -148,23 +152,16 @@ impl Several {
 
 async fn stream_of(
     app: App,
-    caller: Caller,
+    caller: StreamCaller,
     requested: Vec<RequestedTopic>,
     options: Options,
     peer: &Peer,
     version: Version,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    // One that is refused refuses them all: a stream with less in it than was asked for would look
-    // whole.
-    for RequestedTopic { topic, .. } in &requested {
-        caller.may(Action::Subscribe(topic))?;
-        if options.snapshot {
-            caller.may(Action::ReadBoard(topic))?;
-        }
+    if let StreamCaller::Known(caller) = &caller {
+        may_follow(caller, &requested, options.snapshot)?;
     }
-    let wire = Wire::Sse { named_heartbeat: options.heartbeat.is_some() };
-    let terms = caller.terms(&app.node.endings, wire)?;
     if app.node.endings.all_ended() {
         metric::connection_refused("draining");
         return Err(Problem::draining());
@@ -172,6 +169,22 @@ async fn stream_of(
     let admitted = app.admission.admit(peer.address).inspect_err(|why| {
         metric::connection_refused(why.as_str());
     })?;
+    let caller = match caller {
+        StreamCaller::Known(caller) => caller,
+        // Good once: whoever is refused before this can use it elsewhere.
+        StreamCaller::Ticket(ticket) => {
+            let resumes = said_position(&options, headers).is_some();
+            let Some(caller) = ticket.redeem(&app, resumes).await? else {
+                return Ok(goodbye_of_ticket(&app));
+            };
+            may_follow(&caller, &requested, options.snapshot)?;
+            caller
+        }
+    };
+    let wire = Wire::Sse { named_heartbeat: options.heartbeat.is_some() };
+    let terms = caller.terms(&app.node.endings, wire)?;
+    // What was revoked before there were terms has not ended them.
+    check_not_revoked(&app, &caller.grant).await?;
     if !states_exist(&app, &requested).await {
         return Err(NoState.into());
     }
@@ -204,6 +217,22 @@ async fn stream_of(
     Ok(response)
 }
 
+/// Whether they may follow all of these. One that is refused refuses them all: a stream with less in
+/// it than was asked for would look whole.
+fn may_follow(
+    caller: &Caller,
+    requested: &[RequestedTopic],
+    snapshot: bool,
+) -> Result<(), Problem> {
+    for RequestedTopic { topic, .. } in requested {
+        caller.may(Action::Subscribe(topic))?;
+        if snapshot {
+            caller.may(Action::ReadBoard(topic))?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether all states that are asked for exist, as far as can be told now; a stream whose log cannot be asked is held
 /// open and finds out later. Before the topics are joined, so that asking for what does not exist
 /// leaves nothing behind in the log.
@@ -232,12 +261,18 @@ fn asks_to_close(headers: &HeaderMap) -> bool {
 /// `Last-Event-ID`, else `?lastEventId=`, else `?from=earliest`, else now. The header comes first: a
 /// browser that reconnects to a URL with a position goes on where it was.
 fn start(options: &Options, headers: &HeaderMap, topics: &[Topic]) -> StartAt {
-    let said = said_by_header(headers);
-    match (said.as_deref().or(options.last_event_id.as_deref()), options.from) {
-        (Some(id), _) if !id.is_empty() => StartAt::Resume(Cursor::read(id, topics)),
+    match (said_position(options, headers), options.from) {
+        (Some(id), _) => StartAt::Resume(Cursor::read(&id, topics)),
         (_, Some(From::Earliest)) => StartAt::Earliest,
         _ => StartAt::Now,
     }
+}
+
+/// The position that the client says it has, if it says any.
+fn said_position<'a>(options: &'a Options, headers: &HeaderMap) -> Option<Cow<'a, str>> {
+    let said = said_by_header(headers).map(Cow::Owned);
+    let said = said.or(options.last_event_id.as_deref().map(Cow::Borrowed));
+    said.filter(|id| !id.is_empty())
 }
 
 /// The position in the header, which may have several lines: a page's own and the browser's, or

@@ -42,6 +42,8 @@ pub struct Holder {
     pub issued_at: Option<u64>,
     /// When it ends.
     pub expires_at: Option<Instant>,
+    /// They were opened with a ticket for it, whose address opens no other.
+    pub by_ticket: bool,
 }
 
 /// Says how streams speak, not for whom: what a token says stands in no log.
@@ -176,8 +178,8 @@ pub trait EndListener: Send + Sync + 'static {
     fn orders_given(&self);
 }
 
-/// The digest of a token, and how its streams speak.
-type TokenTerms = ([u8; 32], Wire, Encoding);
+/// The digest of a token, whether its streams were opened with a ticket, and how they speak.
+type TokenTerms = ([u8; 32], bool, Wire, Encoding);
 
 /// All terms of a node, and how to end the streams that run on them.
 pub struct Endings {
@@ -231,8 +233,10 @@ impl Endings {
     /// all of them, as long as there are any.
     pub fn terms_of_token(&self, digest: [u8; 32], holder: Holder, wire: Wire) -> Arc<Terms> {
         let state = &mut *self.state();
-        let key = (digest, wire, Encoding::default());
-        if let Some(terms) = state.of_tokens.get(&key).and_then(Weak::upgrade) {
+        let key = (digest, holder.by_ticket, wire, Encoding::default());
+        let known = state.of_tokens.get(&key).and_then(Weak::upgrade);
+        // Those that were ended stay so; what ended them may be over.
+        if let Some(terms) = known.filter(|terms| terms.orders.borrow().last.is_none()) {
             return terms;
         }
         let terms = state.agree(holder, wire);
@@ -262,7 +266,11 @@ impl Endings {
             at: Instant::now() + age.mul_f64(0.8 + 0.2 * fastrand::f64()),
             reason: EndReason::Age,
         });
-        let expiry = terms.holder.expires_at.map(|at| EndsAt { at, reason: EndReason::Expired });
+        let expired = match terms.holder.by_ticket {
+            true => EndReason::TicketExpired,
+            false => EndReason::Expired,
+        };
+        let expiry = terms.holder.expires_at.map(|at| EndsAt { at, reason: expired });
         [age, expiry].into_iter().flatten().min_by_key(|end| end.at)
     }
 
@@ -270,6 +278,20 @@ impl Endings {
     pub fn end(&self, terms: &Arc<Terms>, order: EndOrder) {
         let state = self.state();
         terms.orders.send_if_modified(|orders| orders.give(order));
+        state.tell();
+    }
+
+    /// All terms that streams run on, or may.
+    pub fn all_terms(&self) -> Vec<Arc<Terms>> {
+        self.state().terms.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Ends the streams of all these terms.
+    pub fn end_each(&self, terms: &[Arc<Terms>], order: &EndOrder) {
+        let state = self.state();
+        for terms in terms {
+            terms.orders.send_if_modified(|orders| orders.give(order.clone()));
+        }
         state.tell();
     }
 
@@ -407,6 +429,24 @@ mod tests {
         endings.end(&alice, EndOrder::spread(EndReason::Revoked, Duration::ZERO, 1));
         assert_eq!(alice.ended(None).await, EndReason::Revoked);
         let waits = tokio::time::timeout(Duration::from_secs(3600), bob.ended(None)).await;
+        assert!(waits.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn terms_that_were_ended_are_not_found_again() {
+        let endings = Endings::new(None);
+        let holder = |by_ticket| Holder { by_ticket, ..Holder::default() };
+        let terms = endings.terms_of_token([1; 32], holder(false), SSE);
+        let by_ticket = endings.terms_of_token([1; 32], holder(true), SSE);
+        assert!(!Arc::ptr_eq(&terms, &by_ticket));
+        let all = endings.all_terms();
+        assert!(all.iter().any(|other| Arc::ptr_eq(other, &terms)));
+        let order = EndOrder::spread(EndReason::Revoked, Duration::ZERO, 1);
+        endings.end_each(&[terms.clone(), by_ticket], &order);
+        let again = endings.terms_of_token([1; 32], holder(false), SSE);
+        assert!(!Arc::ptr_eq(&again, &terms));
+        assert_eq!(terms.ended(None).await, EndReason::Revoked);
+        let waits = tokio::time::timeout(Duration::from_secs(3600), again.ended(None)).await;
         assert!(waits.is_err());
     }
 

@@ -43,6 +43,15 @@ impl<T: Query> Parameters<T> {
     }
 }
 
+/// The value of this parameter, for whoever has to know it before the query is read. If it is there
+/// twice, which is refused then, the first one.
+pub(in crate::http) fn parameter(uri: &Uri, name: &str) -> Option<String> {
+    let pairs = uri.query().unwrap_or_default().split('&');
+    let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let value = pairs.find(|(given, _)| *decode(given) == *name.as_bytes());
+    value.map(|(_, value)| String::from_utf8_lossy(&decode(value)).into_owned())
+}
+
 /// For routes that take no parameters.
 ///
 /// # Errors
