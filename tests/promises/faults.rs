@@ -60,7 +60,7 @@ async fn once(
     check: &Check,
 ) -> Duration {
     let began_at = Instant::now();
-    let apis: Vec<Api> = cluster.nodes.iter().map(|node| node.api.clone()).collect();
+    let apis: Vec<Api> = cluster.nodes.iter().map(|node| node.operators().clone()).collect();
     let inject = fault.inject(cluster, lasts, check.topics());
     if fault.leaves_nodes_alone() {
         tokio::select! {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::process::TempDir;
 use super::proxy::{Proxy, PubsubFaults, Who};
-use super::{Node, Redis, until};
+use super::{Node, OPERATORS, Redis, until};
 
 /// Nodes over one Redis, with a proxy before it for each of them.
 pub struct FaultCluster {
@@ -63,6 +63,7 @@ impl FaultCluster {
             ("FANTAIL_DRAIN", "500ms".to_owned()),
             ("FANTAIL_RETRY", "200ms".to_owned()),
             ("FANTAIL_HISTORY_SIZE", "100000".to_owned()),
+            (OPERATORS.0, OPERATORS.1.to_owned()),
         ];
         if self.may_set_clocks {
             settings.extend([
