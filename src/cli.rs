@@ -12,10 +12,11 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use fantail::config::{self, Config};
 use fantail::health::HealthUrl;
-use fantail::log::redis::check_url;
+use fantail::log::redis::{check_files, check_url};
 
 pub(crate) mod check;
 mod environment;
+pub(crate) mod exposed;
 mod wrong;
 
 use check::CheckArguments;
@@ -159,6 +160,7 @@ fn serve(config: Box<Config>) -> Result<Invocation, UsageError> {
             let right = config::REDIS_URL_RIGHT;
             wrong(wrong_value("--redis-url", url, &format!("{right}; {error}")))
         })?;
+        check_files(url, &config.redis_files).map_err(wrong)?;
     }
     Ok(Invocation::Serve(config))
 }

@@ -12,10 +12,14 @@ use std::time::Duration;
 use clap::{FromArgMatches, ValueEnum};
 use ipnet::IpNet;
 use log_filter::log_filter;
+pub use redis_files::RedisFiles;
+pub use redis_url::{REDIS_URL_RIGHT, RedisUrl};
 
 mod hosts;
 mod identity;
 mod log_filter;
+mod redis_files;
+mod redis_url;
 
 pub use hosts::{HostName, Hosts};
 pub use identity::{Issuer, KeySource, Secret};
@@ -40,8 +44,12 @@ pub struct Config {
     pub tls_key: Option<PathBuf>,
 
     /// Redis to share with the other nodes, as redis:// or rediss:// URL; without it the node keeps an embedded log in memory, alone
-    #[arg(long, env = "FANTAIL_REDIS_URL", hide_env_values = true, value_parser = redis_url)]
-    pub redis_url: Option<String>,
+    #[arg(long, env = "FANTAIL_REDIS_URL", hide_env_values = true, value_parser = redis_url::redis_url)]
+    pub redis_url: Option<RedisUrl>,
+
+    /// What Redis is shown besides.
+    #[command(flatten)]
+    pub redis_files: RedisFiles,
 
     /// What all keys and channels in Redis begin with
     #[arg(long, env = "FANTAIL_REDIS_PREFIX", default_value = "fantail", value_parser = redis_prefix)]
@@ -240,7 +248,8 @@ impl Config {
             (None, Some(_)) => return Err(format!("{other} needs {one}, and that is not set")),
             _ => {}
         }
-        self.check_keys()
+        self.check_keys()?;
+        self.redis_files.check_relations(self.redis_url.as_deref())
     }
 
     /// Flags and variables alone, without the program's subcommands.
@@ -284,20 +293,6 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let wrong = |_| "must be an address and a port, such as 127.0.0.1:3000 or 0.0.0.0:3000";
     let mut addresses = text.to_socket_addrs().map_err(wrong)?;
     addresses.next().ok_or_else(|| "must be an address that exists".to_owned())
-}
-
-/// What the address of a Redis looks like. Only the log can say whether one is right in full, so
-/// this file looks at its beginning alone.
-pub const REDIS_URL_RIGHT: &str =
-    "must be a URL such as redis://:password@redis.example:6379/0 or rediss://…";
-
-fn redis_url(text: &str) -> Result<String, String> {
-    let known = ["redis://", "rediss://", "valkey://", "valkeys://", "unix://", "redis+unix://"];
-    if known.iter().any(|scheme| text.starts_with(scheme)) {
-        Ok(text.to_owned())
-    } else {
-        Err(REDIS_URL_RIGHT.to_owned())
-    }
 }
 
 fn networks(text: &str) -> Result<Networks, String> {

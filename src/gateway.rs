@@ -142,6 +142,7 @@ impl Gateway {
             Some(url) => {
                 let started = RedisLog::start(
                     url,
+                    &config.redis_files,
                     &config.redis_prefix,
                     &config.node_id,
                     retention,

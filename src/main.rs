@@ -61,6 +61,9 @@ fn serve(config: &Config) -> Result<(), String> {
         LogFormat::Json => telemetry::LogFormat::Json,
     };
     telemetry::start_logging(&config.log, format);
+    for warning in cli::exposed::warnings(std::env::args_os()) {
+        tracing::warn!("{warning}");
+    }
     let served = runtime(Some(config.workers()))?.block_on(run(config));
     telemetry::flush_log();
     served

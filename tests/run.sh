@@ -124,6 +124,11 @@ not_over_http_2=(
 # With TLS nothing goes to a reactor. A proxy of the test's own speaks it with the node, so that what
 # is about a client's socket or its first bytes is not seen; tls.rs has what there is to see.
 not_over_tls=(--skip takeover --skip many_streams::ten_thousand --skip client_address)
+# What has no Redis, or has browsers and proxies before the node, is not run again for its users.
+not_about_redis=(
+    --skip simulation --skip browser --skip embedded --skip http2 --skip takeover --skip half_closed
+    --skip many_streams
+)
 
 step test "simulation, long" env SIMULATIONS=10000 cargo test -q --test promises simulation::whatever
 program "model, long" model --ignored
@@ -134,6 +139,13 @@ step test "promises, over HTTP/2" env HTTP2=1 cargo test -q --test promises -- \
     --test-threads "$threads" "${not_about_sockets[@]}" "${not_over_http_2[@]}"
 step test "promises, over TLS" env TLS=1 cargo test -q --test promises -- \
     --test-threads "$threads" "${not_about_sockets[@]}" "${not_over_tls[@]}"
+# Nodes are the user that docs/operations.md recommends, and may do no more than that.
+step test "promises, as the user of the docs" env REDIS_ACL=1 cargo test -q --test promises -- \
+    --test-threads "$threads" "${not_about_redis[@]}"
+# Advisories need a database from the network; the rest holds without.
+if cargo deny --version >/dev/null 2>&1; then
+    step test "cargo deny" cargo deny --log-level error check licenses bans sources
+fi
 step test "client libraries, installation" tests/clients/install.sh
 program "client libraries" clients --ignored --nocapture
 step test mutations env MUTATIONS= cargo test -q --test mutations -- --ignored --nocapture

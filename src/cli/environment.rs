@@ -64,7 +64,11 @@ fn meant<'a>(unknown: &str, settings: &'a [String]) -> Option<&'a String> {
     let own = |name: &'a String| name.strip_prefix(PREFIX).unwrap_or(name);
     let start = unknown.get(..NAME.len()).unwrap_or_default();
     let unknown = if start.eq_ignore_ascii_case(NAME) { &unknown[NAME.len()..] } else { unknown };
-    let nearest = nearest(unknown, settings.iter().map(own))?;
+    let nearest = match unknown.trim_start_matches('_').to_ascii_uppercase().as_str() {
+        // Shorter ones are nearer, and nobody means them.
+        "REDIS" => "REDIS_URL",
+        _ => nearest(unknown, settings.iter().map(own))?,
+    };
     settings.iter().find(|setting| own(setting) == nearest)
 }
 

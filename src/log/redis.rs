@@ -1,7 +1,7 @@
 //! The log in Redis, shared by all nodes.
 //!
 //! Every write is one Lua script: change of state, sequence number, entry and announcement happen
-//! together or not at all. [`address`] reads where Redis is, [`commands`] carries [`scripts`] and
+//! together or not at all. [`address`] reads where Redis is, [`server`] what to show there, [`commands`] carries [`scripts`] and
 //! reads, [`replies`] understands what comes back, [`boards`] knows which script a change of a board
 //! is, [`subscription`] hears announcements, [`registry`] knows the other nodes, [`revocations`] and
 //! [`tickets`] are what they share of access, [`keys`] names things. Keys of one topic share a hash
@@ -11,6 +11,7 @@ mod address;
 mod boards;
 mod commands;
 mod keys;
+mod meaning;
 mod registry;
 mod replies;
 mod revocations;
@@ -18,6 +19,7 @@ mod rights;
 #[cfg(test)]
 mod scripted_server;
 mod scripts;
+mod server;
 mod subscription;
 mod tickets;
 mod version;
@@ -28,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{Client, Value};
+use redis::Value;
 use tokio::time::Instant;
 
 use super::{
@@ -36,15 +38,18 @@ use super::{
     READ_BYTES_MAX, READ_ENTRIES_MAX, Retention, Snapshots,
 };
 use crate::background;
+use crate::config::RedisFiles;
 use crate::entry::{Data, Event};
 use crate::position::{Epoch, LogHistory};
 use crate::topic::Topic;
 use crate::wire::sse;
-pub use address::check_url;
+pub use address::{check_url, has_password};
 use commands::{Commands, ConnectionGeneration};
 use keys::Keys;
 use replies::{accepted, entry, has_written, history, text, unexpected};
 use scripts::Call;
+use server::Server;
+pub use server::check_files;
 use subscription::Subscription;
 
 /// Connections for commands, for reads whose answers are large, and for writes that wait for
@@ -92,14 +97,15 @@ struct Replicated {
 }
 
 impl RedisLog {
-    /// Starts following `url`, whether or not it can be reached already; what it hears comes out of
-    /// the notifications. A write counts as done when `wait_replicas` replicas have it too. Must be
+    /// Starts following `url`, whether or not it can be reached already, with what `files` say to
+    /// show there; what it hears comes out of the notifications. A write counts as done when `wait_replicas` replicas have it too. Must be
     /// called within a runtime.
     ///
     /// # Errors
     /// When `url` is no address of a Redis.
     pub fn start(
         url: &str,
+        files: &RedisFiles,
         prefix: &str,
         node: &str,
         retention: Retention,
@@ -107,31 +113,36 @@ impl RedisLog {
     ) -> Result<(Arc<RedisLog>, Notifications), String> {
         // redis-rs leaves the choice of a cryptography provider to us. An error means that one is
         // chosen already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let info = commands::with_resp3(address::read(url)?);
-        tracing::info!(redis = %info.addr(), prefix, "log in Redis");
+        let _ = server::crypto().install_default();
+        let server = Arc::new(Server::new(url, files)?);
+        tracing::info!(redis = server.place(), prefix, "log in Redis");
         let (notifier, notifications) = Notifier::new();
         let keys = Keys::new(prefix);
-        let client = Client::open(info.clone()).map_err(|error| error.to_string())?;
         let generation = ConnectionGeneration::new();
         let waits = wait_replicas > 0;
-        let subscription =
-            Subscription::new(client, keys.clone(), node, notifier, generation.clone(), waits);
+        let subscription = Subscription::new(
+            server.clone(),
+            keys.clone(),
+            node,
+            notifier,
+            generation.clone(),
+            waits,
+        );
         let subscription = Arc::new(subscription);
         let heard = subscription.clone();
         let begin = move || heard.clone().run();
         tokio::spawn(background::restarting("the subscription", begin));
         let commands = |connections, slow_replies_expected| {
-            Commands::new(&info, connections, generation.clone(), slow_replies_expected)
-                .map_err(|error| error.to_string())
+            let (server, generation) = (server.clone(), generation.clone());
+            Commands::new(server, connections, generation, slow_replies_expected)
         };
         let replicated = match wait_replicas {
             0 => None,
-            replicas => Some(Replicated { commands: commands(WAIT_CONNECTIONS, true)?, replicas }),
+            replicas => Some(Replicated { commands: commands(WAIT_CONNECTIONS, true), replicas }),
         };
         let log = RedisLog {
-            commands: commands(WRITE_CONNECTIONS, false)?,
-            reads: commands(READ_CONNECTIONS, false)?,
+            commands: commands(WRITE_CONNECTIONS, false),
+            reads: commands(READ_CONNECTIONS, false),
             replicated,
             subscription,
             keys,

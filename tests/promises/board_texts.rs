@@ -10,6 +10,7 @@ use std::time::Duration;
 use fantail::board::{
     Board, BoardError, Boards, Change, ChangeError, Changed, Command, NewList, Title,
 };
+use fantail::config::RedisFiles;
 use fantail::log::memory::MemoryLog;
 use fantail::log::redis::RedisLog;
 use fantail::log::{Conditions, Log, LogError, Notification, Notifications, Retention};
@@ -237,7 +238,14 @@ async fn the_embedded_log_tells_of_a_board_what_the_board_says() {
 #[tokio::test]
 async fn scripts_tell_of_a_board_what_the_board_says() {
     let redis = Redis::start().await;
-    let started = RedisLog::start(&redis.url(), "fantail", "node", RETENTION, 0);
+    let started = RedisLog::start(
+        &redis.plain_url(),
+        &RedisFiles::default(),
+        "fantail",
+        "node",
+        RETENTION,
+        0,
+    );
     let (log, notifications) = started.unwrap();
     every_text_is_the_one_of_the_model(log, notifications).await;
 }

@@ -218,6 +218,7 @@ async fn a_killed_nodes_clients_go_on_elsewhere_and_lose_nothing() {
 async fn two_installations_share_a_redis_by_prefix() {
     let cluster = Cluster::start(1, &[]).await;
     let settings = [("FANTAIL_REDIS_PREFIX", "other")];
+    cluster.redis.allow_prefix("other").await;
     let other = Node::start("other", Some(&cluster.redis), &settings).await;
     let mut stream = Stream::open(other.address, "/boards/board-1/events").await;
     cluster.nodes[0].create("mine", "list-todo").await;

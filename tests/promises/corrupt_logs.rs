@@ -126,7 +126,7 @@ async fn dump(redis: &Redis, topic: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 async fn restore(redis: &Redis, dumped: &[(String, Vec<u8>)]) {
-    let client = redis::Client::open(redis.url()).unwrap();
+    let client = redis::Client::open(redis.administrators_url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     for (key, value) in dumped {
         let mut command = redis::cmd("RESTORE");

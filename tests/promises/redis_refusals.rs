@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::harness::process::{Redis, TempDir};
-use crate::harness::{Node, Stream, until};
+use crate::harness::process::TempDir;
+use crate::harness::{Node, Redis, Stream, until};
 
 #[tokio::test]
 async fn a_redis_that_cannot_save_is_asked_with_patience_and_heard_as_soon_as_it_can() {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use fantail::config::RedisFiles;
 use fantail::entry::{Data, Event};
 use fantail::log::redis::RedisLog;
 use fantail::log::{Conditions, Log, LogError, Retention};
@@ -25,7 +26,15 @@ async fn scripts_and_their_rules_in_rust_lead_to_the_same_logs() {
         history_ttl: Duration::from_secs(3600),
         idempotency_window: Duration::from_secs(60),
     };
-    let (log, _heard) = RedisLog::start(&redis.url(), "fantail", "node", retention, 0).unwrap();
+    let (log, _heard) = RedisLog::start(
+        &redis.plain_url(),
+        &RedisFiles::default(),
+        "fantail",
+        "node",
+        retention,
+        0,
+    )
+    .unwrap();
     let topic = Topic::new("t").unwrap();
     let mut keys = Keyspace::default();
     let mut replication_id = 0;

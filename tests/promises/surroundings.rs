@@ -11,8 +11,8 @@ use rustix::process::{Resource, Rlimit, Signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::process::{Process, Redis, TempDir, free_port};
-use crate::harness::{Api, Backend, Stream, until, within};
+use crate::harness::process::{Process, TempDir, free_port};
+use crate::harness::{Api, Backend, Redis, Stream, until, within};
 
 /// Starts a node whose log goes there, and waits until it answers.
 async fn start_logging_to(stderr: Stdio, settings: &[(&str, &str)]) -> (Process, SocketAddr, Api) {
@@ -81,7 +81,7 @@ async fn a_node_goes_on_when_the_reader_of_its_log_is_gone() {
     let redis = Redis::start().await;
     let dir = TempDir::new();
     let (reader, writer) = fifo(&dir.0);
-    let settings = [("FANTAIL_REDIS_URL", &*redis.url()), ("FANTAIL_DRAIN", "300ms")];
+    let settings = [("FANTAIL_REDIS_URL", &*redis.plain_url()), ("FANTAIL_DRAIN", "300ms")];
     let (process, address, api) = start_logging_to(writer.into(), &settings).await;
     drop(reader);
     outlives_its_log(&redis, process, address, api, true).await;
@@ -91,7 +91,7 @@ async fn a_node_goes_on_when_the_reader_of_its_log_is_gone() {
 async fn a_node_goes_on_when_the_disk_behind_its_log_is_full() {
     let redis = Redis::start().await;
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let settings = [("FANTAIL_REDIS_URL", &*redis.url()), ("FANTAIL_DRAIN", "300ms")];
+    let settings = [("FANTAIL_REDIS_URL", &*redis.plain_url()), ("FANTAIL_DRAIN", "300ms")];
     let (process, address, api) = start_logging_to(full.into(), &settings).await;
     outlives_its_log(&redis, process, address, api, true).await;
 }
@@ -107,7 +107,7 @@ async fn a_node_goes_on_when_nobody_reads_its_log() {
     for size in [4096, 1] {
         while rustix::io::write(&filling, &vec![b'x'; size]).is_ok() {}
     }
-    let settings = [("FANTAIL_REDIS_URL", &*redis.url()), ("FANTAIL_DRAIN", "300ms")];
+    let settings = [("FANTAIL_REDIS_URL", &*redis.plain_url()), ("FANTAIL_DRAIN", "300ms")];
     let (process, address, api) = start_logging_to(writer.into(), &settings).await;
     outlives_its_log(&redis, process, address, api, false).await;
 }
@@ -117,7 +117,7 @@ async fn a_node_goes_on_when_its_log_file_may_not_grow() {
     let redis = Redis::start().await;
     let dir = TempDir::new();
     let log = File::create(dir.0.join("log")).unwrap();
-    let settings = [("FANTAIL_REDIS_URL", &*redis.url()), ("FANTAIL_DRAIN", "300ms")];
+    let settings = [("FANTAIL_REDIS_URL", &*redis.plain_url()), ("FANTAIL_DRAIN", "300ms")];
     let (process, address, api) = start_logging_to(log.into(), &settings).await;
     let limit = Rlimit { current: Some(64), maximum: Some(64) };
     rustix::process::prlimit(Some(process.as_pid()), Resource::Fsize, limit).unwrap();

@@ -12,6 +12,11 @@ pub fn check_url(url: &str) -> Result<(), String> {
     read(url).map(|_| ())
 }
 
+/// Whether a password stands in it, as far as it is the address of a Redis.
+pub fn has_password(url: &str) -> bool {
+    read(url).is_ok_and(|info| info.redis_settings().password().is_some())
+}
+
 /// Reads the address of a Redis.
 ///
 /// # Errors

@@ -3,7 +3,8 @@
 //! A few connections carry everything, each many commands at a time: a [`Connection`] takes one from
 //! the pool and keeps it while it works. So a command is one round trip (the pool alone would check
 //! a connection with a round trip of its own before each), and a connection that broke is replaced
-//! once, not once per caller: its [`ConnectionGeneration`] is over then.
+//! once, not once per caller: its [`ConnectionGeneration`] is over then. What a connection shows to be
+//! let in is asked for when it is made, and where that is new a new pool makes it.
 
 mod failure;
 mod generation;
@@ -17,14 +18,16 @@ use std::time::Duration;
 use deadpool_redis::{Connection as PooledConnection, Manager, Pool, PoolError, Runtime};
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, ConnectionInfo, ErrorKind, FromRedisValue, ProtocolVersion, PushInfo,
-    PushKind, RedisError, ServerErrorKind,
+    AsyncConnectionConfig, ErrorKind, FromRedisValue, PushInfo, PushKind, RedisError,
+    ServerErrorKind,
 };
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::meaning::{one_line, told};
 use super::replies::has_written;
 use super::scripts::Call;
+use super::server::{Server, Shown, unusable};
 use crate::backoff::Backoff;
 use crate::log::LogError;
 use crate::telemetry::metric;
@@ -44,7 +47,10 @@ const RETRY_LONGEST: Duration = Duration::from_millis(500);
 
 /// Carries commands over its connections, one after the other.
 pub(super) struct Commands {
-    pool: Pool,
+    server: Arc<Server>,
+    config: AsyncConnectionConfig,
+    /// The pool that connections come from now. One shows for ever what it was made with.
+    pool: std::sync::Mutex<Option<ServerPool>>,
     connections: Vec<Connection>,
     next: AtomicUsize,
     generation: Arc<ConnectionGeneration>,
@@ -54,6 +60,12 @@ pub(super) struct Commands {
     slow_replies_expected: bool,
     /// The last attempt to connect, if it failed: shared by all who ask until the next one is due.
     failed: std::sync::Mutex<Failed>,
+}
+
+/// A pool, and what its connections show.
+struct ServerPool {
+    pool: Pool,
+    shown: Shown,
 }
 
 /// What came of attempts to connect. A Redis that is there and wants nobody would be asked hundreds
@@ -103,11 +115,11 @@ impl Commands {
     /// `slow_replies_expected` says that commands wait for one another, or for replicas: a late reply
     /// is no sign of a dead connection then.
     pub(super) fn new(
-        info: &ConnectionInfo,
+        server: Arc<Server>,
         connections: usize,
         generation: Arc<ConnectionGeneration>,
         slow_replies_expected: bool,
-    ) -> Result<Commands, RedisError> {
+    ) -> Commands {
         let on_push = {
             let generation = generation.clone();
             move |push: PushInfo| {
@@ -121,20 +133,11 @@ impl Commands {
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(REPLY_TIMEOUT))
             .set_push_sender(on_push);
-        let manager = Manager::new_with_config(info.clone(), config)?;
-        let pool = Pool::builder(manager)
-            .max_size(connections)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(CONNECT_TIMEOUT))
-            .create_timeout(Some(CONNECT_TIMEOUT))
-            .recycle_timeout(Some(CONNECT_TIMEOUT))
-            .build()
-            .map_err(|error| {
-                RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string()))
-            })?;
         let connections = std::iter::repeat_with(Connection::default).take(connections).collect();
-        Ok(Commands {
-            pool,
+        Commands {
+            server,
+            config,
+            pool: std::sync::Mutex::default(),
             connections,
             next: AtomicUsize::new(0),
             generation,
@@ -144,7 +147,32 @@ impl Commands {
                 backoff: Backoff::new(RETRY_FIRST, RETRY_LONGEST),
                 last: None,
             }),
-        })
+        }
+    }
+
+    /// The pool whose connections show what is to be shown now.
+    ///
+    /// # Errors
+    /// A file with some of that cannot be used.
+    fn pool(&self) -> Result<Pool, RedisError> {
+        let shown = self.server.shown().map_err(unusable)?;
+        let mut last = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = &*last
+            && last.shown == shown
+        {
+            return Ok(last.pool.clone());
+        }
+        let info = self.server.info_with(&shown)?;
+        let manager = Manager::new_with_config(info, self.config.clone())?;
+        let pool = Pool::builder(manager)
+            .max_size(self.connections.len())
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(CONNECT_TIMEOUT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .recycle_timeout(Some(CONNECT_TIMEOUT))
+            .build()
+            .map_err(|error| unusable(error.to_string()))?;
+        Ok(last.insert(ServerPool { pool, shown }).pool.clone())
     }
 
     /// Runs a script.
@@ -263,7 +291,11 @@ impl Commands {
             drop(PooledConnection::take(held.connection));
         }
         let began_at = Instant::now();
-        match self.pool.get().await {
+        let made = match self.pool() {
+            Ok(pool) => pool.get().await,
+            Err(error) => Err(PoolError::Backend(error)),
+        };
+        match made {
             Ok(connection) => {
                 let is_sound = Arc::new(AtomicBool::new(false));
                 let held = Held { connection, made_in: generation, began_at, is_sound };
@@ -305,28 +337,9 @@ impl Held {
     }
 }
 
-/// What is wrong with a connection that was made, on one line.
-pub(super) fn told(error: &RedisError) -> String {
-    if error.kind() == ErrorKind::Parse {
-        return "what answers there does not speak as Redis does".to_owned();
-    }
-    one_line(&error.to_string())
-}
-
-/// Words of a library or of a server, which may have several lines.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 fn count_error(error: &LogError) {
     metric::redis_error(match error {
         LogError::OutcomeUnknown(_) => "unanswered",
         _ => "unavailable",
     });
-}
-
-/// Connection settings with RESP3, which tells of broken connections and carries announcements.
-pub(super) fn with_resp3(info: ConnectionInfo) -> ConnectionInfo {
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    info.set_redis_settings(settings)
 }

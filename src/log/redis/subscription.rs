@@ -17,9 +17,11 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisE
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::commands::{CONNECT_TIMEOUT, ConnectionGeneration, told};
+use super::commands::{CONNECT_TIMEOUT, ConnectionGeneration};
 use super::keys::Keys;
+use super::meaning::{is_denied, is_refusal, meaning, told};
 use super::rights;
+use super::server::Server;
 use super::version;
 use crate::backoff::{Backoff, Rarely};
 use crate::frame::Frame;
@@ -49,9 +51,7 @@ const SUBSCRIBE_CHANNELS_MAX: usize = 500;
 
 /// The node's connection for announcements.
 pub(super) struct Subscription {
-    client: Client,
-    /// Where Redis is, as told to people: host and port.
-    server: String,
+    server: Arc<Server>,
     keys: Keys,
     canary_channel: String,
     notifier: Notifier,
@@ -89,7 +89,7 @@ struct State {
 
 impl Subscription {
     pub(super) fn new(
-        client: Client,
+        server: Arc<Server>,
         keys: Keys,
         node: &str,
         notifier: Notifier,
@@ -97,8 +97,7 @@ impl Subscription {
         waits_for_replicas: bool,
     ) -> Self {
         Subscription {
-            server: client.get_connection_info().addr().to_string(),
-            client,
+            server,
             canary_channel: keys.canary_channel(node),
             keys,
             notifier,
@@ -125,12 +124,13 @@ impl Subscription {
         let mut refused = Backoff::new(RETRY_FIRST, REFUSED_RETRY_LONGEST);
         let mut line = Rarely::default();
         let mut is_told = true;
+        let mut told_refusal = "";
         loop {
             let connected = self.connect().await;
-            let (why, meaning, wait) = match connected {
+            let (why, meaning, wait, is_refused) = match connected {
                 Ok((connection, broken)) => {
                     if std::mem::take(&mut is_told) {
-                        tracing::info!(redis = self.server, "hearing announcements");
+                        tracing::info!(redis = self.server.place(), "hearing announcements");
                     }
                     if self.was_up.swap(true, Ordering::Relaxed) {
                         metric::redis_reconnected();
@@ -149,17 +149,18 @@ impl Subscription {
                     if up_since.elapsed() >= SOUND_AFTER {
                         refused.reset();
                     }
-                    (why, "the connection to Redis is gone", refused.wait())
+                    (why, "the connection to Redis is gone", refused.wait(), false)
                 }
                 Err(error) => {
                     let meaning = meaning(&error);
                     // A reason not to start. Rights that are taken away later may come back.
                     if is_denied(&error) && !self.was_up.load(Ordering::Relaxed) {
-                        let why = format!("{meaning} ({}): {}", self.server, told(&error));
+                        let why = format!("{meaning} ({}): {}", self.server.place(), told(&error));
                         self.set_health(Health::Unusable(why));
                     }
-                    let wait = if is_refusal(&error) { &mut refused } else { &mut unreachable };
-                    (told(&error), meaning, wait.wait())
+                    let is_refused = is_refusal(&error);
+                    let wait = if is_refused { &mut refused } else { &mut unreachable };
+                    (told(&error), meaning, wait.wait(), is_refused)
                 }
             };
             self.forget();
@@ -167,16 +168,19 @@ impl Subscription {
             if matches!(self.health(), Health::Unusable(_)) {
                 return;
             }
-            if line.is_due() {
+            // Who mends what is wrong wants to know what else is.
+            let is_news = is_refused && meaning != told_refusal;
+            if line.is_due() || is_news {
                 is_told = true;
+                told_refusal = if is_refused { meaning } else { told_refusal };
                 tracing::warn!(
-                    redis = self.server,
+                    redis = self.server.place(),
                     %why,
                     "not hearing announcements: {meaning}; until that changes, streams are silent \
                      and changes are answered 503"
                 );
             }
-            self.set_health(Health::Down(format!("{meaning} ({}): {why}", self.server)));
+            self.set_health(Health::Down(format!("{meaning} ({}): {why}", self.server.place())));
             tokio::time::sleep(wait).await;
         }
     }
@@ -216,7 +220,8 @@ impl Subscription {
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(REPLY_TIMEOUT))
             .set_push_sender(on_push);
-        let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let client = Client::open(self.server.info()?)?;
+        let connected = client.get_multiplexed_async_connection_with_config(&config).await;
         let mut connection = match connected {
             Err(error) if error.kind() == ErrorKind::RESP3NotSupported => {
                 self.set_health(Health::Unusable(version::TOO_OLD.to_owned()));
@@ -257,7 +262,7 @@ impl Subscription {
         tokio::select! {
             () = broken.notified() => Disconnect::Broken,
             () = wait_for(&mut stale, number) => Disconnect::Silent("the canary was not heard".to_owned()),
-            error = ping_until_error(connection) => Disconnect::Silent(error.to_string()),
+            error = ping_until_error(connection) => Disconnect::Silent(told(&error)),
         }
     }
 
@@ -272,7 +277,7 @@ impl Subscription {
         };
         self.subscribe_on(&mut connection, topics)
             .await
-            .map_err(|error| LogError::Unavailable(format!("cannot subscribe: {error}")))
+            .map_err(|error| LogError::Unavailable(format!("cannot subscribe: {}", told(&error))))
     }
 
     /// Subscribes everything that is wanted, part by part: there may be a great many topics.
@@ -403,36 +408,6 @@ impl Subscription {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What an error of Redis means to whoever runs this node.
-fn meaning(error: &RedisError) -> &'static str {
-    match error.code() {
-        Some("WRONGPASS" | "NOAUTH") => {
-            "Redis refuses the user or the password of FANTAIL_REDIS_URL"
-        }
-        _ if is_denied(error) => "the user of FANTAIL_REDIS_URL lacks rights in Redis",
-        _ if error.kind() == ErrorKind::AuthenticationFailed => {
-            "Redis refuses the user or the password of FANTAIL_REDIS_URL"
-        }
-        Some("LOADING") => "Redis is loading its data",
-        Some(_) => "Redis refuses",
-        None if error.is_connection_refusal() => "nothing listens where Redis should be",
-        None if error.is_timeout() => "Redis does not answer",
-        None if error.kind() == ErrorKind::Parse => "no Redis answers where Redis should be",
-        None => "Redis cannot be reached",
-    }
-}
-
-fn is_denied(error: &RedisError) -> bool {
-    error.code() == Some("NOPERM") || error.to_string().contains("NOPERM")
-}
-
-/// Whether Redis answered, and will not answer otherwise soon.
-fn is_refusal(error: &RedisError) -> bool {
-    let passes = ["LOADING", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN"];
-    error.kind() == ErrorKind::AuthenticationFailed
-        || error.code().is_some_and(|code| !passes.contains(&code))
 }
 
 /// Asks the connection whether it lives until it does not answer. An answer that is an error is one:

@@ -5,6 +5,7 @@
 
 pub mod abusive_clients;
 pub mod balancer;
+pub mod certificates;
 pub mod chromium;
 pub mod client;
 pub mod fault;
@@ -19,6 +20,7 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod reconnecting_client;
+pub mod redis_server;
 pub mod server;
 pub mod tls;
 pub mod tokens;
@@ -29,7 +31,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 pub use client::{Event, Stream};
-pub use process::{Node, OPERATORS, Redis};
+pub use process::{Node, OPERATORS};
+pub use redis_server::Redis;
 
 /// How long anything may take that is expected to happen. Long, because machines are busy
 /// sometimes; nobody waits for it unless the test is about to fail. Shorter in the environment,

@@ -1,4 +1,4 @@
-//! Nodes and Redis as processes of their own.
+//! Nodes as processes of their own, and what all processes of the tests have in common.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::proxy::Proxy;
+use super::redis_server::{self, Redis};
 use super::{Api, tls, until};
 
 /// A child that is killed when dropped, and can be signalled before.
@@ -33,7 +34,7 @@ enum End {
 }
 
 impl Process {
-    fn new(child: Child, log: Arc<Mutex<Vec<String>>>) -> Process {
+    pub fn new(child: Child, log: Arc<Mutex<Vec<String>>>) -> Process {
         Process { child, log, end: End::Kill }
     }
 
@@ -165,6 +166,7 @@ impl Node {
         }
         if let Some(url) = redis_url {
             command.env("FANTAIL_REDIS_URL", url);
+            command.envs(redis_server::settings_for(url));
         }
         // What is sent byte by byte names hosts that nobody has.
         command.env("FANTAIL_HOSTS", "*");
@@ -262,165 +264,5 @@ impl TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A redis-server of the test's own.
-pub struct Redis {
-    process: Option<Process>,
-    port: u16,
-    dir: TempDir,
-    arguments: Vec<String>,
-    /// Asked too early, it has said so.
-    refused_loading: bool,
-}
-
-impl Redis {
-    pub async fn start() -> Redis {
-        Redis::start_with(&[]).await
-    }
-
-    pub async fn start_with(arguments: &[&str]) -> Redis {
-        let arguments = arguments.iter().map(|&a| a.to_owned()).collect();
-        let mut redis = Redis {
-            process: None,
-            port: 0,
-            dir: TempDir::new(),
-            arguments,
-            refused_loading: false,
-        };
-        for _ in 0..10 {
-            redis.port = free_port();
-            if redis.launch().await {
-                return redis;
-            }
-        }
-        panic!("cannot start redis-server: is it installed?");
-    }
-
-    /// Where it is, or will be again.
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Starts it again after [`Redis::kill`], on the same port and with its files.
-    pub async fn restart(&mut self) {
-        assert!(self.launch().await, "redis-server did not start again");
-    }
-
-    pub fn kill(&mut self) {
-        self.process = None;
-    }
-
-    /// Loses its disk, while it does not run.
-    pub fn forget(&mut self) {
-        assert!(self.process.is_none());
-        self.dir = TempDir::new();
-    }
-
-    /// Starts it again after [`Redis::kill`]; to load each of its keys takes this many
-    /// microseconds, and it answers nothing else meanwhile. Whether it was seen loading.
-    pub async fn restart_slowly(&mut self, key_microseconds: u64) -> bool {
-        let slowly = [
-            "--key-load-delay",
-            &key_microseconds.to_string(),
-            "--loading-process-events-interval-bytes",
-            "1024",
-        ];
-        let count = self.arguments.len();
-        self.arguments.extend(slowly.map(str::to_owned));
-        self.refused_loading = false;
-        self.restart().await;
-        self.arguments.truncate(count);
-        self.refused_loading
-    }
-
-    /// Stops it in its tracks: connections stay open and nothing answers.
-    pub fn freeze(&self) {
-        self.process.as_ref().unwrap().signal(Signal::STOP);
-    }
-
-    /// Lets it go on.
-    pub fn thaw(&self) {
-        self.process.as_ref().unwrap().signal(Signal::CONT);
-    }
-
-    /// Starts the process; no if it ended at once.
-    async fn launch(&mut self) -> bool {
-        let child = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-            .args(["--dir", self.dir.0.to_str().unwrap(), "--logfile", "redis.log"])
-            .args(&self.arguments)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        self.process = Some(Process::new(child, Arc::default()));
-        // Until it answers, or ended because somebody else took the port.
-        for _ in 0..1_000 {
-            if self.process.as_mut().is_some_and(Process::has_ended) {
-                return false;
-            }
-            match self.connect().await {
-                // One that asks for a password answers too.
-                Err(error) if error.to_string().contains("NOAUTH") => return true,
-                Err(_) => {}
-                Ok(mut connection) => {
-                    let answer = redis::cmd("PING").query_async::<String>(&mut connection).await;
-                    self.refused_loading |=
-                        answer.as_ref().is_err_and(|error| error.to_string().contains("oading"));
-                    let answers =
-                        answer.map_or_else(|e| e.to_string().contains("NOAUTH"), |_| true);
-                    if answers {
-                        return true;
-                    }
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        false
-    }
-
-    /// The same for commands that take long; what they answer, also an error, is not wanted.
-    pub async fn ask_patiently(&self, patience: Duration, words: &[&str]) {
-        let client = redis::Client::open(self.url()).unwrap();
-        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(patience));
-        let mut connection =
-            client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
-        let mut command = redis::cmd(words[0]);
-        for word in &words[1..] {
-            command.arg(*word);
-        }
-        let _ = command.query_async::<redis::Value>(&mut connection).await;
-    }
-
-    async fn connect(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
-        redis::Client::open(self.url())?.get_multiplexed_async_connection().await
-    }
-
-    /// Sends one command, given in words.
-    pub async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        self.try_ask(words).await.unwrap()
-    }
-
-    /// The same where it may be refused.
-    pub async fn try_ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
-        let mut connection = self.connect().await?;
-        let mut command = redis::cmd(words[0]);
-        for word in &words[1..] {
-            command.arg(*word);
-        }
-        command.query_async(&mut connection).await
-    }
-
-    /// How often a command was called since the statistics were reset.
-    pub async fn calls(&self, command: &str) -> u64 {
-        let info: String = self.ask(&["INFO", "commandstats"]).await;
-        let start = format!("cmdstat_{command}:calls=");
-        let line = info.lines().find_map(|line| line.strip_prefix(&start));
-        line.and_then(|rest| rest.split(',').next()).map_or(0, |calls| calls.parse().unwrap())
     }
 }

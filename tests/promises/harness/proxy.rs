@@ -139,7 +139,7 @@ impl Proxy {
 
     /// What a node is given as its Redis.
     pub fn url(&self) -> String {
-        format!("redis://{}", self.address)
+        super::redis_server::url_of(self.address)
     }
 
     /// Closes all connections and refuses new ones.

@@ -2,8 +2,9 @@
 
 use redis::{ErrorKind, RedisError, ServerError};
 
-use super::{REPLY_TIMEOUT, one_line};
+use super::REPLY_TIMEOUT;
 use crate::log::LogError;
+use crate::log::redis::meaning::one_line;
 
 /// What Redis refuses writes with because of the state it is in. A script that ends with one of
 /// these was refused at its first write, and so changed nothing: the state does not change while it

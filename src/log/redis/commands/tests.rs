@@ -1,14 +1,14 @@
 use futures_util::future::join_all;
-use redis::IntoConnectionInfo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::config::RedisFiles;
 use crate::log::redis::scripted_server::{Reply, ScriptedServer};
 
 /// Over connections to `url`.
 fn commands_to(url: &str, connections: usize, slow_replies_expected: bool) -> Commands {
-    let info = with_resp3(url.into_connection_info().unwrap());
-    Commands::new(&info, connections, ConnectionGeneration::new(), slow_replies_expected).unwrap()
+    let server = Arc::new(Server::new(url, &RedisFiles::default()).unwrap());
+    Commands::new(server, connections, ConnectionGeneration::new(), slow_replies_expected)
 }
 
 /// What became of a command that a script answers with a line.

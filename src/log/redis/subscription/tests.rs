@@ -1,10 +1,9 @@
 use std::collections::HashSet;
 
-use redis::IntoConnectionInfo;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::log::redis::commands::with_resp3;
+use crate::config::RedisFiles;
 use crate::log::redis::scripted_server::{Reply, ScriptedServer};
 use crate::log::{Notification, Notifications};
 
@@ -20,13 +19,12 @@ struct Running {
 
 impl Running {
     fn start(server: &ScriptedServer) -> Running {
-        let info = with_resp3(server.url().into_connection_info().unwrap());
-        let client = Client::open(info).unwrap();
+        let server = Arc::new(Server::new(&server.url(), &RedisFiles::default()).unwrap());
         let (notifier, notifications) = Notifier::new();
         let generation = ConnectionGeneration::new();
         let keys = Keys::new("fantail");
         let subscription =
-            Subscription::new(client, keys, "n", notifier, generation.clone(), false);
+            Subscription::new(server, keys, "n", notifier, generation.clone(), false);
         let subscription = Arc::new(subscription);
         let task = tokio::spawn(subscription.clone().run());
         Running { subscription, generation, notifications, task }
