@@ -135,6 +135,10 @@ pub struct Config {
     #[arg(long, env = "FANTAIL_CORS_ORIGINS", default_value = "", value_parser = cors_origins)]
     pub cors_origins: CorsOrigins,
 
+    /// What may be done without a token: true is everything but administration, read is following and reading, false is nothing; where there is no key, a node on loopback leaves everything to its machine
+    #[arg(long, env = "FANTAIL_ANONYMOUS", default_value = "false")]
+    pub anonymous: Anonymous,
+
     /// Hosts that clients may name besides those of this machine, separated by commas, each with or without a port, or * for any [default: none where it listens on loopback, else any]
     #[arg(long, env = "FANTAIL_HOSTS", value_parser = Hosts::read)]
     pub hosts: Option<Hosts>,
@@ -190,6 +194,32 @@ pub enum CorsOrigins {
     Only(Vec<String>),
 }
 
+/// What the setting says may be done without a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Anonymous {
+    /// Nothing, where it is to be decided who may do what.
+    #[value(name = "false")]
+    Nothing,
+    /// Following and reading.
+    Read,
+    /// Everything but administration.
+    #[value(name = "true")]
+    Use,
+}
+
+/// What may be done without a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WithoutToken {
+    /// Nothing.
+    Nothing,
+    /// Following and reading.
+    Read,
+    /// Everything but administration.
+    Use,
+    /// Everything: the node is its machine's own.
+    Everything,
+}
+
 impl Config {
     /// How many threads the runtime gets.
     ///
@@ -224,6 +254,27 @@ impl Config {
         }
     }
 
+    /// What may be done without a token.
+    pub fn without_token(&self) -> WithoutToken {
+        let is_machines_own = !self.has_key() && is_loopback(self.listen);
+        match self.anonymous {
+            Anonymous::Read => WithoutToken::Read,
+            Anonymous::Nothing | Anonymous::Use if is_machines_own => WithoutToken::Everything,
+            Anonymous::Use => WithoutToken::Use,
+            Anonymous::Nothing => WithoutToken::Nothing,
+        }
+    }
+
+    /// Whether others than this machine can reach the node, and nobody is asked who they are.
+    pub fn is_open_to_others(&self) -> bool {
+        !self.has_key() && !is_loopback(self.listen)
+    }
+
+    /// Whether tokens are asked for.
+    fn has_key(&self) -> bool {
+        !self.issuers().is_empty()
+    }
+
     /// The same for the operators' door at `address`. It has nothing for pages, so that nobody needs
     /// to list more names for it.
     pub fn hosts_of_operators(address: SocketAddr) -> Hosts {
@@ -247,6 +298,14 @@ impl Config {
             (Some(_), None) => return Err(format!("{one} needs {other}, and that is not set")),
             (None, Some(_)) => return Err(format!("{other} needs {one}, and that is not set")),
             _ => {}
+        }
+        if self.is_open_to_others() && self.anonymous == Anonymous::Nothing {
+            return Err(format!(
+                "--listen (FANTAIL_LISTEN) is \"{}\", where others can reach this node: set a key, such \
+                 as --jwt-secret-file (FANTAIL_JWT_SECRET_FILE), or say by --anonymous \
+                 (FANTAIL_ANONYMOUS) what everybody may do, read or true",
+                self.listen
+            ));
         }
         self.check_keys()?;
         self.redis_files.check_relations(self.redis_url.as_deref())
@@ -279,10 +338,12 @@ impl Config {
 /// The hosts that are answered to at this address unless others are listed, besides the names of
 /// this machine.
 fn hosts_at(address: SocketAddr) -> Hosts {
-    match address.ip().to_canonical().is_loopback() {
-        true => Hosts::Only(Vec::new()),
-        false => Hosts::Any,
-    }
+    if is_loopback(address) { Hosts::Only(Vec::new()) } else { Hosts::Any }
+}
+
+/// Whether nobody but this machine reaches it.
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 /// Reads an address to listen on.
@@ -444,6 +505,37 @@ mod tests {
         assert_eq!(config.ticket_ttl, Duration::from_secs(30));
         assert_eq!(config.check_relations(), Ok(()));
         assert_ne!(default_node_id(), default_node_id());
+    }
+
+    #[test]
+    fn where_others_reach_a_node_somebody_says_who_may_do_what() {
+        use WithoutToken::{Everything, Nothing, Read, Use};
+        let key = ["--jwt-secret-file", "a"];
+        for (listen, anonymous, with_key, without_token) in [
+            ("127.0.0.1:1", "false", false, Some(Everything)),
+            ("[::1]:1", "true", false, Some(Everything)),
+            ("127.9.9.9:1", "read", false, Some(Read)),
+            ("127.0.0.1:1", "false", true, Some(Nothing)),
+            ("127.0.0.1:1", "true", true, Some(Use)),
+            ("0.0.0.0:1", "false", false, None),
+            ("[::]:1", "false", false, None),
+            ("192.0.2.1:1", "false", false, None),
+            ("0.0.0.0:1", "true", false, Some(Use)),
+            ("[::]:1", "read", false, Some(Read)),
+            ("0.0.0.0:1", "false", true, Some(Nothing)),
+            ("0.0.0.0:1", "read", true, Some(Read)),
+            ("0.0.0.0:1", "true", true, Some(Use)),
+        ] {
+            let mut arguments = vec!["--listen", listen, "--anonymous", anonymous];
+            arguments.extend(if with_key { &key[..] } else { &[] });
+            let config = from(&arguments).unwrap();
+            let said = config.check_relations();
+            assert_eq!(said.is_ok(), without_token.is_some(), "{arguments:?}: {said:?}");
+            if let Some(without_token) = without_token {
+                assert_eq!(config.without_token(), without_token, "{arguments:?}");
+            }
+        }
+        assert!(from(&["--anonymous", "yes"]).is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::background::{Background, Ending};
 use crate::board::{Boards, keep_first_board};
 use crate::budget::{BUDGET_BYTES_MAX, Budget};
 use crate::canary::Canary;
-use crate::config::Config;
+use crate::config::{Config, WithoutToken};
 use crate::http::{Api, App, Cookies, Shared};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
@@ -111,10 +111,13 @@ impl Gateway {
         descriptors_max: usize,
         metrics: Option<PrometheusHandle>,
     ) -> std::io::Result<Gateway> {
-        // Without a key there is nobody to tell from anybody else.
-        let issuers = config.issuers();
-        let anonymous = issuers.is_empty().then(Grant::everything);
-        let access = Access::new(&issuers, anonymous).map_err(std::io::Error::other)?;
+        let anonymous = match config.without_token() {
+            WithoutToken::Nothing => None,
+            WithoutToken::Read => Some(Grant::read_only()),
+            WithoutToken::Use => Some(Grant::everything().without_administration()),
+            WithoutToken::Everything => Some(Grant::everything()),
+        };
+        let access = Access::new(&config.issuers(), anonymous).map_err(std::io::Error::other)?;
         let tls = match (&config.tls_cert, &config.tls_key) {
             (Some(certificate), Some(key)) => {
                 let tls = Tls::new(certificate.clone(), key.clone());

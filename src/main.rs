@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use fantail::config::{Config, LogFormat};
+use fantail::config::{Config, LogFormat, WithoutToken};
 use fantail::gateway::Gateway;
 use fantail::telemetry;
 use rustix::process::{Resource, Signal, getrlimit, setrlimit};
@@ -114,6 +114,16 @@ async fn start(config: &Config) -> Result<Gateway, String> {
     let gateway = gateway.map_err(|error| error.to_string())?;
     if let Some(address) = gateway.admin_address() {
         tracing::info!("operators' door at http://{address}, without a token");
+    }
+    if config.is_open_to_others() {
+        let may = match config.without_token() {
+            WithoutToken::Read => "follow and read",
+            _ => "follow, read, publish and change",
+        };
+        tracing::warn!(
+            "there is no key: whoever reaches {} may {may} everything, by FANTAIL_ANONYMOUS",
+            gateway.address()
+        );
     }
     let scheme = if config.tls_cert.is_some() { "https" } else { "http" };
     tracing::info!(node = config.node_id, "listening on {scheme}://{}", gateway.address());

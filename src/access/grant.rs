@@ -106,6 +106,11 @@ impl Grant {
         Grant { publish: Names::all(), admin: true, ..Grant::read_only() }
     }
 
+    /// The same, but for administration.
+    pub fn without_administration(self) -> Grant {
+        Grant { admin: false, ..self }
+    }
+
     /// Following and reading whatever there is; no change, no administration.
     pub fn read_only() -> Grant {
         Grant { subscribe: Names::all(), ..Grant::nothing() }

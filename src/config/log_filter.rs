@@ -8,13 +8,14 @@ const DEFAULT: &str = "info";
 
 /// The modules of this gateway that write log lines, or did when this was written: all that lies
 /// right under the gateway can be named besides.
-const MODULES: [&str; 22] = [
+const MODULES: [&str; 23] = [
     "fantail",
     "fantail::access::issuer",
     "fantail::access::revocations",
     "fantail::background",
     "fantail::board::first",
     "fantail::canary",
+    "fantail::http::problem",
     "fantail::http::topics",
     "fantail::log::redis",
     "fantail::log::redis::subscription",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fantail::config::Config;
+use fantail::config::{Config, WithoutToken};
 use yaml_serde::Value;
 
 use crate::files::{
@@ -57,19 +57,35 @@ fn every_variable_that_is_named_is_a_setting() {
 
 #[test]
 fn what_containers_are_told_is_what_the_gateway_accepts() {
-    for (file, environment) in
-        [("docker-compose.yml", compose_environment()), ("fantail.yaml", kubernetes_environment())]
-    {
-        assert!(environment.iter().any(|(name, _)| name == "FANTAIL_REDIS_URL"), "{file}");
+    // What the image says, unless whoever runs it says something else.
+    let in_container = |environment: Vec<(String, String)>| {
+        let mut all = image_environment();
+        all.retain(|(name, _)| !environment.iter().any(|(other, _)| other == name));
+        all.extend(environment);
+        all
+    };
+    let read = |environment: Vec<(String, String)>| {
         let mut arguments = vec!["fantail".to_owned()];
         for (variable, value) in environment {
             let setting = Config::reference().into_iter().find(|setting| setting[1] == variable);
-            let Some([flag, ..]) = setting else { panic!("{file}: {variable} is not known") };
+            let Some([flag, ..]) = setting else { panic!("{variable} is not known") };
             arguments.extend([flag, value]);
         }
         let config = Config::from_arguments(&arguments);
-        let config = config.unwrap_or_else(|error| panic!("{file}: {arguments:?}: {error}"));
-        assert_eq!(config.check_relations(), Ok(()), "{file}: {arguments:?}");
+        config.unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+    };
+    for (file, environment) in
+        [("docker-compose.yml", compose_environment()), ("fantail.yaml", kubernetes_environment())]
+    {
+        let environment = in_container(environment);
+        // Others can reach it, so that it does not start without a key.
+        let without_key = environment.iter().filter(|(name, _)| name != "FANTAIL_JWT_SECRET");
+        let line = read(without_key.cloned().collect()).check_relations().unwrap_err();
+        assert!(line.contains("FANTAIL_JWT_SECRET_FILE"), "{file}: {line}");
+        assert!(environment.iter().any(|(name, _)| name == "FANTAIL_REDIS_URL"), "{file}");
+        let config = read(environment);
+        assert_eq!(config.check_relations(), Ok(()), "{file}");
+        assert_eq!(config.without_token(), WithoutToken::Nothing, "{file}");
         let url = config.redis_url.expect("there is one");
         assert_eq!(fantail::log::redis::check_url(&url), Ok(()), "{file}");
     }

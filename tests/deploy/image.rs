@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
-use crate::files::{image_environment, text, top};
+use crate::files::{compose_environment, image_environment, text, top};
 use crate::node::Node;
 
 #[test]
@@ -46,4 +46,27 @@ async fn the_health_check_of_the_image_tells_a_gateway_that_answers_from_one_tha
     let (status, line) = health();
     assert_eq!(status, Some(1));
     assert!(line.starts_with("fantail: ") && line.contains("/healthz"), "{line}");
+}
+
+/// As it runs there, but for its ports, its log lines, and Redis.
+#[tokio::test]
+async fn a_gateway_of_the_compose_file_asks_for_a_token_and_tells_operators_without_one() {
+    let mut environment = compose_environment();
+    let elsewhere = ["FANTAIL_REDIS_URL", "FANTAIL_LOG", "FANTAIL_LOG_FORMAT"];
+    environment.retain(|(name, _)| !elsewhere.contains(&name.as_str()));
+    let settings: Vec<_> = environment.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let node = Node::start(&settings).await;
+    let status = async |url: String| reqwest::get(url).await.unwrap().status().as_u16();
+    for (path, public, operators) in [
+        ("/boards", 401, 404),
+        ("/topics/news/events", 401, 404),
+        ("/metrics", 401, 200),
+        ("/admin/connections", 401, 200),
+        ("/healthz", 200, 200),
+        ("/readyz", 200, 200),
+    ] {
+        assert_eq!(status(node.url(path)).await, public, "{path}");
+        let url = format!("http://{}{path}", node.operators);
+        assert_eq!(status(url).await, operators, "{path} of operators");
+    }
 }

@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "the harness is a room of its own inside one program")]
 
 mod access;
+mod anonymous;
 mod backend_equivalence;
 mod bad_input;
 mod board_texts;

@@ -135,7 +135,21 @@ fn a_wrong_setting_stops_the_start_with_one_line() {
             &[],
             ["FANTAIL_LISTEN", "127.0.0.1", "127.0.0.1:3000"],
         ),
-        (&["--listen", "192.0.2.1:1"], &[], ["FANTAIL_LISTEN", "192.0.2.1:1", "cannot listen"]),
+        (
+            &["--listen", "192.0.2.1:1", "--anonymous", "true"],
+            &[],
+            ["FANTAIL_LISTEN", "192.0.2.1:1", "cannot listen"],
+        ),
+        (
+            &["--admin-listen", "192.0.2.1:1", "--listen", "127.0.0.1:0"],
+            &[],
+            ["FANTAIL_ADMIN_LISTEN", "192.0.2.1:1", "cannot listen"],
+        ),
+        (
+            &["--listen", "192.0.2.1:1"],
+            &[],
+            ["FANTAIL_LISTEN", "FANTAIL_JWT_SECRET_FILE", "FANTAIL_ANONYMOUS"],
+        ),
         (&[], &[("FANTAIL_LOG", "inof")], ["FANTAIL_LOG", "\"inof\"", "info"]),
         (&[], &[("FANTAIL_LOG", "info,fantial=debug")], ["FANTAIL_LOG", "fantial", "fantail::"]),
         (&[], &[("FANTAIL_LOG", "fantail::rellay=debug")], ["FANTAIL_LOG", "rellay", "relay?"]),
