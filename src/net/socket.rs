@@ -76,6 +76,17 @@ impl TimeoutSocket {
         TimeoutSocket { is_beneath_tls: true, ..self }
     }
 
+    /// Whether the peer has broken off, as far as it is known without reading or writing.
+    ///
+    /// # Errors
+    /// When it has.
+    pub(super) fn broken(&self) -> io::Result<()> {
+        match self.stream.take_error()? {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
     /// The kernel gives such peers up, too, and may be the first to; it tells whoever asks next.
     fn note<T>(&self, result: &io::Result<T>) {
         if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {

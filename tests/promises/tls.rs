@@ -405,7 +405,7 @@ async fn memory_and_processor_time_of_streams_with_tls_beside_those_without() {
         }
         node.until_streams(count).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let each = (resident_bytes(pid) - before) / count;
+        let each = resident_bytes(pid).saturating_sub(before) / count;
         let began = cpu_ticks(pid);
         let events = 100_000 / count;
         for _ in 0..events {
@@ -431,7 +431,7 @@ async fn swallow(mut socket: impl tokio::io::AsyncRead + Unpin) {
 /// What a process has in memory.
 fn resident_bytes(pid: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 

@@ -9,8 +9,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::super::peer::SocketState;
@@ -22,11 +24,17 @@ pub(in crate::net) struct TlsSocket {
     state: Arc<SocketState>,
     /// Something has come that nobody has read yet.
     is_unread: bool,
+    /// Once the peer has sent all: when to look next whether it is still there.
+    looks_next: Option<Pin<Box<Sleep>>>,
 }
+
+/// How often it is asked whether a peer that sends no more is still there. After its end the runtime
+/// tells nobody that it broke off.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 impl TlsSocket {
     pub(super) fn new(stream: TlsStream<TimeoutSocket>, state: Arc<SocketState>) -> TlsSocket {
-        TlsSocket { stream: Box::new(stream), state, is_unread: false }
+        TlsSocket { stream: Box::new(stream), state, is_unread: false, looks_next: None }
     }
 
     /// What has come and was not read, once something has; empty at the end.
@@ -51,7 +59,10 @@ impl TlsSocket {
     /// (16 KiB) is read for it. A peer whose end came without a word is taken for one that sends no
     /// more: what it sent has lengths of its own.
     fn watch_peer(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        if self.is_unread || self.state.half_closed.load(Ordering::Relaxed) {
+        if self.state.half_closed.load(Ordering::Relaxed) {
+            return self.look(context);
+        }
+        if self.is_unread {
             return Ok(());
         }
         match Pin::new(&mut self.stream).poll_fill_buf(context) {
@@ -68,6 +79,18 @@ impl TlsSocket {
                 Ok(())
             }
         }
+    }
+}
+
+impl TlsSocket {
+    /// Looks whether a peer is there that has sent all, now and then as long as somebody waits.
+    fn look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        self.stream.get_ref().0.broken()?;
+        let timer = self.looks_next.get_or_insert_with(|| Box::pin(sleep(LOOK_INTERVAL)));
+        while timer.as_mut().poll(context).is_ready() {
+            timer.as_mut().reset(Instant::now() + LOOK_INTERVAL);
+        }
+        Ok(())
     }
 }
 
