@@ -123,7 +123,10 @@ not_over_http_2=(
 
 # With TLS nothing goes to a reactor. A proxy of the test's own speaks it with the node, so that what
 # is about a client's socket or its first bytes is not seen; tls.rs has what there is to see.
-not_over_tls=(--skip takeover --skip many_streams::ten_thousand --skip client_address)
+not_over_tls=(
+    --skip takeover --skip many_streams::ten_thousand --skip client_address
+    --skip slow::counts_go_back_to_zero
+)
 # What has no Redis, or has browsers and proxies before the node, is not run again for its users.
 not_about_redis=(
     --skip simulation --skip browser --skip embedded --skip http2 --skip takeover --skip half_closed
