@@ -158,6 +158,9 @@ proptest! {
     ) {
         // Such a thing is a host and a port.
         prop_assume!(scheme != SECRET || divider.contains('/'));
+        // And such a path.
+        let has_host = !(user.is_empty() && host.is_empty() && port.is_empty());
+        prop_assume!(has_host || divider != ":/");
         let text = format!("{scheme}{divider}{user}{host}{port}{path}{query}{fragment}");
         for line in told_of(&text) {
             prop_assert!(!line.contains(SECRET), "{text}: {line}");
@@ -199,7 +202,8 @@ fn health_asks_the_own_listen_address_unless_told_otherwise() {
     let with_admin = ["health", "--listen", "0.0.0.0:80", "--admin-listen", "[::]:81"];
     assert_eq!(url(&with_admin), "http://[::1]:81/healthz");
     assert_eq!(url(&["health", "--url", "http://a:1/readyz"]), "http://a:1/readyz");
-    let UsageError { line, status } = wrong(&["health", "--url", "https://a/"]);
+    assert_eq!(url(&["health", "--url", "https://a/readyz"]), "https://a:443/readyz");
+    let UsageError { line, status } = wrong(&["health", "--url", "ftp://a/"]);
     assert_eq!(status, ExitStatus::Failure);
     assert!(line.contains("--url") && line.contains("http://"), "{line}");
     assert!(!line.contains("FANTAIL_URL"), "there is no such variable: {line}");
