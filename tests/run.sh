@@ -132,8 +132,10 @@ not_over_tls=(
     --skip faults::a_killed_node --skip faults::a_rolling_restart
     --skip clocks
 )
-# What has no Redis, or has browsers and proxies before the node, is not run again for its users.
+# What has no Redis, or has browsers and proxies before the node, is not run again for its users; nor
+# is a Redis with a password of the test's own.
 not_about_redis=(
+    --skip cluster::nodes_speak_tls
     --skip simulation --skip browser --skip embedded --skip http2 --skip takeover --skip half_closed
     --skip many_streams
 )

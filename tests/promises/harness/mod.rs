@@ -321,14 +321,20 @@ impl Api {
 
     /// One metric of the node, summed over all its labels that contain `labels`.
     pub async fn metric(&self, name: &str, labels: &str) -> f64 {
-        let text = self.get("/metrics").await;
-        let lines = text.as_str().unwrap().lines();
+        self.try_metric(name, labels).await.unwrap()
+    }
+
+    /// The same, where the node may close the connection.
+    pub async fn try_metric(&self, name: &str, labels: &str) -> Result<f64, reqwest::Error> {
+        let answer = self.try_send("GET", "/metrics", None).await?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let lines = answer.body.as_str().unwrap().lines();
         let values = lines.filter(|line| !line.starts_with('#')).filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
             let (series_name, series_labels) = series.split_once('{').unwrap_or((series, ""));
             (series_name == name && series_labels.contains(labels)).then(|| value.parse().ok())?
         });
-        values.fold(0.0, |sum: f64, value: f64| sum + value)
+        Ok(values.fold(0.0, |sum: f64, value: f64| sum + value))
     }
 
     /// Waits until the node carries this many streams.
