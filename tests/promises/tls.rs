@@ -51,15 +51,17 @@ async fn open_stream(files: &CertificateFiles, node: &Single) -> Tls {
 
 /// Reads until this text has come.
 async fn until_text(stream: &mut Tls, text: &str) {
-    let mut come = Vec::new();
+    let (mut come, mut searched) = (Vec::new(), 0);
     within(text, async {
-        while !come.windows(text.len()).any(|part| part == text.as_bytes()) {
+        // It may have begun in what was searched already.
+        while !come[searched..].windows(text.len()).any(|part| part == text.as_bytes()) {
+            searched = (come.len() + 1).saturating_sub(text.len());
+            if searched > 1 << 16 {
+                come.drain(..searched);
+                searched = 0;
+            }
             let read = stream.read_buf(&mut come).await.unwrap();
             assert_ne!(read, 0, "the end, after {:?}", String::from_utf8_lossy(&come));
-            // What may be the beginning of it.
-            if come.len() > 1 << 16 {
-                come.drain(..come.len() - text.len());
-            }
         }
     })
     .await;
