@@ -6,6 +6,7 @@
 pub mod forwarded;
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU64;
 
 use ipnet::IpNet;
 
@@ -16,7 +17,7 @@ const IPV6_PREFIX_BITS: u32 = 64;
 /// Whom an address counts as: an IPv4 address as itself, an IPv6 address as its /64. Small, since
 /// every stream has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct AddressBlock(u64);
+pub struct AddressBlock(NonZeroU64);
 
 /// Stands before an IPv4 address: a network of IPv6 that is given to nobody (RFC 4291 §4, `::/8`).
 const IPV4_PREFIX: u64 = 1 << 32;
@@ -24,12 +25,14 @@ const IPV4_PREFIX: u64 = 1 << 32;
 impl AddressBlock {
     /// The block that `address` is in.
     pub fn of(address: IpAddr) -> AddressBlock {
-        match plain(address) {
-            IpAddr::V4(address) => AddressBlock(IPV4_PREFIX | u64::from(address.to_bits())),
+        let bits = match plain(address) {
+            IpAddr::V4(address) => IPV4_PREFIX | u64::from(address.to_bits()),
             IpAddr::V6(address) => {
-                AddressBlock((address.to_bits() >> (Ipv6Addr::BITS - IPV6_PREFIX_BITS)) as u64)
+                (address.to_bits() >> (Ipv6Addr::BITS - IPV6_PREFIX_BITS)) as u64
             }
-        }
+        };
+        // The network of `::1` counts as its neighbour, which is given to nobody, either.
+        AddressBlock(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
     }
 }
 
@@ -78,6 +81,7 @@ mod tests {
         assert_eq!(block("::ffff:192.0.2.1"), block("192.0.2.1"));
         assert_ne!(block("192.0.2.1"), block("192.0.2.2"));
         assert_ne!(block("192.0.2.1"), block("::1"));
+        assert_ne!(block("::1"), block("0.0.0.0"));
     }
 
     #[test]

@@ -17,12 +17,14 @@ pub use redis_url::{REDIS_URL_RIGHT, RedisUrl};
 
 mod hosts;
 mod identity;
+mod limits;
 mod log_filter;
 mod redis_files;
 mod redis_url;
 
 pub use hosts::{HostName, Hosts};
 pub use identity::{Issuer, KeySource, Secret};
+pub use limits::{ClientLimits, Rate, RateByToken};
 
 /// The settings of `fantail serve`.
 #[derive(Debug, Clone, clap::Args)]
@@ -102,6 +104,10 @@ pub struct Config {
     /// Sockets this node keeps open for one client address, 0 for no limit; loopback and trusted proxies have none
     #[arg(long, env = "FANTAIL_MAX_SOCKETS_PER_ADDRESS", default_value = "512", value_parser = number::<0, 10_000_000>)]
     pub max_sockets_per_address: usize,
+
+    /// What one client may have and do.
+    #[command(flatten)]
+    pub limits: ClientLimits,
 
     /// Proxies that may say for whom they ask (Forwarded, X-Forwarded-For, PROXY protocol), as addresses and networks separated by commas
     #[arg(long, env = "FANTAIL_TRUSTED_PROXIES", default_value = "", value_parser = networks)]
@@ -271,7 +277,7 @@ impl Config {
     }
 
     /// Whether tokens are asked for.
-    fn has_key(&self) -> bool {
+    pub fn has_key(&self) -> bool {
         !self.issuers().is_empty()
     }
 

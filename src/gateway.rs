@@ -11,13 +11,14 @@ use crate::access::revocations::{Revocable, Revocations};
 use crate::access::tickets::Tickets;
 use crate::access::{Access, Grant};
 use crate::address::TrustedProxies;
-use crate::admission::Admission;
+use crate::admission::client_rates::ClientRates;
+use crate::admission::{Admission, StreamLimits};
 use crate::background::{Background, Ending};
 use crate::board::{Boards, keep_first_board};
 use crate::budget::{BUDGET_BYTES_MAX, Budget};
 use crate::canary::Canary;
 use crate::config::{Config, WithoutToken};
-use crate::http::{Api, App, Cookies, Shared};
+use crate::http::{Api, App, Cookies, OperatorsAnswers, Shared};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::RedisLog;
@@ -167,7 +168,19 @@ impl Gateway {
         let sockets_max = descriptors_max.saturating_sub(reserved);
         let streams_max =
             config.max_connections.min(sockets_max.saturating_sub(DESCRIPTORS_RESERVED));
-        let admission = Admission::new(streams_max, config.max_connections_per_address);
+        let admission = Admission::new(StreamLimits {
+            streams_max,
+            streams_per_address_max: config.max_connections_per_address,
+            streams_per_subject_max: config.limits.max_connections_per_subject,
+            topics_max: config.limits.max_watched_topics,
+            topics_per_address_max: config.limits.max_watched_topics_per_address,
+        });
+        let has_key = config.has_key();
+        let rates = ClientRates::new(
+            config.limits.requests(has_key),
+            config.limits.published(has_key),
+            config.limits.max_new_topics,
+        );
         let hub = Hub::new();
         let relay = Relay::new(log.clone(), hub.clone(), config.history_ttl);
         let stats = ClusterStats::new(&config.node_id, hub.clone(), admission.clone(), registry);
@@ -197,6 +210,7 @@ impl Gateway {
                 end_revoked(ended.clone(), revocations.clone())
             });
         }
+        let operators_answers = Arc::new(OperatorsAnswers::new(config.write_timeout));
         let app = App::new(Shared {
             access: Arc::new(access),
             revocations,
@@ -206,8 +220,10 @@ impl Gateway {
             background: background.clone(),
             stats: stats.clone(),
             admission: admission.clone(),
+            rates: Arc::new(rates),
             canary: canary.clone(),
             metrics: metrics.clone(),
+            operators_answers: operators_answers.clone(),
         });
         let (operators, operators_stop) = watch::channel(false);
         if let Some(listener) = operators_listener {
@@ -264,7 +280,9 @@ impl Gateway {
         background.keep("stats", move || counted.clone().run());
         background.keep("the first board", move || keep_first_board(boards.clone()));
         let swept = node.clone();
-        background.keep("upkeep", move || upkeep(swept.clone(), metrics.clone()));
+        background.keep("upkeep", move || {
+            upkeep(swept.clone(), operators_answers.clone(), metrics.clone())
+        });
         Ok(Gateway {
             address,
             admin_address,
@@ -359,11 +377,16 @@ fn listen(
 }
 
 /// Small regular work that nobody waits for.
-async fn upkeep(node: Arc<Node>, metrics: Option<PrometheusHandle>) {
+async fn upkeep(
+    node: Arc<Node>,
+    operators_answers: Arc<OperatorsAnswers>,
+    metrics: Option<PrometheusHandle>,
+) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     for seconds in 0_u64.. {
         every.tick().await;
         node.replays.sweep();
+        operators_answers.look();
         if seconds.is_multiple_of(10) {
             node.endings.sweep();
         }

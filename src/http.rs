@@ -8,6 +8,7 @@ mod admin;
 mod board;
 mod cors;
 mod door;
+mod held;
 mod page;
 pub(crate) mod problem;
 mod request;
@@ -32,7 +33,8 @@ use tower_http::cors::CorsLayer;
 use crate::access::Access;
 use crate::access::revocations::Revocations;
 use crate::access::tickets::Tickets;
-use crate::admission::Admission;
+use crate::admission::client_rates::ClientRates;
+use crate::admission::{Admission, NotAdmitted};
 use crate::background::Background;
 use crate::board::Boards;
 use crate::canary::Canary;
@@ -42,8 +44,9 @@ use crate::position::Position;
 use crate::stats::ClusterStats;
 use crate::stream::Node;
 use crate::telemetry::metric;
-use access::{Caller, identify};
+use access::{Caller, account_of_nobody, identify};
 use door::Door;
+pub(crate) use held::OperatorsAnswers;
 use problem::Problem;
 use request::body_limit::BodyLimit;
 use request::client::find_client;
@@ -67,9 +70,11 @@ pub(crate) struct Shared {
     pub(crate) node: Arc<Node>,
     pub(crate) stats: Arc<ClusterStats>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) rates: Arc<ClientRates>,
     pub(crate) background: Background,
     pub(crate) canary: Arc<Canary>,
     pub(crate) metrics: Option<PrometheusHandle>,
+    pub(crate) operators_answers: Arc<OperatorsAnswers>,
 }
 
 impl App {
@@ -112,7 +117,7 @@ fn routes(app: &App, boards: Arc<dyn Boards>) -> Vec<Route> {
         Route::new("/favicon.svg", get(page::icon)).without_parameters(READS).for_everybody(),
     ];
     // The task board
-    routes.extend(board::routes(boards, app.node.clone()));
+    routes.extend(board::routes(boards, app.node.clone(), app.rates.clone()));
     routes
 }
 
@@ -136,6 +141,9 @@ fn revoke() -> Route {
 
 /// Larger than what anybody has to tell the operators' door.
 const OPERATORS_BODY_BYTES_MAX: usize = 16 << 10;
+
+/// What is told of the node's health to everybody, always.
+const HEALTH: [&str; 2] = ["/healthz", "/readyz"];
 
 /// The methods that `get` answers to.
 const READS: &[Method] = &[Method::GET, Method::HEAD];
@@ -206,7 +214,7 @@ impl Api {
     /// The operators' door, which answers to these hosts. Health it tells whatever the node is
     /// called: those who ask for it call it by an address.
     pub(crate) fn of_operators(app: App, hosts: Hosts) -> Api {
-        let door = Door::to_operators(hosts, &["/healthz", "/readyz"]);
+        let door = Door::to_operators(hosts, &HEALTH);
         Api::of(routes_of_operators(), app, None, OPERATORS_BODY_BYTES_MAX, door)
     }
 
@@ -240,17 +248,23 @@ impl Api {
         mut request: Request,
         known: Option<KnownPath>,
     ) -> Result<Response, Infallible> {
-        if let Some(KnownPath { path, for_everybody: false, .. }) = known {
-            let identified = match &self.0.identity {
-                Some(app) => identify(app, path, &mut request).await,
-                None => {
-                    request.extensions_mut().insert(Caller::operator());
-                    Ok(())
-                }
-            };
-            if let Err(problem) = identified {
-                return Ok(problem.into_response());
+        let identified = match (known, &self.0.identity) {
+            (Some(KnownPath { path, for_everybody: false, .. }), Some(app)) => {
+                identify(app, path, &mut request).await
             }
+            (Some(KnownPath { for_everybody: false, .. }), None) => {
+                request.extensions_mut().insert(Caller::operator());
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        if let Some(app) = &self.0.identity
+            && let Err(problem) = count_request(&app.rates, known, &request)
+        {
+            return Ok(problem.into_response());
+        }
+        if let Err(problem) = identified {
+            return Ok(problem.into_response());
         }
         let takes_none =
             known.is_some_and(|known| known.without_parameters.contains(request.method()));
@@ -260,6 +274,25 @@ impl Api {
         request.extensions_mut().insert(self.0.body_limit.clone());
         self.0.router.clone().oneshot(request).await
     }
+}
+
+/// Counts a request for whoever sends it, believed or not. Who asks how the node does is answered
+/// always.
+fn count_request(
+    rates: &ClientRates,
+    known: Option<KnownPath>,
+    request: &Request,
+) -> Result<(), Problem> {
+    let path = known.map_or("", |known| known.path);
+    if HEALTH.contains(&path) {
+        return Ok(());
+    }
+    let caller = request.extensions().get::<Caller>();
+    let account = caller.map_or_else(|| account_of_nobody(request), |caller| caller.account);
+    rates.request(account).map_err(|why| match request.method() {
+        &Method::GET if path.ends_with("/events") => NotAdmitted::Requests(why).into(),
+        _ => Problem::too_fast("requests", "requests", why),
+    })
 }
 
 impl Answer for Api {

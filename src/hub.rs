@@ -52,6 +52,8 @@ type Shard = Mutex<HashMap<Topic, Arc<HubTopic>>>;
 pub struct Hub {
     shards: [Shard; SHARDS],
     hasher: RandomState,
+    /// How many there are in all shards.
+    count: AtomicUsize,
     /// Topics that nobody has opened yet; the relay takes them from here.
     pending_opens: Mutex<VecDeque<Arc<HubTopic>>>,
     open_requested: Notify,
@@ -86,6 +88,7 @@ impl Hub {
         Arc::new(Hub {
             shards: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
+            count: AtomicUsize::new(0),
             pending_opens: Mutex::default(),
             open_requested: Notify::new(),
             tails_bytes: AtomicUsize::new(0),
@@ -106,6 +109,7 @@ impl Hub {
             None => {
                 let topic = Arc::new(HubTopic::new(name.clone(), self.worklists.clone()));
                 topics.insert(name.clone(), topic.clone());
+                self.count.fetch_add(1, Ordering::AcqRel);
                 self.worklists.rotation.push(&topic);
                 self.request_open(topic.clone());
                 topic
@@ -143,7 +147,7 @@ impl Hub {
 
     /// How many topics this node follows.
     pub fn count(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.count.load(Ordering::Acquire)
     }
 
     /// Removes topics that nobody has followed for [`TOPIC_LINGER`], looking at `max` at most, and
@@ -181,6 +185,7 @@ impl Hub {
             return false;
         }
         topics.remove(topic.name());
+        self.count.fetch_sub(1, Ordering::AcqRel);
         if topics.is_empty() {
             topics.shrink_to_fit();
         }

@@ -146,7 +146,15 @@ pub mod metric {
         describe_counter!(
             "fantail_connections_refused_total",
             Count,
-            "Streams refused with 503, by reason: full, address, draining"
+            "Streams refused with 503, by reason: full, address (its address has as many as it \
+             may), subject, topics (the node follows as many as it may), address_topics, new_topics \
+             (too many in a time), requests, draining"
+        );
+        describe_counter!(
+            "fantail_requests_limited_total",
+            Count,
+            "Requests refused with 429 or 503 because of a limit, by limit: requests (too many \
+             in a time by one client), published, bodies (what all of them take together)"
         );
         describe_counter!(
             "fantail_access_refused_total",
@@ -330,6 +338,21 @@ pub mod metric {
         {
             counter!("fantail_access_refused_total", "reason" => reason).increment(0);
         }
+        for reason in [
+            "full",
+            "address",
+            "subject",
+            "topics",
+            "address_topics",
+            "new_topics",
+            "requests",
+            "draining",
+        ] {
+            counter!("fantail_connections_refused_total", "reason" => reason).increment(0);
+        }
+        for limit in ["requests", "published", "bodies"] {
+            counter!("fantail_requests_limited_total", "limit" => limit).increment(0);
+        }
         counter!("fantail_stream_faults_total").increment(0);
         counter!("fantail_log_lines_dropped_total").increment(0);
     }
@@ -403,6 +426,11 @@ pub mod metric {
 
     pub(crate) fn connection_refused(reason: &'static str) {
         counter!("fantail_connections_refused_total", "reason" => reason).increment(1);
+    }
+
+    /// A request was refused because of a limit, other than to open a stream.
+    pub(crate) fn request_limited(limit: &'static str) {
+        counter!("fantail_requests_limited_total", "limit" => limit).increment(1);
     }
 
     /// Somebody was refused for who they are.

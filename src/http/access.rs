@@ -16,6 +16,9 @@ use super::App;
 use super::problem::Problem;
 use super::request::{IdPath, TopicPath};
 use crate::access::{Access, Action, Grant, Refused};
+use crate::admission::client::{Client, Whose};
+use crate::admission::client_rates::{Account, ClientRates};
+use crate::net::Peer;
 use crate::stream::terms::Holder;
 use crate::stream::{Endings, Terms};
 use crate::telemetry::metric;
@@ -41,6 +44,8 @@ pub(crate) struct Caller {
     pub(crate) grant: Arc<Grant>,
     /// How they said who they are.
     pub(crate) by: Credential,
+    /// On whose account they do what they do, if that is counted.
+    pub(crate) account: Option<Account>,
 }
 
 /// How somebody says who they are.
@@ -69,7 +74,7 @@ pub(super) async fn identify(app: &App, path: &str, request: &mut Request) -> Re
         // What it is worth is asked when its stream can begin: it is good once.
         request.extensions_mut().insert(ticket);
     } else {
-        let caller = Caller::anonymous(&app.access)?;
+        let caller = Caller::anonymous(app, request)?;
         request.extensions_mut().insert(caller);
     }
     Ok(())
@@ -79,7 +84,7 @@ impl Caller {
     /// Whoever came in by the operators' door, where nobody is asked who they are.
     pub(super) fn operator() -> Caller {
         static GRANT: LazyLock<Arc<Grant>> = LazyLock::new(|| Arc::new(Grant::administration()));
-        Caller { grant: GRANT.clone(), by: Credential::Anonymous }
+        Caller { grant: GRANT.clone(), by: Credential::Anonymous, account: None }
     }
 
     /// Whoever shows a token, if somebody does; it may be a revoked one.
@@ -96,12 +101,13 @@ impl Caller {
             },
         };
         let grant = app.access.verify(token, SystemTime::now())?;
-        Ok(Some(Caller { grant, by }))
+        let account = client_of(request).and_then(|client| account(app, &grant, client));
+        Ok(Some(Caller { grant, by, account }))
     }
 
-    fn anonymous(access: &Access) -> Result<Caller, Problem> {
-        let grant = access.anonymous().cloned().ok_or_else(Problem::no_credential)?;
-        Ok(Caller { grant, by: Credential::Anonymous })
+    fn anonymous(app: &App, request: &Request) -> Result<Caller, Problem> {
+        let grant = app.access.anonymous().cloned().ok_or_else(Problem::no_credential)?;
+        Ok(Caller { grant, by: Credential::Anonymous, account: account_of_nobody(request) })
     }
 
     /// What they may do, if they have shown a token for it or need none.
@@ -154,6 +160,19 @@ impl Caller {
         ))
     }
 
+    /// Whether they may publish so many events now; from now on those count.
+    ///
+    /// # Errors
+    /// 429 when there were too many of late.
+    pub(super) fn may_publish_now(
+        &self,
+        rates: &ClientRates,
+        events: usize,
+    ) -> Result<(), Problem> {
+        let published = rates.publish(self.account, events);
+        published.map_err(|why| Problem::too_fast("published", "events and changes", why))
+    }
+
     /// 403: they may not.
     fn forbidden(&self, detail: impl Into<String>) -> Problem {
         metric::access_refused("forbidden");
@@ -190,6 +209,27 @@ impl Caller {
         };
         Ok(endings.terms_of_token(*digest, holder, wire))
     }
+}
+
+fn client_of(request: &Request) -> Option<Client> {
+    request.extensions().get::<Peer>().map(Peer::client)
+}
+
+/// On whose account somebody acts who has shown a token for this: its subject's, or where it names
+/// none, their address's.
+fn account(app: &App, grant: &Grant, client: Client) -> Option<Account> {
+    let whose = match &grant.subject {
+        Some(subject) => Whose::Subject(app.admission.subject(grant.issuer.as_deref(), subject)),
+        None if client.is_exempt => return None,
+        None => Whose::Address(client.address),
+    };
+    Some(Account { whose, has_token: true })
+}
+
+/// The same for whoever has not said who they are, or has not been believed.
+pub(super) fn account_of_nobody(request: &Request) -> Option<Account> {
+    let client = client_of(request).filter(|client| !client.is_exempt)?;
+    Some(Account { whose: Whose::Address(client.address), has_token: false })
 }
 
 /// The token in the `Authorization` header. Of other schemes, which are for somebody in front of
@@ -248,7 +288,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
 /// The topic in a path, to which the caller may publish. Known before a body is asked for, as all
 /// that follow.
-pub(super) struct PublishableTopic(pub(super) Topic);
+pub(super) struct PublishableTopic(pub(super) Topic, pub(super) Caller);
 
 impl<S: Send + Sync> FromRequestParts<S> for PublishableTopic {
     type Rejection = Problem;
@@ -257,12 +297,12 @@ impl<S: Send + Sync> FromRequestParts<S> for PublishableTopic {
         let caller = Caller::from_request_parts(parts, state).await?;
         let TopicPath(topic) = TopicPath::from_request_parts(parts, state).await?;
         caller.may(Action::Publish(&topic))?;
-        Ok(PublishableTopic(topic))
+        Ok(PublishableTopic(topic, caller))
     }
 }
 
 /// The board in a path, which the caller may change.
-pub(super) struct ChangeableBoard(pub(super) Topic);
+pub(super) struct ChangeableBoard(pub(super) Topic, pub(super) Caller);
 
 impl<S: Send + Sync> FromRequestParts<S> for ChangeableBoard {
     type Rejection = Problem;
@@ -271,7 +311,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ChangeableBoard {
         let caller = Caller::from_request_parts(parts, state).await?;
         let IdPath(board) = IdPath::from_request_parts(parts, state).await?;
         caller.may(Action::ChangeBoard(&board))?;
-        Ok(ChangeableBoard(board))
+        Ok(ChangeableBoard(board, caller))
     }
 }
 

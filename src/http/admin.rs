@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::App;
 use super::access::Administrator;
+use super::held::OperatorsAnswers;
 use super::problem::Problem;
 use super::request::query::Query;
 use super::request::{self, Parameters};
 use crate::canary::Level;
+use crate::json;
 use crate::log::TopicStreams;
 use crate::stats::{Largest, NodeView, TOLD_TOPICS_MAX, View};
 use crate::telemetry::metric;
@@ -137,13 +139,19 @@ pub(super) async fn connections(
     State(app): State<App>,
     Parameters(options): Parameters<ConnectionsOptions>,
 ) -> Result<Response, Problem> {
-    let view = app.stats.view();
     let own = match &options.topic {
         Some(topic) => Some(app.stats.own_streams(&request::topic(topic)?)),
         None => None,
     };
     let limit = options.limit.unwrap_or(LIMIT).min(TOLD_TOPICS_MAX);
     let shown = own.as_ref().map_or(Shown::Largest(limit), Shown::One);
+    let make = async || Ok(connections_text(&app, shown).into());
+    let OperatorsAnswers { budget, connections, .. } = &*app.operators_answers;
+    connections.answer(budget, "application/json", make).await
+}
+
+fn connections_text(app: &App, shown: Shown<'_>) -> String {
+    let view = app.stats.view();
     let [boards, topics] = [true, false].map(|has_state| match shown {
         Shown::Largest(limit) => largest(&view.largest, has_state, limit),
         Shown::One(one) => {
@@ -165,19 +173,18 @@ pub(super) async fn connections(
     };
     let nodes = Nodes { view: &view, own: &app.node.id, shown };
     let (total, complete) = (view.total(), view.complete);
-    let answer = Connections { total, boards, topics, nodes, complete, omitted };
-    Ok(Json(answer).into_response())
+    json::to_text(&Connections { total, boards, topics, nodes, complete, omitted })
 }
 
-pub(super) async fn metrics(_: Administrator, State(app): State<App>) -> Response {
-    metric::topics(app.node.hub.count());
-    metric::budget_held(app.node.replays.budget().held());
-    app.canary.measure();
-    let text = app.metrics.as_ref().map(|metrics| metrics.render()).unwrap_or_default();
-    let mut response = text.into_response();
-    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    response
+pub(super) async fn metrics(_: Administrator, State(app): State<App>) -> Result<Response, Problem> {
+    let make = async || {
+        metric::topics(app.node.hub.count());
+        metric::budget_held(app.node.replays.budget().held());
+        app.canary.measure();
+        Ok(app.metrics.as_ref().map(|metrics| metrics.render()).unwrap_or_default().into())
+    };
+    let OperatorsAnswers { budget, metrics, .. } = &*app.operators_answers;
+    metrics.answer(budget, "text/plain; version=0.0.4; charset=utf-8", make).await
 }
 
 /// The process is alive and answers: 200 as long as none of its parts has ended, else 503. Why is for

@@ -9,10 +9,13 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, patch, post};
 
+use super::access::Caller;
+use super::held::HeldAnswers;
 use super::problem::Problem;
 use super::{READS, Route, set_last_event_id, set_replayed};
-use crate::board::{BoardError, Boards, ChangeError, Changed, Title};
-use crate::log::NoState;
+use crate::admission::client_rates::ClientRates;
+use crate::board::{BoardError, Boards, ChangeError, Changed, Command, Title};
+use crate::log::{Conditions, NoState};
 use crate::stream::Node;
 use crate::telemetry::metric;
 
@@ -22,15 +25,34 @@ struct BoardApp {
     boards: Arc<dyn Boards>,
     /// Whose reads of whole boards are shared with its streams.
     node: Arc<Node>,
+    rates: Arc<ClientRates>,
+    lists_of_boards: Arc<HeldAnswers>,
+}
+
+impl BoardApp {
+    /// Changes a board on the caller's account.
+    async fn change(
+        &self,
+        caller: &Caller,
+        command: Command,
+        conditions: &Conditions,
+    ) -> Result<Changed, Problem> {
+        caller.may_publish_now(&self.rates, 1)?;
+        Ok(self.boards.change(command, conditions).await?)
+    }
 }
 
 /// The board's routes; its streams are those of every topic. None takes parameters.
-pub(super) fn routes(boards: Arc<dyn Boards>, node: Arc<Node>) -> Vec<Route> {
+pub(super) fn routes(
+    boards: Arc<dyn Boards>,
+    node: Arc<Node>,
+    rates: Arc<ClientRates>,
+) -> Vec<Route> {
     const POST: &[Method] = &[Method::POST];
     const PATCH: &[Method] = &[Method::PATCH];
     const PATCH_OR_DELETE: &[Method] = &[Method::PATCH, Method::DELETE];
     const READS_OR_POST: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
-    let app = BoardApp { boards, node };
+    let app = BoardApp { boards, node, rates, lists_of_boards: Arc::default() };
     let route = |path, methods: MethodRouter<BoardApp>, without_parameters| {
         Route::new(path, methods.with_state(app.clone())).without_parameters(without_parameters)
     };

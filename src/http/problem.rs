@@ -8,9 +8,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::admission::NotAdmitted;
+use crate::admission::rates::TooFast;
 use crate::backoff::Rarely;
 use crate::log::LogError;
 use crate::position::Position;
+use crate::telemetry::metric;
 
 /// An error as a client sees it.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct Problem {
     retry_after_seconds: Option<u32>,
     /// Where the log is, if that is what is wrong.
     head: Option<Position>,
+    /// What was done too often, and its rate. Boxed: few have it, and all are handed on.
+    limit: Option<Box<(&'static str, TooFast)>>,
     /// Whatever else the status wants to be said: name and value.
     header: Option<&'static [&'static str; 2]>,
 }
@@ -35,7 +39,16 @@ impl Problem {
         title: &'static str,
         detail: String,
     ) -> Problem {
-        Problem { status, kind, title, detail, retry_after_seconds: None, head: None, header: None }
+        Problem {
+            status,
+            kind,
+            title,
+            detail,
+            retry_after_seconds: None,
+            head: None,
+            limit: None,
+            header: None,
+        }
     }
 
     /// Says something in a header, too: its name in small letters, and its value.
@@ -81,6 +94,21 @@ impl Problem {
         let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, kind, title, detail);
         problem.retry_after_seconds = Some(fastrand::u32(1..=5));
         problem
+    }
+
+    /// 429 with `Retry-After`: whoever asks does more of this than they may in the time. `of` says
+    /// of what, and `doing` as the end of a sentence.
+    pub(super) fn too_fast(of: &'static str, doing: &str, why: TooFast) -> Problem {
+        metric::request_limited(of);
+        let detail = too_fast_in_words(doing, why);
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Problem::new(status, "too-fast", "Too fast", detail).with_limit(of, why)
+    }
+
+    fn with_limit(mut self, of: &'static str, why: TooFast) -> Problem {
+        self.retry_after_seconds = Some(why.retry_after_seconds());
+        self.limit = Some(Box::new((of, why)));
+        self
     }
 
     /// 503: the node is about to stop.
@@ -148,14 +176,36 @@ fn say_rarely(reason: &str) {
 
 impl From<NotAdmitted> for Problem {
     fn from(why: NotAdmitted) -> Problem {
-        let detail = match why {
-            NotAdmitted::Full => "this node carries as many streams as it may",
-            NotAdmitted::AddressFull => "this client address has as many streams as it may",
+        metric::connection_refused(why.as_str());
+        let full = |detail: &str| Problem::try_later("full", "Full", detail.to_owned());
+        // An `EventSource` that is told 429 never comes back; 503 has the next node tried.
+        let too_fast = |of, doing, why| {
+            let detail = too_fast_in_words(doing, why);
+            Problem::try_later("too-fast", "Too fast", detail).with_limit(of, why)
+        };
+        let problem = match why {
+            NotAdmitted::Full => full("this node carries as many streams as it may"),
+            NotAdmitted::AddressFull => full("this client address has as many streams as it may"),
+            NotAdmitted::SubjectFull => full("this token's subject has as many streams as it may"),
+            NotAdmitted::TopicsFull => full("this node follows as many topics as it may"),
+            NotAdmitted::AddressTopicsFull => {
+                full("the streams of this client address follow as many topics as they may")
+            }
+            NotAdmitted::NewTopics(why) => {
+                too_fast("newTopics", "topics that nobody followed here before", why)
+            }
+            NotAdmitted::Requests(why) => too_fast("requests", "requests", why),
         };
         // Nothing else is wished for on this connection: it shall not hold a place. (Over HTTP/2,
         // where connections are few, the server leaves the header out.)
-        Problem::try_later("full", "Full", detail.to_owned()).with_header(&["connection", "close"])
+        problem.with_header(&["connection", "close"])
     }
+}
+
+/// Says what the rate is, of these.
+fn too_fast_in_words(of: &str, TooFast { rate, .. }: TooFast) -> String {
+    let within = humantime::format_duration(rate.window);
+    format!("this client may have {} {of} within {within}", rate.count)
 }
 
 impl IntoResponse for Problem {
@@ -166,12 +216,29 @@ impl IntoResponse for Problem {
             title: &'a str,
             status: u16,
             detail: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            limit: Option<Limit>,
+        }
+        /// What a client that minds it needs, with the `Retry-After` of the header.
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Limit {
+            of: &'static str,
+            count: u32,
+            window_seconds: f64,
+            retry_after_seconds: u32,
         }
         let body = crate::json::to_text(&Document {
             r#type: format!("urn:fantail:problem:{}", self.kind),
             title: self.title,
             status: self.status.as_u16(),
             detail: &self.detail,
+            limit: self.limit.map(|limit| *limit).map(|(of, why)| Limit {
+                of,
+                count: why.rate.count,
+                window_seconds: why.rate.window.as_secs_f64(),
+                retry_after_seconds: why.retry_after_seconds(),
+            }),
         });
         let content_type = HeaderValue::from_static("application/problem+json");
         let mut response = (self.status, body).into_response();

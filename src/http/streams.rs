@@ -20,6 +20,9 @@ use super::request::query::{BETWEEN_POSITIONS, OnePosition, Query};
 use super::request::{IdPath, Parameters, TopicPath, topic};
 use super::tickets::goodbye_of_ticket;
 use crate::access::Action;
+use crate::admission::NotAdmitted;
+use crate::admission::client::Whose;
+use crate::admission::client_rates::Account;
 use crate::hub::TopicState;
 use crate::log::NoState;
 use crate::net::{self, Peer};
@@ -166,21 +169,26 @@ async fn stream_of(
         metric::connection_refused("draining");
         return Err(Problem::draining());
     }
-    let admitted = app.admission.admit(peer.address).inspect_err(|why| {
-        metric::connection_refused(why.as_str());
-    })?;
+    let mut admitted = app.admission.admit(peer.client(), requested.len())?;
+    let is_new = |requested: &&RequestedTopic| app.node.hub.get(&requested.topic).is_none();
+    let new_topics = requested.iter().filter(is_new).count();
+    // Until they are followed.
+    let _reserved = app.admission.reserve_topics(new_topics, || app.node.hub.count())?;
     let caller = match caller {
         StreamCaller::Known(caller) => caller,
         // Good once: whoever is refused before this can use it elsewhere.
         StreamCaller::Ticket(ticket) => {
             let resumes = said_position(&options, headers).is_some();
-            let Some(caller) = ticket.redeem(&app, resumes).await? else {
+            let Some(caller) = ticket.redeem(&app, peer.client(), resumes).await? else {
                 return Ok(goodbye_of_ticket(&app));
             };
             may_follow(&caller, &requested, options.snapshot)?;
             caller
         }
     };
+    if let Some(Account { whose: Whose::Subject(subject), .. }) = caller.account {
+        admitted.count_for(subject)?;
+    }
     let wire = Wire::Sse { named_heartbeat: options.heartbeat.is_some() };
     let terms = caller.terms(&app.node.endings, wire)?;
     // What was revoked before there were terms has not ended them.
@@ -188,6 +196,8 @@ async fn stream_of(
     if !states_exist(&app, &requested).await {
         return Err(NoState.into());
     }
+    // The last that can refuse it: nothing is opened for who is refused, or paid for it.
+    app.rates.watch_new(caller.account, new_topics).map_err(NotAdmitted::NewTopics)?;
     let topics: Vec<Topic> = requested.iter().map(|requested| requested.topic.clone()).collect();
     let request = Request {
         start: start(&options, headers, &topics),

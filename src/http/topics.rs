@@ -71,7 +71,7 @@ enum Published {
 
 pub(super) async fn publish(
     State(app): State<App>,
-    PublishableTopic(topic): PublishableTopic,
+    PublishableTopic(topic, caller): PublishableTopic,
     Preconditions(conditions): Preconditions,
     Body(new, _memory): Body<NewEvents>,
 ) -> Result<Response, Problem> {
@@ -84,6 +84,7 @@ pub(super) async fn publish(
             (events.into_iter().map(NewEvent::into_event).collect::<Result<_, _>>()?, true)
         }
     };
+    caller.may_publish_now(&app.rates, events.len())?;
     let Appended { last, replayed } = app.node.log.append(&topic, &events, &conditions).await?;
     let count = events.len() as u64;
     if !replayed {

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use super::places::Standing;
 use super::unread::UnreadStreams;
 use crate::address::{TrustedProxies, plain};
+use crate::admission::client::Client;
 
 /// Who is at the other end of a socket.
 #[derive(Clone)]
@@ -41,5 +42,10 @@ impl Peer {
         unread: Arc<UnreadStreams>,
     ) -> Peer {
         Peer { address: plain(address), trusted, state: Arc::default(), unread }
+    }
+
+    /// Whom it counts as.
+    pub(crate) fn client(&self) -> Client {
+        Client::of(self.address, &self.trusted)
     }
 }

@@ -3,7 +3,9 @@ use std::collections::{BTreeMap, HashMap};
 use async_trait::async_trait;
 
 use super::*;
-use crate::admission::Admitted;
+use crate::address::TrustedProxies;
+use crate::admission::client::Client;
+use crate::admission::{Admitted, StreamLimits};
 use crate::hub::Joined;
 use crate::log::StatsUpdate;
 
@@ -119,14 +121,15 @@ struct FakeNode {
 impl FakeNode {
     fn start(name: &str, registry: &Arc<FakeRegistry>) -> FakeNode {
         let hub = Hub::new();
-        let admission = Admission::new(1_000_000, 0);
+        let admission = Admission::new(StreamLimits::of_streams(1_000_000));
         let stats = ClusterStats::new(name, hub.clone(), admission.clone(), registry.clone());
         let running = tokio::spawn(stats.clone().run());
         FakeNode { hub, admission, stats, running, streams: Vec::new() }
     }
 
     fn open(&mut self, name: &str) {
-        let admitted = self.admission.admit([127, 0, 0, 1].into());
+        let client = Client::of([127, 0, 0, 1].into(), &TrustedProxies::default());
+        let admitted = self.admission.admit(client, 1);
         let joined = self.hub.join(&topic(name), Arc::default());
         self.streams.push((admitted.unwrap_or_else(|_| panic!("full")), joined));
     }

@@ -21,7 +21,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fantail::admission::Admission;
+use fantail::address::TrustedProxies;
+use fantail::admission::client::Client;
+use fantail::admission::{Admission, StreamLimits};
 use fantail::budget::{BUDGET_BYTES_MAX, Budget};
 use fantail::entry::{Data, Event};
 use fantail::hub::Hub;
@@ -80,7 +82,7 @@ impl Simulation {
             nodes: nodes.map(|(n, faults)| node(&log, n, faults)).collect(),
             log,
             topics,
-            admission: Admission::new(1_000, 0),
+            admission: Admission::new(StreamLimits::of_streams(1_000)),
             settled: AtomicBool::new(false),
             began_at: Instant::now(),
             digest: Mutex::default(),
@@ -88,7 +90,8 @@ impl Simulation {
     }
 
     fn connect(&self, node: usize, topics: &[Topic], start: StartAt) -> Polled {
-        let admitted = self.admission.admit([127, 0, 0, 1].into());
+        let client = Client::of([127, 0, 0, 1].into(), &TrustedProxies::default());
+        let admitted = self.admission.admit(client, 1);
         let wanted =
             |topic: &Topic| RequestedTopic { topic: topic.clone(), must_have_state: false };
         let request = Request {

@@ -11,9 +11,10 @@ use super::super::App;
 use super::super::problem::Problem;
 use super::super::request::query;
 use super::revoked::check_not_revoked;
-use super::{Caller, Credential};
+use super::{Caller, Credential, account};
 use crate::access::tickets::Redeemed;
 use crate::access::{Access, Refused};
+use crate::admission::client::Client;
 use crate::telemetry::metric;
 
 /// The parameter that has a ticket.
@@ -50,6 +51,7 @@ impl ShownTicket {
     pub(in crate::http) async fn redeem(
         self,
         app: &App,
+        client: Client,
         resumes: bool,
     ) -> Result<Option<Caller>, Problem> {
         let grant = match app.tickets.redeem(&self.0, resumes).await? {
@@ -69,7 +71,8 @@ impl ShownTicket {
         }
         check_not_revoked(app, &grant).await.inspect_err(|_| metric::ticket("worthless"))?;
         metric::ticket("used");
-        Ok(Some(Caller { grant, by: Credential::Ticket }))
+        let account = account(app, &grant, client);
+        Ok(Some(Caller { grant, by: Credential::Ticket, account }))
     }
 }
 

@@ -1,12 +1,12 @@
 //! `GET /boards`, `POST /boards`, `GET /boards/{board}`, `POST /boards/{board}/lists`.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Deserialize;
 
 use super::super::access::{BoardChanger, Caller, ChangeableBoard};
+use super::super::held::Made;
 use super::super::problem::Problem;
 use super::super::request::body::{AtMost, Object};
 use super::super::request::{Body, IdPath, Preconditions, topic};
@@ -14,6 +14,7 @@ use super::super::set_last_event_id;
 use super::{BoardApp, title, write_response};
 use crate::access::Action;
 use crate::board::{BoardError, BoardSummary, Command, LISTS_MAX, NewList};
+use crate::json;
 use crate::log::Conditions;
 use crate::net;
 use crate::topic::Topic;
@@ -42,16 +43,24 @@ impl NewListBody {
 }
 
 /// The boards that the caller may read.
-pub(super) async fn all(
-    caller: Caller,
-    State(app): State<BoardApp>,
-) -> Result<Json<Vec<BoardSummary>>, Problem> {
-    let mut boards = app.boards.list().await?;
-    boards.retain(|board| {
-        let id = Topic::new(&board.id);
-        id.is_ok_and(|id| caller.grant.allows(&Action::ReadBoard(&id)))
-    });
-    Ok(Json(boards))
+pub(super) async fn all(caller: Caller, State(app): State<BoardApp>) -> Result<Response, Problem> {
+    let make = async || {
+        let mut boards = app.boards.list().await?;
+        // All of them are there for a moment, whoever may see which.
+        let bytes = boards.iter().map(size_of_summary).sum();
+        boards.retain(|board| {
+            let id = Topic::new(&board.id);
+            id.is_ok_and(|id| caller.grant.allows(&Action::ReadBoard(&id)))
+        });
+        Ok(Made { text: json::to_text(&boards), bytes })
+    };
+    let budget = app.node.replays.budget();
+    app.lists_of_boards.answer(budget, "application/json", make).await
+}
+
+/// What it is as JSON, roughly, in bytes.
+fn size_of_summary(board: &BoardSummary) -> usize {
+    board.id.len() + board.name.len() + r#"{"id":"","name":""},"#.len()
 }
 
 pub(super) async fn create(
@@ -74,7 +83,7 @@ pub(super) async fn create(
     let lists: Result<Vec<NewList>, Problem> =
         board.lists.0.into_iter().map(NewListBody::into_list).collect();
     let command = Command::CreateBoard { id, name: title(&board.name)?, lists: lists? };
-    Ok(write_response(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
+    Ok(write_response(StatusCode::CREATED, app.change(&caller, command, &conditions).await?))
 }
 
 pub(super) async fn show(
@@ -95,10 +104,10 @@ pub(super) async fn show(
 
 pub(super) async fn create_list(
     State(app): State<BoardApp>,
-    ChangeableBoard(board): ChangeableBoard,
+    ChangeableBoard(board, caller): ChangeableBoard,
     Preconditions(conditions): Preconditions,
     Body(Object(list), _memory): Body<Object<NewListBody>>,
 ) -> Result<Response, Problem> {
     let command = Command::CreateList { board, list: list.into_list()? };
-    Ok(write_response(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
+    Ok(write_response(StatusCode::CREATED, app.change(&caller, command, &conditions).await?))
 }

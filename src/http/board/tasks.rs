@@ -43,7 +43,7 @@ pub(super) async fn create(
     let list = list(&task.list_id)?;
     may_change(&app, &caller, OnBoard::List(&list)).await?;
     let command = Command::CreateTask { title: title(&task.title)?, list };
-    Ok(write_response(StatusCode::CREATED, app.boards.change(command, &conditions).await?))
+    Ok(write_response(StatusCode::CREATED, app.change(&caller, command, &conditions).await?))
 }
 
 pub(super) async fn rename(
@@ -55,7 +55,7 @@ pub(super) async fn rename(
 ) -> Result<Response, Problem> {
     may_change(&app, &caller, OnBoard::Task(&task)).await?;
     let command = Command::RenameTask { task, title: title(&new.title)? };
-    Ok(write_response(StatusCode::OK, app.boards.change(command, &conditions).await?))
+    Ok(write_response(StatusCode::OK, app.change(&caller, command, &conditions).await?))
 }
 
 pub(super) async fn place(
@@ -67,7 +67,7 @@ pub(super) async fn place(
 ) -> Result<Response, Problem> {
     may_change(&app, &caller, OnBoard::Task(&task)).await?;
     let command = Command::MoveTask { task, list: list(&new.list_id)?, index: new.index };
-    Ok(write_response(StatusCode::OK, app.boards.change(command, &conditions).await?))
+    Ok(write_response(StatusCode::OK, app.change(&caller, command, &conditions).await?))
 }
 
 pub(super) async fn delete(
@@ -80,7 +80,7 @@ pub(super) async fn delete(
     let command = Command::DeleteTask { task };
     // To delete twice is to delete once: the second finds no task. A key would add nothing.
     let conditions = Conditions { idempotency_key: None, ..conditions };
-    Ok(write_response(StatusCode::NO_CONTENT, app.boards.change(command, &conditions).await?))
+    Ok(write_response(StatusCode::NO_CONTENT, app.change(&caller, command, &conditions).await?))
 }
 
 /// Whether the caller may change the board that this is on. Found out before anything else is done

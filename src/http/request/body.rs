@@ -20,6 +20,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess
 use super::super::problem::Problem;
 use super::body_limit::{BodyLimit, BodyMemory};
 use super::only;
+use crate::telemetry::metric;
 
 /// Time to send a body: guards against peers that fill memory with bodies they never end.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -123,6 +124,7 @@ async fn read(mut body: HttpBody, limit: &BodyLimit) -> Result<(Vec<u8>, BodyMem
         }
         bytes.reserve(data.len());
         memory.grow_to(bytes.capacity()).await.map_err(|full| {
+            metric::request_limited("bodies");
             Problem::try_later("bodies-full", "Too many bodies", full.to_string())
         })?;
         bytes.extend_from_slice(&data);

@@ -16,7 +16,9 @@ use super::pins::PinnedByNode;
 use super::streams::{Adopted, Adoption, Asker, Question, StreamSettings, StreamSocket, Streams};
 use super::timer_wheel::Id;
 use super::timers::ORDERS_SLICE;
-use crate::admission::Admission;
+use crate::address::TrustedProxies;
+use crate::admission::client::Client;
+use crate::admission::{Admission, StreamLimits};
 use crate::budget::Budget;
 use crate::entry::{Data, Entry, Event};
 use crate::frame::Frame;
@@ -193,7 +195,7 @@ impl World {
             topics: topics.collect(),
             hub,
             listeners: Vec::new(),
-            admission: Admission::new(1_000, 0),
+            admission: Admission::new(StreamLimits::of_streams(1_000)),
             now,
         }
     }
@@ -234,7 +236,8 @@ impl World {
             Place { topic, position: Position { seq, epoch: epoch() } }
         };
         let places = topics.iter().map(place).collect();
-        let admitted = self.admission.admit([127, 0, 0, 1].into());
+        let client = Client::of([127, 0, 0, 1].into(), &TrustedProxies::default());
+        let admitted = self.admission.admit(client, 1);
         Adoption {
             socket,
             terms: self.endings.open_terms(Wire::Sse { named_heartbeat: false }),
