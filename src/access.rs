@@ -8,6 +8,7 @@
 //! - [`names`]: exact names of topics, and beginnings of names.
 //! - [`grant`]: what may be done to which of them.
 //! - `keys`: what tokens are verified with, and the algorithms that each kind of key allows.
+//! - [`jwks`]: keys that an issuer publishes, and changes.
 //! - `token`: signature and claims.
 //! - `issuer`: whose tokens are believed.
 //! - [`revocations`]: what was taken back of those who have a grant.
@@ -18,6 +19,7 @@
 
 pub mod grant;
 mod issuer;
+pub mod jwks;
 mod keys;
 #[cfg(test)]
 #[path = "../tests/promises/harness/tokens.rs"]
@@ -34,7 +36,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::config;
-use issuer::Issuer;
+use issuer::{Issuer, KeyServers};
+use jwks::{Heard, Jwks};
 use token::LEEWAY_SECONDS;
 use verified::Verified;
 
@@ -49,12 +52,18 @@ pub struct Access {
 }
 
 impl Access {
-    /// Believes these issuers; whoever has no token may do what `anonymous` says.
+    /// Believes these issuers; keys that one publishes are fetched by what `key_servers` makes.
+    /// Whoever has no token may do what `anonymous` says.
     ///
     /// # Errors
     /// One sentence that says which setting is wrong, and what would be right.
-    pub fn new(issuers: &[config::Issuer], anonymous: Option<Grant>) -> Result<Access, String> {
-        let issuers: Vec<Issuer> = issuers.iter().map(Issuer::new).collect::<Result<_, _>>()?;
+    pub fn new(
+        issuers: &[config::Issuer],
+        anonymous: Option<Grant>,
+        key_servers: KeyServers<'_>,
+    ) -> Result<Access, String> {
+        let issuers = issuers.iter().map(|issuer| Issuer::new(issuer, key_servers));
+        let issuers: Vec<Issuer> = issuers.collect::<Result<_, _>>()?;
         Ok(Access { issuers, verified: Verified::default(), anonymous: anonymous.map(Arc::new) })
     }
 
@@ -68,7 +77,35 @@ impl Access {
         self.anonymous.as_ref()
     }
 
-    /// What this token grants.
+    /// The keys of those issuers who publish them: somebody has to [run](Jwks::run) each.
+    pub fn published(&self) -> impl Iterator<Item = &Arc<Jwks>> {
+        self.issuers.iter().filter_map(Issuer::published)
+    }
+
+    /// What this token grants, where [`verify`](Access::verify) could not say for want of keys. Waits
+    /// a little for them.
+    ///
+    /// # Errors
+    /// Why it is worth nothing. [`Refused::KeysMissing`] if only a later moment will tell.
+    pub async fn verify_when_known(&self, token: &str) -> Result<Arc<Grant>, Refused> {
+        let Some(jwks) = self.issuer_of(token)?.1.published() else {
+            return self.verify(token, SystemTime::now());
+        };
+        let mut asking = jwks.ask();
+        loop {
+            let heard = asking.heard().await;
+            match self.verify(token, SystemTime::now()) {
+                Err(why) if why.is_for_want_of_keys() => match heard {
+                    Heard::Keys => {}
+                    Heard::AllKeys => return Err(why),
+                    Heard::Nothing => return Err(Refused::KeysMissing),
+                },
+                verified => return verified,
+            }
+        }
+    }
+
+    /// What this token grants, by the keys that are known now.
     ///
     /// # Errors
     /// Why it is worth nothing.
@@ -80,7 +117,8 @@ impl Access {
         let mut key = [0; 32];
         key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
         let are_current = |(issuer, version): (usize, u64)| {
-            self.issuers.get(issuer).is_some_and(|issuer| issuer.keys().1 == version)
+            let issuer = self.issuers.get(issuer).and_then(|issuer| issuer.keys().ok());
+            issuer.is_some_and(|(_, current)| current == version)
         };
         if let Some(grant) = self.verified.get(&key, are_current) {
             return if grant.has_expired(now, LEEWAY_SECONDS) {
@@ -89,12 +127,17 @@ impl Access {
                 Ok(grant)
             };
         }
-        let (at, issuer) = self.issuers.iter().enumerate().next().ok_or(Refused::Issuer)?;
-        let (keys, version) = issuer.keys();
+        let (at, issuer) = self.issuer_of(token)?;
+        let (keys, version) = issuer.keys()?;
         let grant = token::verify(token, &keys, issuer.expected(), now)?;
         let grant = Arc::new(Grant { digest: Some(key), ..grant });
         self.verified.add(key, grant.clone(), token.len(), (at, version));
         Ok(grant)
+    }
+
+    /// Whose token this says that it is.
+    fn issuer_of(&self, _token: &str) -> Result<(usize, &Issuer), Refused> {
+        self.issuers.iter().enumerate().next().ok_or(Refused::Issuer)
     }
 }
 

@@ -161,6 +161,10 @@ pub struct Config {
     #[arg(long, env = "FANTAIL_JWT_PUBLIC_KEY", value_parser = identity::path)]
     pub jwt_public_key: Option<PathBuf>,
 
+    /// JWK set with the public keys of whoever signs tokens, as URL or path; fetched again when it gets old, or a token names a key that is not in it; with it every request needs a token
+    #[arg(long, env = "FANTAIL_JWKS", value_parser = identity::jwks)]
+    pub jwks: Option<String>,
+
     /// What tokens must have as iss [default: anything]
     #[arg(long, env = "FANTAIL_JWT_ISSUER", value_parser = identity::claim)]
     pub jwt_issuer: Option<String>,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{oneshot, watch};
 
+use crate::access::jwks::KeyServer;
 use crate::access::revocations::{Revocable, Revocations};
 use crate::access::tickets::Tickets;
 use crate::access::{Access, Grant};
@@ -25,6 +26,7 @@ use crate::log::redis::RedisLog;
 use crate::log::{
     Health, Log, Notifications, Probe, Registry, Retention, RevocationStore, TicketStore,
 };
+use crate::net::fetch::KeysAt;
 use crate::net::listener::Listener;
 use crate::net::reactor::Reactors;
 use crate::net::tls::Tls;
@@ -118,7 +120,9 @@ impl Gateway {
             WithoutToken::Use => Some(Grant::everything().without_administration()),
             WithoutToken::Everything => Some(Grant::everything()),
         };
-        let access = Access::new(&config.issuers(), anonymous).map_err(std::io::Error::other)?;
+        let key_servers = |url: &str| -> Arc<dyn KeyServer> { Arc::new(KeysAt::new(url)) };
+        let access = Access::new(&config.issuers(), anonymous, &key_servers);
+        let access = Arc::new(access.map_err(std::io::Error::other)?);
         let tls = match (&config.tls_cert, &config.tls_key) {
             (Some(certificate), Some(key)) => {
                 let tls = Tls::new(certificate.clone(), key.clone());
@@ -212,7 +216,7 @@ impl Gateway {
         }
         let operators_answers = Arc::new(OperatorsAnswers::new(config.write_timeout));
         let app = App::new(Shared {
-            access: Arc::new(access),
+            access: access.clone(),
             revocations,
             tickets: Arc::new(Tickets::new(tickets, config.ticket_ttl)),
             cookies: Arc::new(Cookies::new(&config.jwt_cookie)),
@@ -268,6 +272,13 @@ impl Gateway {
             background.keep("the certificate", move || {
                 let tls = tls.clone();
                 async move { match tls.follow_files().await {} }
+            });
+        }
+        for jwks in access.published() {
+            let jwks = jwks.clone();
+            background.keep("the keys of an issuer", move || {
+                let jwks = jwks.clone();
+                async move { jwks.run().await }
             });
         }
         // It is handed the notifications, once.

@@ -9,6 +9,7 @@
 //! [`wire`](crate::wire). A reactor asks both for many streams at once.
 
 mod body;
+pub(crate) mod fetch;
 mod held;
 mod http;
 mod http2_frames;

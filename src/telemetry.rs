@@ -164,6 +164,11 @@ pub mod metric {
              come), revoked, unknown (whether it is revoked), ticket (not valid), page (a write \
              with a cookie)"
         );
+        describe_counter!(
+            "fantail_jwks_fetches_total",
+            Count,
+            "Attempts to fetch the keys of an issuer, by outcome: ok, failed"
+        );
         describe_gauge!(
             "fantail_parked_connections",
             Count,
@@ -333,6 +338,9 @@ pub mod metric {
         for reason in ["full", "silent", "idle", "address", "proxy_header"] {
             counter!("fantail_sockets_dropped_total", "reason" => reason).increment(0);
         }
+        for outcome in ["ok", "failed"] {
+            counter!("fantail_jwks_fetches_total", "outcome" => outcome).increment(0);
+        }
         for reason in
             ["missing", "token", "forbidden", "keys", "revoked", "unknown", "ticket", "page"]
         {
@@ -431,6 +439,11 @@ pub mod metric {
     /// A request was refused because of a limit, other than to open a stream.
     pub(crate) fn request_limited(limit: &'static str) {
         counter!("fantail_requests_limited_total", "limit" => limit).increment(1);
+    }
+
+    /// The keys of an issuer were asked for, and came or not.
+    pub(crate) fn keys_fetched(outcome: &'static str) {
+        counter!("fantail_jwks_fetches_total", "outcome" => outcome).increment(1);
     }
 
     /// Somebody was refused for who they are.

@@ -19,6 +19,7 @@ const PURE: &[&str] = &[
 
 /// Files in such rooms that wait all the same.
 const WAITING: &[&str] = &[
+    "access/jwks",
     "access/revocations",
     "board/first",
     "stream/follower",

@@ -1,10 +1,15 @@
 //! [`Issuer`]: whose tokens are believed, what they have to say, and with which keys.
 
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
+
+use super::jwks::{Jwks, KeyServer, Published};
 use super::keys::{KeyError, Keys, SECRET_BYTES_MIN};
-use super::token::Expected;
+use super::token::{Expected, Refused};
 use crate::config;
 
 /// The largest file of keys: many hundreds of them.
@@ -14,16 +19,30 @@ const FILE_BYTES_MAX: u64 = 256 << 10;
 pub(super) struct Issuer {
     pub(super) name: Option<String>,
     audience: Option<String>,
-    keys: Arc<Keys>,
+    keys: KeysOf,
 }
+
+/// The keys of an issuer.
+enum KeysOf {
+    /// Read once.
+    Fixed(Arc<Keys>),
+    /// Fetched, and fetched again.
+    Published(Arc<Jwks>),
+}
+
+/// Makes what fetches the keys that are at a URL.
+pub(super) type KeyServers<'a> = &'a dyn Fn(&str) -> Arc<dyn KeyServer>;
 
 impl Issuer {
     /// Reads what was set.
     ///
     /// # Errors
     /// One sentence that names the setting, and no more of a secret than that it is one.
-    pub(super) fn new(settings: &config::Issuer) -> Result<Issuer, String> {
-        let keys = match &settings.keys {
+    pub(super) fn new(
+        settings: &config::Issuer,
+        key_servers: KeyServers<'_>,
+    ) -> Result<Issuer, String> {
+        let fixed = match &settings.keys {
             config::KeySource::Secret(secret) => {
                 of_secret(secret.reveal().as_bytes(), "--jwt-secret (FANTAIL_JWT_SECRET)")?
             }
@@ -40,19 +59,87 @@ impl Issuer {
                 let text = read(path, setting)?;
                 Keys::of_pem(&text).map_err(|error| wrong(&named(setting, path), error))?
             }
+            config::KeySource::Jwks(place) => {
+                let jwks = published(place, key_servers)?;
+                let config::Issuer { name, audience, .. } = settings.clone();
+                return Ok(Issuer { name, audience, keys: KeysOf::Published(Arc::new(jwks)) });
+            }
         };
         let config::Issuer { name, audience, .. } = settings.clone();
-        Ok(Issuer { name, audience, keys: Arc::new(keys) })
+        Ok(Issuer { name, audience, keys: KeysOf::Fixed(Arc::new(fixed)) })
     }
 
     /// The keys it has now, and a number that tells them from those it had before.
-    pub(super) fn keys(&self) -> (Arc<Keys>, u64) {
-        (self.keys.clone(), 0)
+    ///
+    /// # Errors
+    /// [`Refused::KeysMissing`] before the first have come.
+    pub(super) fn keys(&self) -> Result<(Arc<Keys>, u64), Refused> {
+        match &self.keys {
+            KeysOf::Fixed(keys) => Ok((keys.clone(), 0)),
+            KeysOf::Published(jwks) => match jwks.keys() {
+                (Some(keys), version) => Ok((keys, version)),
+                (None, _) => Err(Refused::KeysMissing),
+            },
+        }
+    }
+
+    /// The keys that have to be fetched.
+    pub(super) fn published(&self) -> Option<&Arc<Jwks>> {
+        match &self.keys {
+            KeysOf::Fixed(_) => None,
+            KeysOf::Published(jwks) => Some(jwks),
+        }
     }
 
     /// What its tokens must say.
     pub(super) fn expected(&self) -> Expected<'_> {
         Expected { issuer: self.name.as_deref(), audience: self.audience.as_deref() }
+    }
+}
+
+/// A set that is published at a URL, or lies in a file, which has to be there.
+fn published(place: &str, key_servers: KeyServers<'_>) -> Result<Jwks, String> {
+    let setting = "--jwks (FANTAIL_JWKS)";
+    if !place.contains("://") {
+        let path = Path::new(place);
+        let set = read_again(path).map_err(|why| format!("{}: {why}", named(setting, path)))?;
+        let keys = Keys::of_jwks(&set).map_err(|error| wrong(&named(setting, path), error))?;
+        return Ok(Jwks::with(Arc::new(KeyFile(path.to_owned())), keys, &set));
+    }
+    if let Some(rest) = place.strip_prefix("http://")
+        && !is_here(rest)
+    {
+        tracing::warn!(
+            "{setting} is fetched without TLS: whoever is in between can put keys of their own there"
+        );
+    }
+    Ok(Jwks::new(key_servers(place)))
+}
+
+/// Whether a URL leads to this machine, by what stands behind its scheme.
+fn is_here(rest: &str) -> bool {
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
+}
+
+/// A JWK set in a file.
+struct KeyFile(PathBuf);
+
+#[async_trait]
+impl KeyServer for KeyFile {
+    fn place(&self) -> String {
+        self.0.display().to_string()
+    }
+
+    async fn fetch(&self) -> Result<Published, String> {
+        // Small, and on a disk of this machine. Looked at as often as keys may be.
+        let set = read_again(&self.0)?;
+        Ok(Published { set, fresh_for: Some(Duration::ZERO) })
     }
 }
 
@@ -77,15 +164,28 @@ fn wrong(setting: &str, error: KeyError) -> String {
     format!("{setting}: {error}")
 }
 
+/// A file that is read again and again: from a pipe that would be waited for without an end.
+fn read_again(path: &Path) -> Result<Vec<u8>, String> {
+    let kind = std::fs::metadata(path).map_err(|error| format!("cannot read it: {error}"))?;
+    if !kind.is_file() {
+        return Err("cannot read it: it is no file".to_owned());
+    }
+    read_text(path)
+}
+
 /// A file of keys, all of it.
 fn read(path: &Path, setting: &str) -> Result<Vec<u8>, String> {
+    read_text(path).map_err(|why| format!("{}: {why}", named(setting, path)))
+}
+
+fn read_text(path: &Path) -> Result<Vec<u8>, String> {
     use std::io::Read;
-    let cannot = |error| format!("{}: cannot read it: {error}", named(setting, path));
+    let cannot = |error| format!("cannot read it: {error}");
     let file = std::fs::File::open(path).map_err(cannot)?;
     let mut text = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(cannot)?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("{}: it is too large for a file of keys", named(setting, path)));
+        return Err("it is too large for a file of keys".to_owned());
     }
     Ok(text)
 }

@@ -6,8 +6,6 @@
 //! (P-256, P-384, P-521); Ed25519 EdDSA. Where a key of a JWK set names its algorithm, it is that
 //! one alone.
 
-#![allow(dead_code, reason = "sets are read, and not fetched yet")]
-
 use std::fmt;
 
 use aws_lc_rs::encoding::AsDer;
@@ -162,6 +160,11 @@ impl Keys {
         let usable = |key| serde_json::from_value::<Jwk>(key).ok().and_then(Jwk::into_key);
         let keys: Vec<Key> = set.keys.into_iter().filter_map(usable).collect();
         if keys.is_empty() { Err(KeyError::NoUsableKey) } else { Ok(Keys(keys)) }
+    }
+
+    /// How many there are; at least one.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Those that a token with this `kid` may be signed with.

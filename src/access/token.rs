@@ -59,8 +59,16 @@ pub enum Refused {
     Issuer,
     /// It is for somebody else, or for whom is not known here.
     Audience,
-    /// It may be good: the keys of its issuer have not come yet.
+    /// It may be good: the keys of its issuer have not come yet, or its issuer could not be asked
+    /// whether there is one of this name.
     KeysMissing,
+}
+
+impl Refused {
+    /// Whether it may be good once more keys are known.
+    pub(crate) fn is_for_want_of_keys(self) -> bool {
+        matches!(self, Refused::UnknownKey | Refused::KeysMissing)
+    }
 }
 
 impl fmt::Display for Refused {
@@ -82,7 +90,7 @@ impl fmt::Display for Refused {
             Refused::NotYetValid => "the token is not valid yet",
             Refused::Issuer => "the token is of another issuer",
             Refused::Audience => "the token is not for this gateway: its aud is another",
-            Refused::KeysMissing => "the keys of the token's issuer have not come yet",
+            Refused::KeysMissing => "the key of this token has not come yet from its issuer",
         })
     }
 }

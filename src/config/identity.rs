@@ -42,6 +42,8 @@ pub enum KeySource {
     SecretFile(PathBuf),
     /// A PEM file with public keys.
     PublicKey(PathBuf),
+    /// A JWK set: a URL (`http://…`, `https://…`), or the path of a file.
+    Jwks(String),
 }
 
 impl Config {
@@ -80,7 +82,9 @@ impl Config {
         let secret = self.jwt_secret.clone().map(KeySource::Secret);
         let secret_file = self.jwt_secret_file.clone().map(KeySource::SecretFile);
         let public_key = self.jwt_public_key.clone().map(KeySource::PublicKey);
+        let jwks = self.jwks.clone().map(KeySource::Jwks);
         [
+            ("--jwks (FANTAIL_JWKS)", jwks),
             ("--jwt-secret (FANTAIL_JWT_SECRET)", secret),
             ("--jwt-secret-file (FANTAIL_JWT_SECRET_FILE)", secret_file),
             ("--jwt-public-key (FANTAIL_JWT_PUBLIC_KEY)", public_key),
@@ -100,6 +104,23 @@ pub(super) fn secret(text: &str) -> Result<Secret, String> {
 
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("must be a path".to_owned()) } else { Ok(text.into()) }
+}
+
+pub(super) fn jwks(text: &str) -> Result<String, String> {
+    let right = || {
+        Err("must be a URL such as https://issuer.example/keys.json, without a user, or a path"
+            .to_owned())
+    };
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let Some(rest) = rest else {
+        return if text.is_empty() || text.contains("://") { right() } else { Ok(text.to_owned()) };
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+    if authority.is_empty() || authority.contains('@') || !rest.bytes().all(is_plain) {
+        return right();
+    }
+    Ok(text.to_owned())
 }
 
 pub(super) fn claim(text: &str) -> Result<String, String> {

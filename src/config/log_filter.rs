@@ -8,9 +8,10 @@ const DEFAULT: &str = "info";
 
 /// The modules of this gateway that write log lines, or did when this was written: all that lies
 /// right under the gateway can be named besides.
-const MODULES: [&str; 23] = [
+const MODULES: [&str; 24] = [
     "fantail",
     "fantail::access::issuer",
+    "fantail::access::jwks",
     "fantail::access::revocations",
     "fantail::background",
     "fantail::board::first",

@@ -67,9 +67,19 @@ pub(crate) enum Credential {
 /// # Errors
 /// 401 when they may do nothing, or nobody knows them; what is wrong with what they show.
 pub(super) async fn identify(app: &App, path: &str, request: &mut Request) -> Result<(), Problem> {
-    if let Some(caller) = Caller::by_token(app, request)? {
-        check_not_revoked(app, &caller.grant).await?;
-        request.extensions_mut().insert(caller);
+    let shown = if app.access.is_configured() { shown_token(app, request)? } else { None };
+    if let Some((token, by)) = shown {
+        let grant = match app.access.verify(token, SystemTime::now()) {
+            Err(why) if why.is_for_want_of_keys() => {
+                // The request is not to be shared with whoever waits.
+                let token = token.to_owned();
+                app.access.verify_when_known(&token).await?
+            }
+            verified => verified?,
+        };
+        check_not_revoked(app, &grant).await?;
+        let account = client_of(request).and_then(|client| account(app, &grant, client));
+        request.extensions_mut().insert(Caller { grant, by, account });
     } else if let Some(ticket) = ShownTicket::of(&app.access, path, request) {
         // What it is worth is asked when its stream can begin: it is good once.
         request.extensions_mut().insert(ticket);
@@ -85,24 +95,6 @@ impl Caller {
     pub(super) fn operator() -> Caller {
         static GRANT: LazyLock<Arc<Grant>> = LazyLock::new(|| Arc::new(Grant::administration()));
         Caller { grant: GRANT.clone(), by: Credential::Anonymous, account: None }
-    }
-
-    /// Whoever shows a token, if somebody does; it may be a revoked one.
-    fn by_token(app: &App, request: &Request) -> Result<Option<Caller>, Problem> {
-        // Without a key nobody can show that they are somebody.
-        if !app.access.is_configured() {
-            return Ok(None);
-        }
-        let (token, by) = match bearer(request.headers())? {
-            Some(token) => (token, Credential::Bearer),
-            None => match app.cookies.token(request)? {
-                Some(token) => (token, Credential::Cookie),
-                None => return Ok(None),
-            },
-        };
-        let grant = app.access.verify(token, SystemTime::now())?;
-        let account = client_of(request).and_then(|client| account(app, &grant, client));
-        Ok(Some(Caller { grant, by, account }))
     }
 
     fn anonymous(app: &App, request: &Request) -> Result<Caller, Problem> {
@@ -230,6 +222,17 @@ fn account(app: &App, grant: &Grant, client: Client) -> Option<Account> {
 pub(super) fn account_of_nobody(request: &Request) -> Option<Account> {
     let client = client_of(request).filter(|client| !client.is_exempt)?;
     Some(Account { whose: Whose::Address(client.address), has_token: false })
+}
+
+/// The token that a request shows, and where.
+fn shown_token<'a>(
+    app: &App,
+    request: &'a Request,
+) -> Result<Option<(&'a str, Credential)>, Problem> {
+    if let Some(token) = bearer(request.headers())? {
+        return Ok(Some((token, Credential::Bearer)));
+    }
+    Ok(app.cookies.token(request)?.map(|token| (token, Credential::Cookie)))
 }
 
 /// The token in the `Authorization` header. Of other schemes, which are for somebody in front of

@@ -1,5 +1,6 @@
 //! Who may do what: with a key, every route needs a grant, and the grant decides on every road.
 
+mod keys;
 mod matrix;
 mod routes;
 
@@ -242,6 +243,10 @@ fn what_is_no_key_stops_the_start_with_one_sentence() {
         ("FANTAIL_JWT_SECRET_FILE", public.as_str(), "FANTAIL_JWT_PUBLIC_KEY"),
         ("FANTAIL_JWT_PUBLIC_KEY", missing.as_str(), "cannot read it"),
         ("FANTAIL_JWT_PUBLIC_KEY", words.as_str(), "-----BEGIN PUBLIC KEY-----"),
+        ("FANTAIL_JWKS", missing.as_str(), "cannot read it"),
+        ("FANTAIL_JWKS", words.as_str(), "no JWK set"),
+        ("FANTAIL_JWKS", "https://me:hunter2@issuer.example/", "without a user"),
+        ("FANTAIL_JWKS", "ftp://issuer.example/", "must be a URL"),
         ("FANTAIL_JWT_ISSUER", "us", "FANTAIL_JWT_SECRET_FILE"),
     ] {
         let output = started(&[(variable, value)]);

@@ -13,6 +13,7 @@ pub mod fault_cluster;
 pub mod faulty_gateway;
 pub mod faulty_log;
 pub mod h2c;
+pub mod key_server;
 pub mod keyspace;
 pub mod nginx;
 pub mod oracle;
