@@ -10,6 +10,7 @@
 //! - `keys`: what tokens are verified with, and the algorithms that each kind of key allows.
 //! - [`jwks`]: keys that an issuer publishes, and changes.
 //! - `token`: signature and claims.
+//! - `mercure`: what a token says that was made for a Mercure hub.
 //! - `issuer`: whose tokens are believed.
 //! - [`revocations`]: what was taken back of those who have a grant.
 //! - [`tickets`]: what stands for a token in an address, once and for seconds.
@@ -21,6 +22,7 @@ pub mod grant;
 mod issuer;
 pub mod jwks;
 mod keys;
+mod mercure;
 #[cfg(test)]
 #[path = "../tests/promises/harness/tokens.rs"]
 mod minting;
@@ -135,9 +137,15 @@ impl Access {
         Ok(grant)
     }
 
-    /// Whose token this says that it is.
-    fn issuer_of(&self, _token: &str) -> Result<(usize, &Issuer), Refused> {
-        self.issuers.iter().enumerate().next().ok_or(Refused::Issuer)
+    /// Whose token this says that it is. It is verified with the keys of this issuer and nobody
+    /// else's, and has to say the same then.
+    fn issuer_of(&self, token: &str) -> Result<(usize, &Issuer), Refused> {
+        if let [only] = &self.issuers[..] {
+            return Ok((0, only));
+        }
+        let told = token::told_issuer(token)?;
+        let mut issuers = self.issuers.iter().enumerate();
+        issuers.find(|(_, issuer)| issuer.name == told && told.is_some()).ok_or(Refused::Issuer)
     }
 }
 
@@ -145,3 +153,6 @@ impl Access {
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+#[cfg(test)]
+mod tests;

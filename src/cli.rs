@@ -17,6 +17,7 @@ use fantail::log::redis::{check_files, check_url};
 pub(crate) mod check;
 mod environment;
 pub(crate) mod exposed;
+mod file;
 mod wrong;
 
 use check::CheckArguments;
@@ -93,6 +94,10 @@ struct HealthArguments {
     #[arg(long)]
     url: Option<HealthUrl>,
 
+    /// Its settings file, if it has one
+    #[arg(long = "config", env = "FANTAIL_CONFIG", value_name = "FILE")]
+    config_file: Option<PathBuf>,
+
     /// Where the gateway of this machine listens
     #[arg(long, env = "FANTAIL_LISTEN", default_value = "127.0.0.1:3000", value_parser = config::listen_address)]
     listen: SocketAddr,
@@ -116,6 +121,9 @@ where
     T: Into<OsString>,
 {
     let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let file::Completed { arguments, issuers } =
+        file::completed(&Arguments::command(), &arguments).map_err(wrong_setting)?;
+    let serve = |config: Config| serve(Config { issuers_of_file: issuers, ..config });
     match Arguments::try_parse_from(&arguments) {
         Ok(Arguments { command: Some(Subcommands::Health(health)), .. }) => {
             let listens = || match (health.admin_listen, &health.tls_cert) {
@@ -129,8 +137,8 @@ where
         Ok(Arguments { command: Some(Subcommands::Check(check)), .. }) => {
             Ok(Invocation::Check(check))
         }
-        Ok(Arguments { command: Some(Subcommands::Serve(config)), .. }) => serve(config),
-        Ok(Arguments { command: None, config }) => serve(Box::new(config)),
+        Ok(Arguments { command: Some(Subcommands::Serve(config)), .. }) => serve(*config),
+        Ok(Arguments { command: None, config }) => serve(config),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 Ok(Invocation::Print(error.to_string()))
@@ -147,22 +155,25 @@ where
 }
 
 /// What the settings cannot say of themselves one by one.
-fn serve(config: Box<Config>) -> Result<Invocation, UsageError> {
-    let wrong = |line| UsageError { line, status: ExitStatus::Failure };
+fn serve(config: Config) -> Result<Invocation, UsageError> {
     let variables = std::env::vars_os().filter_map(|(name, value)| {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
     });
-    environment::check(variables).map_err(wrong)?;
-    config.check_relations().map_err(wrong)?;
+    environment::check(variables).map_err(wrong_setting)?;
+    config.check_relations().map_err(wrong_setting)?;
     // Only the log knows what addresses Redis has.
     if let Some(url) = &config.redis_url {
         check_url(url).map_err(|error| {
             let right = config::REDIS_URL_RIGHT;
-            wrong(wrong_value("--redis-url", url, &format!("{right}; {error}")))
+            wrong_setting(wrong_value("--redis-url", url, &format!("{right}; {error}")))
         })?;
-        check_files(url, &config.redis_files).map_err(wrong)?;
+        check_files(url, &config.redis_files).map_err(wrong_setting)?;
     }
-    Ok(Invocation::Serve(config))
+    Ok(Invocation::Serve(Box::new(config)))
+}
+
+fn wrong_setting(line: String) -> UsageError {
+    UsageError { line, status: ExitStatus::Failure }
 }
 
 /// How a command ends whose arguments are wrong: a check that cannot be made is no failed one.

@@ -15,6 +15,7 @@ use log_filter::log_filter;
 pub use redis_files::RedisFiles;
 pub use redis_url::{REDIS_URL_RIGHT, RedisUrl};
 
+mod file;
 mod hosts;
 mod identity;
 mod limits;
@@ -22,6 +23,7 @@ mod log_filter;
 mod redis_files;
 mod redis_url;
 
+pub use file::SettingsFile;
 pub use hosts::{HostName, Hosts};
 pub use identity::{Issuer, KeySource, Secret};
 pub use limits::{ClientLimits, Rate, RateByToken};
@@ -29,6 +31,14 @@ pub use limits::{ClientLimits, Rate, RateByToken};
 /// The settings of `fantail serve`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
+    /// Settings file (TOML): a setting there is named as its variable, in small letters and without FANTAIL_, and holds where neither flag nor variable says anything [default: none]
+    #[arg(long = "config", env = "FANTAIL_CONFIG", value_name = "FILE", value_parser = identity::path)]
+    pub config_file: Option<PathBuf>,
+
+    /// Those who stand in the settings file: whose tokens are believed, each with keys of their own.
+    #[arg(skip)]
+    pub issuers_of_file: Vec<Issuer>,
+
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, env = "FANTAIL_LISTEN", default_value = "127.0.0.1:3000", value_parser = listen_address)]
     pub listen: SocketAddr,
@@ -172,6 +182,10 @@ pub struct Config {
     /// What tokens must have as aud, or among it [default: they may have none]
     #[arg(long, env = "FANTAIL_JWT_AUDIENCE", value_parser = identity::claim)]
     pub jwt_audience: Option<String>,
+
+    /// Whether what tokens say to Mercure hubs is read, too, as far as it names exact topics or *: authorization_details of 1.0, and the claim mercure of 0.x
+    #[arg(long, env = "FANTAIL_MERCURE_TOKENS", default_value = "false", action = clap::ArgAction::Set)]
+    pub mercure_tokens: bool,
 
     /// Name of the cookie that may carry a token, in the place of the Authorization header
     #[arg(long, env = "FANTAIL_JWT_COOKIE", default_value = "fantail", value_parser = cookie_name)]

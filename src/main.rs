@@ -108,6 +108,9 @@ async fn start(config: &Config) -> Result<Gateway, String> {
              set FANTAIL_REDIS_URL to run several nodes"
         );
     }
+    if let Some(file) = &config.config_file {
+        tracing::info!(?file, "settings file");
+    }
     let descriptors_max = raise_descriptor_limit();
     tracing::info!(descriptors_max, "file-descriptor limit");
     let gateway = Gateway::start(config, descriptors_max, Some(metrics)).await;

@@ -19,6 +19,8 @@ const FILE_BYTES_MAX: u64 = 256 << 10;
 pub(super) struct Issuer {
     pub(super) name: Option<String>,
     audience: Option<String>,
+    /// What their tokens say to Mercure hubs is read, too.
+    mercure: bool,
     keys: KeysOf,
 }
 
@@ -42,31 +44,29 @@ impl Issuer {
         settings: &config::Issuer,
         key_servers: KeyServers<'_>,
     ) -> Result<Issuer, String> {
-        let fixed = match &settings.keys {
+        let setting = &settings.key_setting();
+        let fixed = |keys| KeysOf::Fixed(Arc::new(keys));
+        let keys = match &settings.keys {
             config::KeySource::Secret(secret) => {
-                of_secret(secret.reveal().as_bytes(), "--jwt-secret (FANTAIL_JWT_SECRET)")?
+                fixed(of_secret(secret.reveal().as_bytes(), setting)?)
             }
             config::KeySource::SecretFile(path) => {
-                let setting = "--jwt-secret-file (FANTAIL_JWT_SECRET_FILE)";
                 let text = read(path, setting)?;
                 // What editors put there, and most ways of making a file.
                 let secret = text.strip_suffix(b"\n").unwrap_or(&text);
                 let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
-                of_secret(secret, &named(setting, path))?
+                fixed(of_secret(secret, &named(setting, path))?)
             }
             config::KeySource::PublicKey(path) => {
-                let setting = "--jwt-public-key (FANTAIL_JWT_PUBLIC_KEY)";
                 let text = read(path, setting)?;
-                Keys::of_pem(&text).map_err(|error| wrong(&named(setting, path), error))?
+                fixed(Keys::of_pem(&text).map_err(|error| wrong(&named(setting, path), error))?)
             }
             config::KeySource::Jwks(place) => {
-                let jwks = published(place, key_servers)?;
-                let config::Issuer { name, audience, .. } = settings.clone();
-                return Ok(Issuer { name, audience, keys: KeysOf::Published(Arc::new(jwks)) });
+                KeysOf::Published(Arc::new(published(place, setting, key_servers)?))
             }
         };
-        let config::Issuer { name, audience, .. } = settings.clone();
-        Ok(Issuer { name, audience, keys: KeysOf::Fixed(Arc::new(fixed)) })
+        let config::Issuer { name, audience, mercure, .. } = settings;
+        Ok(Issuer { name: name.clone(), audience: audience.clone(), mercure: *mercure, keys })
     }
 
     /// The keys it has now, and a number that tells them from those it had before.
@@ -93,13 +93,13 @@ impl Issuer {
 
     /// What its tokens must say.
     pub(super) fn expected(&self) -> Expected<'_> {
-        Expected { issuer: self.name.as_deref(), audience: self.audience.as_deref() }
+        let (issuer, audience) = (self.name.as_deref(), self.audience.as_deref());
+        Expected { issuer, audience, mercure: self.mercure }
     }
 }
 
 /// A set that is published at a URL, or lies in a file, which has to be there.
-fn published(place: &str, key_servers: KeyServers<'_>) -> Result<Jwks, String> {
-    let setting = "--jwks (FANTAIL_JWKS)";
+fn published(place: &str, setting: &str, key_servers: KeyServers<'_>) -> Result<Jwks, String> {
     if !place.contains("://") {
         let path = Path::new(place);
         let set = read_again(path).map_err(|why| format!("{}: {why}", named(setting, path)))?;

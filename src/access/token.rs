@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use super::grant::{Claim, Grant};
 use super::keys::{Algorithm, Key, Keys};
+use super::mercure;
 
 /// The longest token, in bytes: what a request head has room for, and what somebody without any
 /// right can have looked at.
@@ -103,6 +104,8 @@ pub(super) struct Expected<'a> {
     /// One of the `aud`. Without it a token that names an audience is refused (RFC 7519 §4.1.3: who
     /// does not find himself in it must reject it).
     pub(super) audience: Option<&'a str>,
+    /// What tokens of Mercure hubs say is read, too.
+    pub(super) mercure: bool,
 }
 
 /// What the header of a token says of how it is signed (RFC 7515 §4.1).
@@ -128,6 +131,8 @@ struct Claims {
     iat: Option<Seconds>,
     jti: Option<String>,
     fantail: Option<Box<RawValue>>,
+    authorization_details: Option<Box<RawValue>>,
+    mercure: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -178,23 +183,61 @@ pub(super) fn verify(
         Some(claim) => serde_json::from_str(claim.get()).map_err(|_| Refused::GrantClaim)?,
         None => Claim::default(),
     };
+    let mut grant = Grant::of(claim);
+    if expected.mercure {
+        let of_hub =
+            mercure::granted(claims.authorization_details.as_deref(), claims.mercure.as_deref());
+        grant.subscribe = grant.subscribe.and(&of_hub.subscribe);
+        grant.publish = grant.publish.and(&of_hub.publish);
+    }
     Ok(Grant {
         subject: claims.sub,
         token_id: claims.jti,
         issuer: claims.iss,
         issued_at: claims.iat.map(|Seconds(at)| at),
         expires_at: claims.exp.map(|Seconds(at)| at),
-        ..Grant::of(claim)
+        ..grant
     })
+}
+
+/// The parts of a token, encoded.
+struct Parts<'a> {
+    /// What is signed: header and payload.
+    message: &'a str,
+    header: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(token: &'a str) -> Result<Parts<'a>, Refused> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Refused::TooLong);
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(Refused::Malformed)?;
+        let (header, payload) = message.split_once('.').ok_or(Refused::Malformed)?;
+        Ok(Parts { message, header, payload, signature })
+    }
+}
+
+/// Whose token it says that it is. Nobody has looked at its signature then: this says with whose keys
+/// to do that, and nothing else.
+///
+/// # Errors
+/// When it says nothing that can be read.
+pub(super) fn told_issuer(token: &str) -> Result<Option<String>, Refused> {
+    #[derive(Deserialize)]
+    struct Told {
+        iss: Option<String>,
+    }
+    let payload = decode(Parts::of(token)?.payload)?;
+    let told: Told = serde_json::from_slice(&payload).map_err(|_| Refused::Malformed)?;
+    Ok(told.iss)
 }
 
 /// The claims of a token whose signature is right.
 fn signed_claims(token: &str, keys: &Keys) -> Result<Claims, Refused> {
-    if token.len() > TOKEN_BYTES_MAX {
-        return Err(Refused::TooLong);
-    }
-    let (message, signature) = token.rsplit_once('.').ok_or(Refused::Malformed)?;
-    let (header, payload) = message.split_once('.').ok_or(Refused::Malformed)?;
+    let Parts { message, header, payload, signature } = Parts::of(token)?;
     let header = decode(header)?;
     let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| Refused::Malformed)?;
     if header.crit {

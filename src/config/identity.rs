@@ -31,6 +31,10 @@ pub struct Issuer {
     pub audience: Option<String>,
     /// What they are verified with.
     pub keys: KeySource,
+    /// What they say to Mercure hubs is read, too.
+    pub mercure: bool,
+    /// It is one of those in the settings file.
+    pub is_of_file: bool,
 }
 
 /// Where the keys of one issuer are.
@@ -46,54 +50,106 @@ pub enum KeySource {
     Jwks(String),
 }
 
+impl Issuer {
+    /// The setting that says where their keys are, for whoever has to correct it.
+    pub fn key_setting(&self) -> String {
+        if !self.is_of_file {
+            return self.keys.setting().to_owned();
+        }
+        let name = self.name.as_deref().unwrap_or_default();
+        format!("{} of the issuer {name:?} in the settings file", self.keys.file_key())
+    }
+}
+
+impl KeySource {
+    /// The setting of the one issuer that flags and variables have.
+    fn setting(&self) -> &'static str {
+        match self {
+            KeySource::Secret(_) => "--jwt-secret (FANTAIL_JWT_SECRET)",
+            KeySource::SecretFile(_) => "--jwt-secret-file (FANTAIL_JWT_SECRET_FILE)",
+            KeySource::PublicKey(_) => "--jwt-public-key (FANTAIL_JWT_PUBLIC_KEY)",
+            KeySource::Jwks(_) => "--jwks (FANTAIL_JWKS)",
+        }
+    }
+
+    /// The key in a table of an issuer.
+    fn file_key(&self) -> &'static str {
+        match self {
+            KeySource::Secret(_) | KeySource::SecretFile(_) => "secret_file",
+            KeySource::PublicKey(_) => "public_key",
+            KeySource::Jwks(_) => "jwks",
+        }
+    }
+}
+
 impl Config {
     /// How the settings of tokens must relate.
     pub(super) fn check_keys(&self) -> Result<(), String> {
-        let given = self.key_settings();
-        if let [(one, _), (other, _), ..] = &given[..] {
-            return Err(format!("{one} and {other} are both set: tokens are of one kind of key"));
+        let given = self.key_sources();
+        if let [one, other, ..] = &given[..] {
+            return Err(format!(
+                "{} and {} are both set: tokens are of one kind of key, and several issuers stand in \
+                 the settings file",
+                one.setting(),
+                other.setting()
+            ));
+        }
+        if let ([one], [_, ..]) = (&given[..], &self.issuers_of_file[..]) {
+            return Err(format!(
+                "{} is set, and there are [[issuers]] in the settings file: give all issuers there",
+                one.setting()
+            ));
         }
         let claims = [
             ("--jwt-issuer (FANTAIL_JWT_ISSUER)", &self.jwt_issuer),
             ("--jwt-audience (FANTAIL_JWT_AUDIENCE)", &self.jwt_audience),
         ];
-        match claims.iter().find(|(_, claim)| claim.is_some()) {
-            Some((setting, _)) if given.is_empty() => Err(format!(
-                "{setting} needs a key to verify tokens with, such as --jwt-secret-file \
-                 (FANTAIL_JWT_SECRET_FILE)"
-            )),
-            _ => Ok(()),
+        if let Some((setting, _)) = claims.iter().find(|(_, claim)| claim.is_some())
+            && given.is_empty()
+        {
+            return Err(match self.issuers_of_file[..] {
+                [] => format!("{setting} needs {A_KEY}"),
+                _ => format!(
+                    "{setting} is set, and there are [[issuers]] in the settings file: each of them \
+                     has an issuer and an audience of its own"
+                ),
+            });
         }
+        if self.mercure_tokens && self.issuers().is_empty() {
+            return Err(format!("--mercure-tokens (FANTAIL_MERCURE_TOKENS) needs {A_KEY}"));
+        }
+        Ok(())
     }
 
     /// Whose tokens are believed; nobody's if there is no key.
     pub fn issuers(&self) -> Vec<Issuer> {
-        let keys = self.key_settings().into_iter().next();
-        let issuer = keys.map(|(_, keys)| Issuer {
+        let issuer = self.key_sources().into_iter().next().map(|keys| Issuer {
             name: self.jwt_issuer.clone(),
             audience: self.jwt_audience.clone(),
             keys,
+            mercure: false,
+            is_of_file: false,
         });
-        issuer.into_iter().collect()
+        let mercure = self.mercure_tokens;
+        let issuers = issuer.into_iter().chain(self.issuers_of_file.iter().cloned());
+        issuers.map(|issuer| Issuer { mercure, ..issuer }).collect()
     }
 
-    /// The keys that are set, of which one may be, by the setting.
-    fn key_settings(&self) -> Vec<(&'static str, KeySource)> {
-        let secret = self.jwt_secret.clone().map(KeySource::Secret);
-        let secret_file = self.jwt_secret_file.clone().map(KeySource::SecretFile);
-        let public_key = self.jwt_public_key.clone().map(KeySource::PublicKey);
-        let jwks = self.jwks.clone().map(KeySource::Jwks);
-        [
-            ("--jwks (FANTAIL_JWKS)", jwks),
-            ("--jwt-secret (FANTAIL_JWT_SECRET)", secret),
-            ("--jwt-secret-file (FANTAIL_JWT_SECRET_FILE)", secret_file),
-            ("--jwt-public-key (FANTAIL_JWT_PUBLIC_KEY)", public_key),
-        ]
-        .into_iter()
-        .filter_map(|(setting, keys)| Some((setting, keys?)))
-        .collect()
+    /// The keys that flags and variables set, of which one may be.
+    fn key_sources(&self) -> Vec<KeySource> {
+        let sources = [
+            self.jwt_secret.clone().map(KeySource::Secret),
+            self.jwt_secret_file.clone().map(KeySource::SecretFile),
+            self.jwt_public_key.clone().map(KeySource::PublicKey),
+            self.jwks.clone().map(KeySource::Jwks),
+        ];
+        sources.into_iter().flatten().collect()
     }
 }
+
+/// What is missing where settings of tokens are there and no key is.
+const A_KEY: &str =
+    "a key to verify tokens with, such as --jwt-secret-file (FANTAIL_JWT_SECRET_FILE)";
 
 pub(super) fn secret(text: &str) -> Result<Secret, String> {
     if text.trim().is_empty() {

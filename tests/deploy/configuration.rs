@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fantail::config::{Config, WithoutToken};
+use fantail::config::{Config, SettingsFile, WithoutToken};
 use yaml_serde::Value;
 
 use crate::files::{
@@ -89,6 +89,33 @@ fn what_containers_are_told_is_what_the_gateway_accepts() {
         let url = config.redis_url.expect("there is one");
         assert_eq!(fantail::log::redis::check_url(&url), Ok(()), "{file}");
     }
+}
+
+/// The settings file that is shown to whoever writes one.
+#[test]
+fn the_settings_file_says_what_the_gateway_accepts() {
+    let settings = Config::reference();
+    let variables: Vec<String> =
+        settings.iter().map(|[_, variable, ..]| variable.clone()).collect();
+    let text = text(&top().join("deploy/fantail.toml"));
+    let file = SettingsFile::read(&text, &variables).unwrap();
+    assert!(file.values.len() >= 8 && file.issuers.len() == 2, "{file:?}");
+    let mut arguments = vec!["fantail".to_owned()];
+    for (variable, value) in &file.values {
+        let [flag, ..] = settings.iter().find(|setting| setting[1] == *variable).unwrap();
+        arguments.push(format!("{flag}={value}"));
+    }
+    let config = Config::from_arguments(&arguments);
+    let config = config.unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
+    let config = Config { issuers_of_file: file.issuers, ..config };
+    assert_eq!(config.check_relations(), Ok(()));
+    assert_eq!(config.without_token(), WithoutToken::Nothing);
+    // A secret has a file of its own, which this one names.
+    for secret in ["FANTAIL_JWT_SECRET", "@"] {
+        assert!(!file.values.iter().any(|(name, value)| name == secret || value.contains(secret)));
+    }
+    let url = config.redis_url.expect("there is one");
+    assert_eq!(fantail::log::redis::check_url(&url), Ok(()));
 }
 
 /// Proxies that cannot run here are not asked what they take for a stream.

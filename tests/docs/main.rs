@@ -31,8 +31,9 @@ const LEFT_OUT: [(&str, &str); 9] = [
     ),
 ];
 
-/// What a page may use between fences: shown, run, shown of the last stream, and a page's code.
-const LANGUAGES: [&str; 5] = ["", "sh", "console", "sse", "js"];
+/// What a page may use between fences: shown, run, shown of the last stream, a page's code, and a part
+/// of a settings file.
+const LANGUAGES: [&str; 6] = ["", "sh", "console", "sse", "js", "toml"];
 
 fn is_left_out(step: &Step) -> bool {
     LEFT_OUT.iter().any(|(command, _)| *command == step.without_settings().1)
@@ -73,6 +74,23 @@ fn what_is_not_run_is_in_the_pages_and_is_a_target_of_the_makefile() {
         assert!(LANGUAGES.contains(&block.language.as_str()), "{}: {}", block.at, block.language);
         let hidden = block.language != "console" && block.lines.iter().any(|l| l.starts_with("$ "));
         assert!(!hidden, "{}: a command that nobody runs", block.at);
+    }
+}
+
+#[test]
+fn what_is_shown_of_a_settings_file_can_be_read() {
+    let settings = fantail::config::Config::reference();
+    let variables: Vec<String> = settings.into_iter().map(|[_, variable, ..]| variable).collect();
+    let pages = pages();
+    let shown: Vec<_> = pages
+        .iter()
+        .flat_map(|page| &page.blocks)
+        .filter(|block| block.language == "toml")
+        .collect();
+    assert!(!shown.is_empty());
+    for block in shown {
+        let read = fantail::config::SettingsFile::read(&block.lines.join("\n"), &variables);
+        assert!(read.is_ok(), "{}: {read:?}", block.at);
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod keys;
 mod matrix;
+mod mercure;
 mod routes;
+mod settings_file;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -9,7 +9,7 @@ use crate::topic::Topic;
 /// The time of all these tests.
 const NOW: u64 = 2_000_000_000;
 
-const ANYBODY: Expected<'static> = Expected { issuer: None, audience: None };
+const ANYBODY: Expected<'static> = Expected { issuer: None, audience: None, mercure: false };
 
 fn keys_of(signer: &Signer, algorithm: &str) -> Keys {
     if algorithm.starts_with("HS") {
@@ -137,7 +137,7 @@ fn a_token_that_begins_later_is_worth_nothing_yet() {
 
 #[test]
 fn issuer_and_audience_are_as_expected() {
-    let ours = Expected { issuer: Some("us"), audience: Some("here") };
+    let ours = Expected { issuer: Some("us"), audience: Some("here"), mercure: false };
     let told = |iss: Value, aud: Value, expected| {
         worth(&json!({ "exp": NOW + 60, "iss": iss, "aud": aud }), expected).map(|_| ())
     };
@@ -226,5 +226,27 @@ proptest! {
         changed.replace_range(at..=at, &letter);
         let believed = verify(&changed, &keys, ANYBODY, NOW).is_ok();
         prop_assert_eq!(believed, changed == token);
+    }
+}
+
+#[test]
+fn what_was_made_for_a_hub_is_read_only_where_that_is_asked_for() {
+    let topic = |name| Topic::new(name).unwrap();
+    let claims = json!({
+        "exp": NOW + 60,
+        "fantail": { "subscribe": ["own"] },
+        "mercure": { "publish": ["old"] },
+        "authorization_details": [{
+            "type": "https://mercure.rocks/authorization-detail",
+            "actions": ["subscribe"], "topics": [{ "match": "new" }],
+        }],
+    });
+    for mercure in [false, true] {
+        let grant = worth(&claims, Expected { mercure, ..ANYBODY }).unwrap();
+        assert!(grant.allows(&Action::Subscribe(&topic("own"))));
+        assert_eq!(grant.allows(&Action::Subscribe(&topic("new"))), mercure);
+        assert_eq!(grant.allows(&Action::Publish(&topic("old"))), mercure);
+        assert!(!grant.allows(&Action::Publish(&topic("new"))));
+        assert!(!grant.allows(&Action::Administer));
     }
 }

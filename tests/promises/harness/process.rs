@@ -141,7 +141,7 @@ impl Node {
         node
     }
 
-    /// Starts a node and waits only until it listens.
+    /// Starts a node and waits only until it listens. Settings are variables, or flags by `--`.
     pub async fn start_at(
         id: &str,
         listen: &str,
@@ -174,6 +174,7 @@ impl Node {
             // Nothing is what a variable is that is not set.
             match *value {
                 "" => command.env_remove(name),
+                value if name.starts_with("--") => command.arg(name).arg(value),
                 value => command.env(name, value),
             };
         }
