@@ -1,7 +1,7 @@
 # What one types. Everything here is a thin name for a command that can be run by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo load bench bench-peers bench-reactors bench-compare bench-results deps test test-all clients mutations soak sanitize
+.PHONY: help run demo load bench bench-peers bench-reactors bench-keyed bench-compare bench-results deps test test-all clients mutations soak sanitize
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,12 +45,16 @@ bench-reactors: bench-build ## The same with 0, 1 and 2 reactors; 0 leaves all s
 		--into target/bench/reactors-results --server reference \
 		$(foreach log,fantail fantail-embedded,$(foreach n,0 1 2,--server $(log)+reactors=$(n)))
 
+bench-keyed: bench-build ## The same without a key, and with one and a token for each stream
+	$(BENCH) $(if $(ONLY),,--only memory,connect,fanout,publish) --into target/bench/keyed-results \
+		$(foreach server,fantail fantail-keyed fantail-embedded fantail-embedded-keyed,--server $(server))
+
 bench-compare: bench-build ## This build beside another, as BEFORE=/path/to/fantail (QUICK=1, RUNS=5, ONLY=memory,cpu)
 	$(BENCH_COMPARE) --fantail $(BEFORE)
 
 bench-results: ## Write bench/RESULTS.md and bench/results.svg from what was measured last
 	target/release/fantail-bench report --into bench \
-		$(wildcard $(addprefix target/bench/,$(addsuffix .json,results peers-results reactors-results)))
+		$(wildcard $(addprefix target/bench/,$(addsuffix .json,results peers-results reactors-results keyed-results)))
 
 # --- Tests -----------------------------------------------------------------------------------
 

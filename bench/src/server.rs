@@ -8,6 +8,7 @@ use crate::redis::Redis;
 mod dialect;
 mod kind;
 mod peers;
+mod tokens;
 
 pub(crate) use dialect::Dialect;
 pub(crate) use kind::{Kind, NAMES};

@@ -1,12 +1,17 @@
 //! [`Dialect`]: how a server is spoken to.
 
 use std::ops::Range;
+use std::sync::LazyLock;
+
+use super::tokens;
 
 /// How a server is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// Fantail's topics API; the reference speaks it too.
     Fantail,
+    /// The same with a key: every stream has a token of its own.
+    FantailKeyed,
     /// Nchan as [`super::peers`] configures it.
     Nchan,
     /// Pushpin, whose backend holds every stream.
@@ -20,7 +25,7 @@ pub(crate) enum Dialect {
 impl Dialect {
     /// Whether every stream begins with a block.
     pub(crate) fn greets(self) -> bool {
-        matches!(self, Dialect::Fantail | Dialect::Centrifugo)
+        matches!(self, Dialect::Fantail | Dialect::FantailKeyed | Dialect::Centrifugo)
     }
 
     /// Streams of one thread that are being opened at the same time; below every server's backlog.
@@ -44,10 +49,10 @@ impl Dialect {
             topics.clone().map(name).collect::<Vec<_>>().join(divider)
         };
         let path = match self {
-            Dialect::Fantail if topics.len() > 1 => {
+            Dialect::Fantail | Dialect::FantailKeyed if topics.len() > 1 => {
                 format!("/events?topics={}", several(",", &|topic| format!("{run}-{topic}")))
             }
-            Dialect::Fantail => format!("/topics/{run}-{first}/events"),
+            Dialect::Fantail | Dialect::FantailKeyed => format!("/topics/{run}-{first}/events"),
             Dialect::Nchan => format!("/sub/{run}-{first}"),
             Dialect::Pushpin => format!("/stream/{run}-{first}"),
             Dialect::DurableStreams => format!("/v1/stream/{run}-{first}?offset=-1&live=sse"),
@@ -59,8 +64,15 @@ impl Dialect {
         };
         let resume = last_event_id.map(|id| format!("last-event-id: {id}\r\n"));
         let resume = resume.unwrap_or_default();
+        let token = match self {
+            Dialect::FantailKeyed => {
+                format!("authorization: Bearer {}\r\n", tokens::of_a_follower())
+            }
+            _ => String::new(),
+        };
         format!(
-            "GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\n{resume}\r\n"
+            "GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\n\
+             {token}{resume}\r\n"
         )
     }
 
@@ -69,7 +81,7 @@ impl Dialect {
         use std::io::Write as _;
         let name = format!("{run}-{topic}");
         let (path, kind, before, after) = match self {
-            Dialect::Fantail => (
+            Dialect::Fantail | Dialect::FantailKeyed => (
                 format!("/topics/{name}/events"),
                 "application/json",
                 "{\"data\":\"".to_owned(),
@@ -96,10 +108,13 @@ impl Dialect {
             ),
         };
         let length = before.len() + data.len() + after.len();
+        static AUTHORIZATION: LazyLock<String> =
+            LazyLock::new(|| format!("authorization: Bearer {}\r\n", tokens::of_the_application()));
+        let token = if self == Dialect::FantailKeyed { AUTHORIZATION.as_str() } else { "" };
         // Writing into memory cannot fail.
         let _ = write!(
             request,
-            "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\n\
+            "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{token}content-type: {kind}\r\n\
              content-length: {length}\r\n\r\n{before}{data}{after}"
         );
     }
@@ -126,7 +141,13 @@ mod tests {
 
     #[test]
     fn the_length_of_a_publish_is_its_body_s() {
-        for dialect in [Dialect::Fantail, Dialect::Nchan, Dialect::Pushpin, Dialect::Centrifugo] {
+        for dialect in [
+            Dialect::Fantail,
+            Dialect::FantailKeyed,
+            Dialect::Nchan,
+            Dialect::Pushpin,
+            Dialect::Centrifugo,
+        ] {
             let mut request = Vec::new();
             dialect.publish_request("r", 0, "|0.1.2|", &mut request);
             let text = String::from_utf8(request).unwrap();

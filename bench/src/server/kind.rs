@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Dialect, Server, peers};
+use super::{Dialect, Server, peers, tokens};
 use crate::process::{self, Process};
 use crate::redis::Redis;
 
@@ -21,18 +21,30 @@ pub(crate) struct Kind {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Base {
-    Fantail { redis: bool },
-    Reference { io_uring: bool },
-    Nchan { redis: bool },
+    Fantail {
+        redis: bool,
+    },
+    /// With a key; nobody asks it for anything but streams and publishes.
+    FantailKeyed {
+        redis: bool,
+    },
+    Reference {
+        io_uring: bool,
+    },
+    Nchan {
+        redis: bool,
+    },
     Pushpin,
     DurableStreams,
-    Centrifugo { redis: bool },
+    Centrifugo {
+        redis: bool,
+    },
     Running(SocketAddrV4),
 }
 
 /// Every server that can be named.
-pub(crate) const NAMES: &str = "fantail, fantail-embedded, reference, reference-io-uring, nchan, \
-    nchan-redis, pushpin, durable-streams, centrifugo, centrifugo-redis";
+pub(crate) const NAMES: &str = "fantail, fantail-embedded, fantail-keyed, fantail-embedded-keyed, \
+    reference, reference-io-uring, nchan, nchan-redis, pushpin, durable-streams, centrifugo, centrifugo-redis";
 
 impl std::str::FromStr for Kind {
     type Err = String;
@@ -59,6 +71,8 @@ impl std::str::FromStr for Kind {
         let base = match base {
             "fantail" => Base::Fantail { redis: true },
             "fantail-embedded" => Base::Fantail { redis: false },
+            "fantail-keyed" => Base::FantailKeyed { redis: true },
+            "fantail-embedded-keyed" => Base::FantailKeyed { redis: false },
             "reference" => Base::Reference { io_uring: false },
             "reference-io-uring" => Base::Reference { io_uring: true },
             "nchan" => Base::Nchan { redis: false },
@@ -72,7 +86,8 @@ impl std::str::FromStr for Kind {
                 _ => return Err(format!("there is no server {url:?}, but {NAMES}")),
             },
         };
-        if !settings.is_empty() && !matches!(base, Base::Fantail { .. }) {
+        let takes_settings = matches!(base, Base::Fantail { .. } | Base::FantailKeyed { .. });
+        if !settings.is_empty() && !takes_settings {
             return Err(format!("{text:?}: only a fantail that is started takes settings"));
         }
         Ok(Kind { name, base, settings, binary })
@@ -82,12 +97,13 @@ impl std::str::FromStr for Kind {
 impl Kind {
     /// Whether it keeps its events in Redis.
     pub(crate) fn has_redis(&self) -> bool {
-        let (Base::Fantail { redis } | Base::Nchan { redis } | Base::Centrifugo { redis }) =
-            self.base
-        else {
-            return false;
-        };
-        redis
+        match self.base {
+            Base::Fantail { redis }
+            | Base::FantailKeyed { redis }
+            | Base::Nchan { redis }
+            | Base::Centrifugo { redis } => redis,
+            _ => false,
+        }
     }
 
     /// Whether it is a Fantail: has boards, resumes streams, reports its connections.
@@ -107,7 +123,7 @@ impl Kind {
 
     /// Whether one stream can have several topics.
     pub(crate) fn carries_several_topics(&self) -> bool {
-        self.is_ours() || matches!(self.base, Base::Centrifugo { .. })
+        self.is_ours() || matches!(self.base, Base::FantailKeyed { .. } | Base::Centrifugo { .. })
     }
 
     /// Whether it keeps streams whose clients do not read, for some time at least.
@@ -119,7 +135,7 @@ impl Kind {
     pub(crate) fn absent(&self) -> Option<String> {
         let lacks = |path: &str| !Path::new(path).exists();
         match self.base {
-            Base::Fantail { .. } => self.own_binary("fantail").err(),
+            Base::Fantail { .. } | Base::FantailKeyed { .. } => self.own_binary("fantail").err(),
             Base::Reference { io_uring } => match self.own_binary("fantail-bench-reference") {
                 Err(why) => Some(why),
                 Ok(_) if io_uring => self.start(None).err(),
@@ -156,7 +172,7 @@ impl Kind {
             (version != "unknown").then_some(version)
         };
         let version = match self.base {
-            Base::Fantail { .. } => process::first_line_of(
+            Base::Fantail { .. } | Base::FantailKeyed { .. } => process::first_line_of(
                 &self.own_binary("fantail").ok()?.to_string_lossy(),
                 &["--version"],
             ),
@@ -214,23 +230,28 @@ impl Kind {
         pid: Option<u32>,
     ) -> Result<Server, String> {
         match self.base {
-            Base::Fantail { .. } => {
+            Base::Fantail { .. } | Base::FantailKeyed { .. } => {
                 let mut command = Command::new(self.own_binary("fantail")?);
                 command.env("FANTAIL_LISTEN", "127.0.0.1:0").env("FANTAIL_NODE_ID", "bench");
                 command.env("FANTAIL_DRAIN", "0s").env_remove("FANTAIL_REDIS_URL");
+                let keyed = matches!(self.base, Base::FantailKeyed { .. });
+                let dialect = if keyed { Dialect::FantailKeyed } else { Dialect::Fantail };
+                if keyed {
+                    command.env("FANTAIL_JWT_SECRET", tokens::SECRET);
+                }
                 command.envs(self.settings.iter().cloned());
                 if let Some(redis) = &redis {
                     let url = format!("redis://127.0.0.1:{}", redis.port);
                     command.env("FANTAIL_REDIS_URL", url);
                 }
-                ours(&mut command, redis)
+                ours(&mut command, redis, dialect)
             }
             Base::Reference { io_uring } => {
                 let mut command = Command::new(self.own_binary("fantail-bench-reference")?);
                 if io_uring {
                     command.arg("--io-uring");
                 }
-                ours(&mut command, None)
+                ours(&mut command, None, Dialect::Fantail)
             }
             Base::Running(address) => Ok(Server::running(address, pid)),
             Base::Nchan { .. } => peers::nchan(redis),
@@ -243,13 +264,13 @@ impl Kind {
     }
 }
 
-fn ours(command: &mut Command, redis: Option<Redis>) -> Result<Server, String> {
+fn ours(command: &mut Command, redis: Option<Redis>, dialect: Dialect) -> Result<Server, String> {
     let (process, address) = Process::start_listening(command)?;
     let address = address.parse().map_err(|_| format!("it listens on {address}"))?;
     Ok(Server {
         streams: address,
         publishing: address,
-        dialect: Dialect::Fantail,
+        dialect,
         root: Some(process.pid()),
         redis,
         _processes: vec![process],
