@@ -10,11 +10,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{FromArgMatches, ValueEnum};
+use compression::compression;
 use ipnet::IpNet;
 use log_filter::log_filter;
 pub use redis_files::RedisFiles;
 pub use redis_url::{REDIS_URL_RIGHT, RedisUrl};
 
+mod compression;
 mod file;
 mod hosts;
 mod identity;
@@ -23,6 +25,7 @@ mod log_filter;
 mod redis_files;
 mod redis_url;
 
+pub use compression::{Coding, Compression};
 pub use file::SettingsFile;
 pub use hosts::{HostName, Hosts};
 pub use identity::{Issuer, KeySource, Secret};
@@ -134,6 +137,10 @@ pub struct Config {
     /// Largest request body, as bytes or with KiB or MiB, 1KiB to 64MiB
     #[arg(long, env = "FANTAIL_MAX_BODY", default_value = "1MiB", value_parser = size)]
     pub max_body: usize,
+
+    /// How streams are compressed for clients that can read it: zstd, br and gzip in order of preference, separated by commas, or off
+    #[arg(long, env = "FANTAIL_COMPRESSION", default_value = "off", value_parser = compression)]
+    pub compression: Compression,
 
     /// A connection whose peer takes no bytes for this long is ended, 1s to 1h
     #[arg(long, env = "FANTAIL_WRITE_TIMEOUT", default_value = "60s", value_parser = duration::<1_000, 3_600_000>)]
@@ -527,6 +534,7 @@ mod tests {
         assert_eq!(config.served_hosts(), Hosts::Only(Vec::new()));
         assert_eq!(config.jwt_cookie, "fantail");
         assert_eq!(config.ticket_ttl, Duration::from_secs(30));
+        assert_eq!(config.compression, Compression(Vec::new()));
         assert_eq!(config.check_relations(), Ok(()));
         assert_ne!(default_node_id(), default_node_id());
     }

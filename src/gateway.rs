@@ -18,7 +18,7 @@ use crate::background::{Background, Ending};
 use crate::board::{Boards, keep_first_board};
 use crate::budget::{BUDGET_BYTES_MAX, Budget};
 use crate::canary::Canary;
-use crate::config::{Config, WithoutToken};
+use crate::config::{Coding, Config, WithoutToken};
 use crate::http::{Api, App, Cookies, OperatorsAnswers, Shared};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
@@ -37,6 +37,7 @@ use crate::said::EndReason;
 use crate::stats::ClusterStats;
 use crate::stream::terms::Holder;
 use crate::stream::{EndOrder, Endings, Node, Terms};
+use crate::wire::Encoding;
 
 /// File descriptors kept back for Redis, files and accepting.
 const DESCRIPTORS_RESERVED: usize = 64;
@@ -185,17 +186,22 @@ impl Gateway {
             config.limits.published(has_key),
             config.limits.max_new_topics,
         );
-        let hub = Hub::new();
+        let compression: Arc<[Encoding]> = config.compression.0.iter().map(encoding_of).collect();
+        let hub = if compression.is_empty() { Hub::new() } else { Hub::keeping_pieces() };
         let relay = Relay::new(log.clone(), hub.clone(), config.history_ttl);
         let stats = ClusterStats::new(&config.node_id, hub.clone(), admission.clone(), registry);
         let canary = Canary::new(probe.clone());
         let (stop_accepting, stopped) = watch::channel(false);
         let budget = Budget::new(BUDGET_BYTES_MAX, config.write_timeout);
+        let mut replays = Replays::new(log.clone(), boards.clone(), budget);
+        if !compression.is_empty() {
+            replays = replays.keeping_pieces();
+        }
         let node = Arc::new(Node {
             id: config.node_id.clone(),
             heartbeat: config.heartbeat,
             retry: config.retry,
-            replays: Replays::new(log.clone(), boards.clone(), budget),
+            replays,
             log,
             probe,
             snapshots: boards.clone(),
@@ -221,6 +227,7 @@ impl Gateway {
             tickets: Arc::new(Tickets::new(tickets, config.ticket_ttl)),
             cookies: Arc::new(Cookies::new(&config.jwt_cookie)),
             node: node.clone(),
+            compression,
             background: background.clone(),
             stats: stats.clone(),
             admission: admission.clone(),
@@ -385,6 +392,14 @@ fn listen(
         let line = format!("{setting} is \"{address}\": cannot listen there: {error}");
         std::io::Error::new(error.kind(), line)
     })
+}
+
+fn encoding_of(coding: &Coding) -> Encoding {
+    match coding {
+        Coding::Gzip => Encoding::Gzip,
+        Coding::Brotli => Encoding::Brotli,
+        Coding::Zstd => Encoding::Zstd,
+    }
 }
 
 /// Small regular work that nobody waits for.

@@ -44,6 +44,7 @@ use crate::position::Position;
 use crate::stats::ClusterStats;
 use crate::stream::Node;
 use crate::telemetry::metric;
+use crate::wire::Encoding;
 use access::{Caller, account_of_nobody, identify};
 use door::Door;
 pub(crate) use held::OperatorsAnswers;
@@ -68,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) tickets: Arc<Tickets>,
     pub(crate) cookies: Arc<Cookies>,
     pub(crate) node: Arc<Node>,
+    /// What streams can be encoded in beside identity, what is preferred first.
+    pub(crate) compression: Arc<[Encoding]>,
     pub(crate) stats: Arc<ClusterStats>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) rates: Arc<ClientRates>,

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::frame::Frame;
+use crate::frame::pieces::PieceSum;
 use crate::position::LogHistory;
 use crate::topic::Topic;
 use ranking::{ByKind, Ranking};
@@ -35,6 +36,11 @@ use worklists::{Filled, Worklist, Worklists};
 /// those first that were filled first, and readers that are behind go to the log. The largest of the
 /// sums that bound a node's memory, which ARCHITECTURE.md lists.
 pub const TAILS_BYTES_MAX: usize = 96 << 20;
+
+/// Bytes of memory that their pieces take at most, where streams are compressed: beyond it entries go
+/// out as they are. It hardly comes to that, for tails are emptied before. Tails have so much less
+/// then, so that the sum stays what it is.
+pub const PIECES_BYTES_MAX: usize = 32 << 20;
 
 /// How long a topic stays followed after its last stream left, so that a page that reloads
 /// does not cost an unsubscribe and a subscribe.
@@ -58,6 +64,8 @@ pub struct Hub {
     pending_opens: Mutex<VecDeque<Arc<HubTopic>>>,
     open_requested: Notify,
     tails_bytes: AtomicUsize,
+    /// What was made of frames for streams that are compressed; `None` if none are.
+    pieces: Option<Arc<PieceSum>>,
     /// Topics whose tails have frames, the first to be emptied first.
     filled: Filled<HubTopic>,
     worklists: Arc<Worklists<HubTopic>>,
@@ -85,7 +93,17 @@ pub struct LargestTopics {
 impl Hub {
     /// A hub without topics.
     pub fn new() -> Arc<Hub> {
+        Hub::keeping(None)
+    }
+
+    /// A hub without topics whose frames keep what is made of them for streams that are compressed.
+    pub fn keeping_pieces() -> Arc<Hub> {
+        Hub::keeping(Some(PieceSum::new(PIECES_BYTES_MAX)))
+    }
+
+    fn keeping(pieces: Option<Arc<PieceSum>>) -> Arc<Hub> {
         Arc::new(Hub {
+            pieces,
             shards: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
             count: AtomicUsize::new(0),
@@ -211,9 +229,12 @@ impl Hub {
     pub fn push_one_of_several(
         &self,
         topic: &Arc<HubTopic>,
-        frame: Frame,
+        mut frame: Frame,
         asleep: &mut Asleep,
     ) -> Option<Pushed> {
+        if let Some(pieces) = &self.pieces {
+            frame.keep_pieces(pieces);
+        }
         let mut state = topic.lock();
         let pushed = self.account(topic, &mut state, |tail| tail.push_announced(frame))?;
         if pushed == Pushed::Appended {
@@ -245,7 +266,15 @@ impl Hub {
 
     /// Gives a topic what was read from its log and wakes its waiters. Says whether the log had
     /// more.
-    pub fn refresh(&self, topic: &Arc<HubTopic>, history: LogHistory, read: Vec<Frame>) -> bool {
+    pub fn refresh(
+        &self,
+        topic: &Arc<HubTopic>,
+        history: LogHistory,
+        mut read: Vec<Frame>,
+    ) -> bool {
+        if let Some(pieces) = &self.pieces {
+            read.iter_mut().for_each(|frame| frame.keep_pieces(pieces));
+        }
         let mut state = topic.lock();
         let has_news = !read.is_empty();
         let more = self.account(topic, &mut state, |tail| tail.refresh(history, read));
@@ -339,7 +368,7 @@ impl Hub {
     /// Empties tails, those first that were filled first, until their sum is within its bound. No
     /// topic may be locked by the caller.
     fn make_room(&self) {
-        while self.tails_bytes.load(Ordering::Relaxed) > TAILS_BYTES_MAX {
+        while self.is_over() {
             let Some(topic) = self.filled.take_first() else { return };
             let Some(topic) = topic.upgrade() else { continue };
             let mut state = topic.lock();
@@ -348,6 +377,15 @@ impl Hub {
                 self.tails_bytes.fetch_sub(tail.bytes(), Ordering::Relaxed);
                 tail.shrink();
             }
+        }
+    }
+
+    /// Whether tails and their pieces take too much.
+    fn is_over(&self) -> bool {
+        let tails = self.tails_bytes.load(Ordering::Relaxed);
+        match &self.pieces {
+            None => tails > TAILS_BYTES_MAX,
+            Some(pieces) => tails > TAILS_BYTES_MAX - PIECES_BYTES_MAX || pieces.is_short(),
         }
     }
 

@@ -23,11 +23,13 @@ mod revocations;
 mod tickets;
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::entry::{Entry, Event};
+use crate::frame::pieces::Pieces;
 use crate::position::{Epoch, LogHistory, Position};
 use crate::topic::Topic;
 
@@ -84,6 +86,8 @@ pub struct Snapshot {
     pub position: Position,
     /// The state as JSON on one line.
     pub json: Bytes,
+    /// What is made of it for streams that are compressed, if that is kept.
+    pub pieces: Option<Arc<Pieces>>,
 }
 
 /// A topic that was asked for by its state has none.

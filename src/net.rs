@@ -9,6 +9,7 @@
 //! [`wire`](crate::wire). A reactor asks both for many streams at once.
 
 mod body;
+mod compression;
 pub(crate) mod fetch;
 mod held;
 mod http;

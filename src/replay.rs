@@ -15,11 +15,12 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::budget::{Budget, Reserved};
+use crate::frame::pieces::{PieceSum, Pieces};
 use crate::log::{Log, LogError, Page, READ_BYTES_MAX, READ_ENTRIES_MAX, Snapshot, Snapshots};
 use crate::position::{LogHistory, Position};
 use crate::telemetry::metric;
 use crate::topic::Topic;
-use crate::wire::sse;
+use crate::wire::sse::{self, Layout};
 use page::ReplayPage;
 use shared::Shared;
 
@@ -43,6 +44,10 @@ const PAGE_STAYS: Duration = Duration::from_secs(3);
 /// How many pages stay in memory at most; beyond it those go that nobody asked for for longest.
 const PAGES_MAX: usize = 128;
 
+/// What was made of the pages for streams that are compressed takes no more, in bytes of memory:
+/// beyond it entries go out as they are.
+const PIECES_BYTES_MAX: usize = 16 << 20;
+
 /// How many histories stay in memory at most.
 const HISTORIES_MAX: usize = 128;
 
@@ -65,6 +70,8 @@ pub struct Replays {
     history_reads: Semaphore,
     state_reads: Semaphore,
     budget: Budget,
+    /// What was made of frames for streams that are compressed; `None` if none are.
+    pieces: Option<Arc<PieceSum>>,
 }
 
 impl Replays {
@@ -80,7 +87,13 @@ impl Replays {
             history_reads: Semaphore::new(HISTORY_READS_MAX),
             state_reads: Semaphore::new(STATE_READS_MAX),
             budget,
+            pieces: None,
         }
+    }
+
+    /// From now on frames keep what is made of them for streams that are compressed.
+    pub fn keeping_pieces(self) -> Replays {
+        Replays { pieces: Some(PieceSum::new(PIECES_BYTES_MAX)), ..self }
     }
 
     /// What bounds how much is held for readers.
@@ -167,7 +180,12 @@ impl Replays {
                 };
                 let (bytes, layouts) = sse::lay_out(&page.entries);
                 let bytes = reserved.hold(bytes);
-                let frames = layouts.iter().map(|layout| layout.frame(&bytes)).collect();
+                let frame = |layout: &Layout| {
+                    let mut frame = layout.frame(&bytes);
+                    self.pieces.iter().for_each(|pieces| frame.keep_pieces(pieces));
+                    frame
+                };
+                let frames = layouts.iter().map(frame).collect();
                 Ok(Some(Arc::new(ReplayPage { history: page.history, frames, to })))
             })
             .await
@@ -219,7 +237,8 @@ impl Replays {
                     let reserved = self.reserve(guessed).await;
                     let Some(read) = self.snapshots.snapshot(topic).await? else { return Ok(None) };
                     let json: Bytes = reserved.hold(read.json.into());
-                    Ok(Some(Snapshot { position: read.position, json }))
+                    let pieces = self.pieces.as_ref().map(|sum| Arc::new(Pieces::new(sum.clone())));
+                    Ok(Some(Snapshot { position: read.position, json, pieces }))
                 },
             )
             .await

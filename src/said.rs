@@ -3,12 +3,14 @@
 //! [`stream`](crate::stream) decides which of them comes next, [`wire`](crate::wire) turns them into
 //! bytes, [`net`](crate::net) carries those. Nothing here knows how any of it looks on a wire.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use crate::frame::Frame;
+use crate::frame::pieces::Pieces;
 use crate::position::{LogHistory, Position, Verdict};
 
 /// One thing that a stream says.
@@ -46,6 +48,8 @@ pub enum Said {
         cursor: String,
         /// The state as JSON on one line, shared with everybody who asked at the same time.
         state: Bytes,
+        /// What is made of it for streams that are compressed, if that is kept.
+        pieces: Option<Arc<Pieces>>,
     },
     /// Nothing happened, and the stream lives.
     Heartbeat,

@@ -183,6 +183,16 @@ pub mod metric {
         describe_counter!("fantail_events_published_total", Count, "Events acknowledged here");
         describe_counter!("fantail_deliveries_total", Count, "Entries handed to streams");
         describe_counter!("fantail_delivered_bytes_total", Bytes, "Bytes handed to streams");
+        describe_counter!(
+            "fantail_encoded_entries_total",
+            Count,
+            "Entries put into an encoding other than identity, once for all streams, by encoding: gzip, br, zstd"
+        );
+        describe_counter!(
+            "fantail_encoded_bytes_total",
+            Bytes,
+            "What they took, by size: before, after (and by encoding)"
+        );
         describe_histogram!(
             "fantail_delivery_lag_seconds",
             Seconds,
@@ -470,6 +480,15 @@ pub mod metric {
     pub(crate) fn delivered(entries: usize, bytes: usize) {
         DELIVERIES.increment(entries as u64);
         BYTES.increment(bytes as u64);
+    }
+
+    /// An entry was put into an encoding, to be shared by all streams of it.
+    pub(crate) fn entry_encoded(encoding: &'static str, before: usize, after: usize) {
+        counter!("fantail_encoded_entries_total", "encoding" => encoding).increment(1);
+        for (size, bytes) in [("before", before), ("after", after)] {
+            counter!("fantail_encoded_bytes_total", "encoding" => encoding, "size" => size)
+                .increment(bytes as u64);
+        }
     }
 
     pub(crate) fn delivery_lag(lag: Duration) {

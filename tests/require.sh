@@ -16,6 +16,9 @@ needed=(
     curl:curl
     caddy:caddy
     faketime:faketime
+    firefox:firefox-esr
+    node:nodejs
+    python3:python3
 )
 
 # Where Debian puts servers, which is not on everybody's path.

@@ -109,8 +109,10 @@ fi
 
 # --- All -------------------------------------------------------------------------------------
 
-# What has no sockets is not run again for them.
-not_about_sockets=(--skip simulation --skip script_model_equivalence --skip backend_equivalence)
+# What has no sockets is not run again for them, nor what looks at every carriage by itself.
+not_about_sockets=(
+    --skip simulation --skip script_model_equivalence --skip backend_equivalence --skip compression
+)
 # HTTP/2 is spoken by a proxy of the test's own between client and node, which hides the client's
 # socket; a connection of HTTP/2 that sends no more is over. The nginx that ships takes HTTP/2 over TLS
 # alone.
@@ -141,6 +143,12 @@ not_about_redis=(
     --skip many_streams
 )
 
+# What speaks about streams, for those that are compressed.
+about_streams=(
+    access:: cluster:: drain:: epochs:: expiry:: half_closed:: redis_outage:: renewal:: resume::
+    revocation:: slow:: stream_age:: tasks:: tickets:: topics:: trickle::
+)
+
 step test "simulation, long" env SIMULATIONS=10000 cargo test -q --test promises simulation::whatever
 program "model, long" model --ignored
 program "logins, a minute" promises browser_login --ignored
@@ -150,6 +158,8 @@ step test "promises, over HTTP/2" env HTTP2=1 cargo test -q --test promises -- \
     --test-threads "$threads" "${not_about_sockets[@]}" "${not_over_http_2[@]}"
 step test "promises, over TLS" env TLS=1 cargo test -q --test promises -- \
     --test-threads "$threads" "${not_about_sockets[@]}" "${not_over_tls[@]}"
+step test "promises, compressed" env COMPRESSION=gzip cargo test -q --test promises -- \
+    --test-threads "$threads" "${about_streams[@]}"
 # Nodes are the user that docs/operations.md recommends, and may do no more than that.
 step test "promises, as the user of the docs" env REDIS_ACL=1 cargo test -q --test promises -- \
     --test-threads "$threads" "${not_about_redis[@]}"

@@ -10,6 +10,7 @@ use crate::sample::{Sample, Samples};
 use crate::server::{Kind, Server};
 
 pub(crate) mod append;
+pub(crate) mod compression;
 pub(crate) mod connect;
 pub(crate) mod fairness;
 pub(crate) mod fanout;

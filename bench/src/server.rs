@@ -12,6 +12,7 @@ mod tokens;
 
 pub(crate) use dialect::Dialect;
 pub(crate) use kind::{Kind, NAMES};
+pub(crate) use peers::NginxInFront;
 
 /// A server that runs.
 pub(crate) struct Server {

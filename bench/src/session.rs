@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use crate::chart;
+use crate::measure::compression::{self, Way};
 use crate::measure::fanout::{Shape, fanout};
 use crate::measure::large_answers::{self, Readers};
 use crate::measure::{
@@ -39,6 +40,8 @@ pub(crate) enum Measure {
     Fairness,
     /// Memory of many who ask for a large board, and read it or do not
     LargeAnswers,
+    /// Bytes and processor time of streams that are compressed
+    Compression,
     /// Memory of streams that are never read
     Unread,
     /// Memory of topics with a large entry each
@@ -60,6 +63,8 @@ pub(crate) enum Part {
     Fanout(Shape),
     /// Who asks for the board.
     LargeAnswers(Readers),
+    /// How streams are compressed.
+    Compression(Way),
     /// Receive buffers of those who do not read, in bytes.
     Unread(Option<usize>),
     /// All of the measure.
@@ -96,6 +101,7 @@ impl Measure {
                 shapes.map(Part::Fanout).to_vec()
             }
             Measure::LargeAnswers => large_answers::READERS.map(Part::LargeAnswers).to_vec(),
+            Measure::Compression => compression::WAYS.map(Part::Compression).to_vec(),
             Measure::Unread => unread::RECEIVE_BUFFERS.map(Part::Unread).to_vec(),
             whole => vec![Part::Whole(whole)],
         }
@@ -109,6 +115,7 @@ impl Part {
             Part::Fanout(shape) if shape.topics_each > 1 => kind.carries_several_topics(),
             Part::SharedTopics(_) => kind.carries_several_topics(),
             Part::LargeAnswers(_) => kind.is_fantail(),
+            Part::Compression(_) => kind.restarts(),
             Part::Unread(_) => kind.waits_for_readers(),
             Part::Whole(Measure::Replay) => kind.restarts(),
             Part::Whole(Measure::LargeEntries) => kind.is_fantail(),
@@ -130,6 +137,7 @@ impl Part {
             Part::SharedTopics(topics) => shared_topics::shared_topics(settings, kind, topics),
             Part::Fanout(shape) => fanout(settings, kind, shape),
             Part::LargeAnswers(readers) => large_answers::large_answers(settings, kind, readers),
+            Part::Compression(way) => compression::compression(settings, kind, way),
             Part::Unread(receive_buffer) => unread::unread(settings, kind, receive_buffer),
             Part::Whole(measure) => match measure {
                 Measure::Connect => connect::connect(settings, kind),
@@ -146,6 +154,7 @@ impl Part {
                 | Measure::SharedTopics
                 | Measure::Fanout
                 | Measure::LargeAnswers
+                | Measure::Compression
                 | Measure::Unread => Ok(Vec::new()),
             },
         }

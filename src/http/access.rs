@@ -23,7 +23,7 @@ use crate::stream::terms::Holder;
 use crate::stream::{Endings, Terms};
 use crate::telemetry::metric;
 use crate::topic::Topic;
-use crate::wire::Wire;
+use crate::wire::Speech;
 pub(super) use revoked::check_not_revoked;
 use ticket::ShownTicket;
 pub(super) use ticket::StreamCaller;
@@ -181,9 +181,9 @@ impl Caller {
     ///
     /// # Errors
     /// 401 when the token's time is over, whatever was let pass for clocks that differ.
-    pub(super) fn terms(&self, endings: &Endings, wire: Wire) -> Result<Arc<Terms>, Problem> {
+    pub(super) fn terms(&self, endings: &Endings, speech: Speech) -> Result<Arc<Terms>, Problem> {
         let Grant { subject, token_id, issuer, issued_at, expires_at, digest, .. } = &*self.grant;
-        let Some(digest) = digest else { return Ok(endings.open_terms(wire)) };
+        let Some(digest) = digest else { return Ok(endings.open_terms(speech)) };
         let left = expires_at.map(|at| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             Duration::from_secs(at).saturating_sub(now).min(STREAM_LONGEST)
@@ -199,7 +199,7 @@ impl Caller {
             expires_at: left.map(|left| Instant::now() + left),
             by_ticket: self.by == Credential::Ticket,
         };
-        Ok(endings.terms_of_token(*digest, holder, wire))
+        Ok(endings.terms_of_token(*digest, holder, speech))
     }
 }
 

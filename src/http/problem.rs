@@ -13,6 +13,7 @@ use crate::backoff::Rarely;
 use crate::log::LogError;
 use crate::position::Position;
 use crate::telemetry::metric;
+use crate::wire::Encoding;
 
 /// An error as a client sees it.
 #[derive(Debug)]
@@ -74,6 +75,21 @@ impl Problem {
             "Method not allowed",
             "the Allow header lists the methods of this path".to_owned(),
         )
+    }
+
+    /// 406: a stream was asked for in none of the encodings that there are.
+    pub(super) fn no_encoding(offered: &[Encoding]) -> Problem {
+        let names: Vec<&str> = offered.iter().map(|encoding| encoding.name()).collect();
+        Problem::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "not-acceptable",
+            "Not acceptable",
+            format!(
+                "Accept-Encoding excludes everything that there is: {} and identity",
+                names.join(", ")
+            ),
+        )
+        .with_header(&["vary", "accept-encoding"])
     }
 
     /// 500: what the log has is not what was ever put there.

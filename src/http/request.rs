@@ -1,8 +1,10 @@
 //! What requests carry, read strictly. Everything that cannot be read becomes a [`Problem`].
 //!
-//! [`host`] reads whom a request is for, [`client`] from whom it is, [`query`] its parameters and [`body`] its JSON; names in
-//! paths and the headers that a write may have are read here.
+//! [`host`] reads whom a request is for, [`client`] from whom it is, [`query`] its parameters,
+//! [`accept_encoding`] which encodings its sender understands, and [`body`] its JSON; names in paths
+//! and the headers that a write may have are read here.
 
+pub(super) mod accept_encoding;
 pub(super) mod body;
 pub(super) mod body_limit;
 pub(super) mod client;

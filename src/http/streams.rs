@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::App;
 use super::access::{Caller, StreamCaller, check_not_revoked};
 use super::problem::Problem;
+use super::request::accept_encoding;
 use super::request::query::{BETWEEN_POSITIONS, OnePosition, Query};
 use super::request::{IdPath, Parameters, TopicPath, topic};
 use super::tickets::goodbye_of_ticket;
@@ -30,8 +31,8 @@ use crate::position::{Cursor, cursor_bytes};
 use crate::stream::{Request, RequestedTopic, Session, StartAt};
 use crate::telemetry::metric;
 use crate::topic::Topic;
-use crate::wire::Wire;
 use crate::wire::sse::CURSOR_BYTES_MAX;
+use crate::wire::{Encoding, Speech, Wire};
 
 /// Topics of one stream at most: the position in each of them stands in every id.
 const TOPICS_MAX: usize = 100;
@@ -169,6 +170,8 @@ async fn stream_of(
         metric::connection_refused("draining");
         return Err(Problem::draining());
     }
+    let encoding = accept_encoding::choose(headers, &app.compression)
+        .ok_or_else(|| Problem::no_encoding(&app.compression))?;
     let mut admitted = app.admission.admit(peer.client(), requested.len())?;
     let is_new = |requested: &&RequestedTopic| app.node.hub.get(&requested.topic).is_none();
     let new_topics = requested.iter().filter(is_new).count();
@@ -190,7 +193,7 @@ async fn stream_of(
         admitted.count_for(subject)?;
     }
     let wire = Wire::Sse { named_heartbeat: options.heartbeat.is_some() };
-    let terms = caller.terms(&app.node.endings, wire)?;
+    let terms = caller.terms(&app.node.endings, Speech { wire, encoding })?;
     // What was revoked before there were terms has not ended them.
     check_not_revoked(&app, &caller.grant).await?;
     if !states_exist(&app, &requested).await {
@@ -220,6 +223,13 @@ async fn stream_of(
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
+    }
+    if !app.compression.is_empty() {
+        headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+    }
+    if encoding != Encoding::Identity {
+        let name = HeaderValue::from_static(encoding.name());
+        headers.insert(header::CONTENT_ENCODING, name);
     }
     if keeps_alive {
         headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));

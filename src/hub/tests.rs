@@ -1,8 +1,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use bytes::Bytes;
+
 use super::tail::TAIL_FRAMES_MAX;
 use super::*;
 use crate::entry::Entry;
+use crate::frame::digest::Digest;
+use crate::frame::pieces::Piece;
 use crate::hub::tail::Next;
 use crate::position::{Epoch, Position};
 use crate::wire::sse;
@@ -140,6 +144,36 @@ fn all_tails_together_stay_within_their_bound() {
     let first = Position { seq: 1, epoch: epoch() };
     assert!(matches!(joined[0].topic.after(first), Some(Next::Frames(_))));
     assert!(hub.tails_bytes.load(Ordering::Relaxed) <= TAILS_BYTES_MAX);
+}
+
+#[test]
+fn what_is_made_of_entries_and_the_entries_have_one_sum() {
+    let hub = Hub::keeping_pieces();
+    let entry = frame(1, 900 << 10);
+    let start = Position { seq: 0, epoch: epoch() };
+    let (mut most_tails, mut most_pieces) = (0, 0);
+    let mut all = Vec::new();
+    for n in 0..300 {
+        let joined = hub.join(&topic(&format!("t{n}")), Arc::default());
+        hub.open(&joined.topic, history(0), false);
+        hub.push_announced(&joined.topic, entry.clone());
+        // First none is compressed, then all are, worse and worse.
+        let Some(Next::Frames(frames)) = joined.topic.after(start) else { panic!("it was pushed") };
+        let pieces = frames[0].pieces().unwrap();
+        for encoding in 0..if n < 100 { 0 } else { 3 } {
+            let chunk = Bytes::from(vec![0; (100 + n) << 10]);
+            let end = chunk.len();
+            let piece = Piece::new(chunk, 0..end, end, Digest::EMPTY, Digest::EMPTY);
+            pieces.get_or_make(encoding, || Some(piece));
+        }
+        let tails = hub.tails_bytes.load(Ordering::Relaxed);
+        let pieces = hub.pieces.as_ref().unwrap().bytes();
+        assert!(tails <= TAILS_BYTES_MAX - PIECES_BYTES_MAX && pieces <= PIECES_BYTES_MAX);
+        (most_tails, most_pieces) = (most_tails.max(tails), most_pieces.max(pieces));
+        all.push(joined);
+    }
+    assert!(most_tails > (TAILS_BYTES_MAX - PIECES_BYTES_MAX) * 9 / 10, "{most_tails}");
+    assert!(most_pieces > PIECES_BYTES_MAX / 2, "{most_pieces}");
 }
 
 #[test]

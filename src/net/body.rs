@@ -14,14 +14,17 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body::Frame;
 
+use super::compression;
 use super::held::Unsent;
 use super::peer::Peer;
 use super::places::UnderWay;
 use super::socket::SLOW_AFTER;
 use super::unread::Readable;
 use crate::budget::Budget;
-use crate::said::{EndManner, EndReason};
+use crate::frame::digest::Digest;
+use crate::said::{EndManner, EndReason, Said};
 use crate::stream::{PolledStream, Session, SlowReason};
+use crate::wire::Parts;
 
 /// A stream that the routes have opened. It travels in the extensions of its response, as
 /// `hyper::upgrade::OnUpgrade` does in those of a request: whoever can carry its socket better than
@@ -81,6 +84,16 @@ struct CarriedState {
     is_silent: bool,
     /// Bytes that were said and not taken by the HTTP server: one batch at most.
     unsent: Unsent,
+    /// What is said as soon as what is large of it is compressed.
+    compressing: Option<Compressing>,
+    /// Of all that was said, where the end of the stream has to say it.
+    digest: Digest,
+}
+
+/// What was decided, and what is to be waited for before it can be said.
+struct Compressing {
+    said: Vec<Said>,
+    done: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl http_body::Body for StreamBody {
@@ -95,7 +108,8 @@ impl http_body::Body for StreamBody {
             self.shared = self.begin();
         }
         let Some(carried) = self.shared.clone() else { return Poll::Ready(None) };
-        let CarriedState { stream, asked_at, is_silent, unsent } = &mut *lock(&carried.state);
+        let CarriedState { stream, asked_at, is_silent, unsent, compressing, digest } =
+            &mut *lock(&carried.state);
         *asked_at = Instant::now();
         loop {
             if let Some(taken) = unsent.take(&carried.budget).transpose() {
@@ -106,24 +120,42 @@ impl http_body::Body for StreamBody {
                 self.is_probed = true;
                 polled.probe();
             }
-            let said = pin!(polled.next()).poll(context);
+            let said = match compressing {
+                Some(waiting) => {
+                    let done = waiting.done.as_mut().poll(context);
+                    done.map(|()| compressing.take().map(|compressing| compressing.said))
+                }
+                None => pin!(polled.next()).poll(context),
+            };
             *is_silent = said.is_pending();
             if *is_silent {
                 polled.slow.set(SlowReason::NotTaken, false);
             }
+            let speech = polled.terms.speech;
             let Some(said) = ready!(said) else {
                 let manner = polled.end_manner();
                 *stream = None;
-                return Poll::Ready(match manner {
-                    EndManner::Clean => None,
-                    EndManner::Broken => Some(Err(io::ErrorKind::ConnectionAborted.into())),
-                });
+                if manner == EndManner::Broken {
+                    return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
+                }
+                let end = speech.end(*digest);
+                if !end.is_empty() {
+                    unsent.parts().push_back(end);
+                }
+                continue;
             };
-            let wire = polled.terms.wire;
-            let parts = unsent.parts();
-            for said in &said {
-                wire.encode(said, parts);
+            let large = compression::large(speech.encoding, &said);
+            if !large.is_empty() {
+                let done = Box::pin(compression::compress_all(large));
+                *compressing = Some(Compressing { said, done });
+                continue;
             }
+            let mut parts = Parts { bytes: std::mem::take(unsent.parts()), digest: *digest };
+            for said in &said {
+                speech.encode(said, &mut parts);
+            }
+            *digest = parts.digest;
+            *unsent.parts() = parts.bytes;
         }
     }
 }
@@ -133,11 +165,17 @@ impl StreamBody {
         let mut session = self.opened.take()?;
         session.guard.watch_stalled(self.peer.state.stalled.clone());
         let budget = session.follower.node().replays.budget().clone();
+        let mut begin = Parts::default();
+        session.terms.speech.begin(&mut begin);
+        let mut unsent = Unsent::new();
+        unsent.parts().append(&mut begin.bytes);
         let state = Mutex::new(CarriedState {
             stream: Some(PolledStream::new(session)),
             asked_at: Instant::now(),
             is_silent: false,
-            unsent: Unsent::new(),
+            unsent,
+            compressing: None,
+            digest: Digest::EMPTY,
         });
         let shares_its_socket = self.shares_its_socket;
         let carried = Arc::new(Carried { shares_its_socket, budget, state });
@@ -150,6 +188,7 @@ impl CarriedState {
     /// Ends the stream: its client takes nothing, or too little.
     fn give_up(&mut self) {
         self.unsent.give_up();
+        self.compressing = None;
         if let Some(mut stream) = self.stream.take() {
             stream.guard.set_reason(EndReason::Stalled);
         }

@@ -24,7 +24,6 @@ mod tests;
 mod timer_wheel;
 mod timers;
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -42,9 +41,11 @@ use tokio::sync::Notify;
 use super::places::OpenSocket;
 use crate::hub::TopicObserver;
 use crate::hub::tail::BATCH_BYTES_MAX;
+use crate::net::compression;
 use crate::stream::terms::EndListener;
 use crate::stream::{Answer, Follower, Node, Session, Terms, ask};
 use crate::telemetry;
+use crate::wire::{Encoding, Parts, Uncompressed};
 use mailbox::{Mailbox, Message};
 use pins::PinnedByNode;
 use poller::Readiness;
@@ -226,10 +227,11 @@ impl Reactor {
                 Message::Adopt(adoption) => {
                     self.take(streams, *adoption, now);
                 }
-                Message::Answered { id, follower, bytes, end } => {
-                    streams.answered(id, follower, bytes, end, now);
+                Message::Answered { id, follower, parts, end } => {
+                    streams.answered(id, follower, parts, end, now);
                 }
                 Message::Failed(id) => streams.failed(id),
+                Message::Compressed { key, encoding } => streams.compressed(key, encoding),
                 Message::OrdersGiven => streams.orders_given(),
                 Message::Stop => {
                     streams.close_all();
@@ -273,38 +275,37 @@ impl Reactor {
     /// Writes the head and what can be said at once, and takes the stream.
     fn open(self: &Arc<Reactor>, socket: ReactorSocket, session: Session, head: Vec<u8>) {
         let Session { mut follower, terms, limit, guard } = session;
-        let mut pending = VecDeque::new();
-        let mut opened = VecDeque::new();
+        let mut opened = Parts::default();
+        terms.speech.begin_chunked(&mut opened);
         let (state, question) = loop {
             if let Some(places) = follower.places() {
                 break (Adopted::Live { places, snapshot: follower.snapshot }, None);
             }
             let interrupt = Arc::new(Notify::new());
-            let mut question: PendingQuestion = Box::pin(ask(follower, interrupt.clone()));
+            let mut question = ask_in(terms.speech.encoding, follower, &interrupt);
             // What is ready goes out with the head. A question that is not is put only once.
             let Some(answer) = question.as_mut().now_or_never() else {
                 break (Adopted::Asked(interrupt), Some(question));
             };
             for said in &answer.said {
-                terms.wire.encode_chunked(said, &mut opened);
+                terms.speech.encode_chunked(said, &mut opened);
             }
             follower = answer.follower;
             if let Some(reason) = answer.end {
                 break (Adopted::Over(reason), None);
             }
-            if opened.iter().map(Bytes::len).sum::<usize>() > BATCH_BYTES_MAX {
+            if opened.bytes.iter().map(Bytes::len).sum::<usize>() > BATCH_BYTES_MAX {
                 break (Adopted::Holding(follower), None);
             }
         };
         let mut first = head;
         // Small parts become one: mostly everything there is to say goes out with one `send`.
-        while opened.front().is_some_and(|part| part.len() <= SMALL_PART) {
-            first.extend_from_slice(&opened.pop_front().unwrap_or_default());
+        while opened.bytes.front().is_some_and(|part| part.len() <= SMALL_PART) {
+            first.extend_from_slice(&opened.bytes.pop_front().unwrap_or_default());
         }
-        pending.push_back(Bytes::from(first));
-        pending.append(&mut opened);
+        opened.bytes.push_front(Bytes::from(first));
         let for_question = terms.clone();
-        let adoption = Adoption { socket, terms, limit, guard, pending, state };
+        let adoption = Adoption { socket, terms, limit, guard, pending: opened, state };
         match question {
             None => self.post(Message::Adopt(Box::new(adoption))),
             Some(question) => {
@@ -361,11 +362,11 @@ type PendingQuestion = Pin<Box<dyn Future<Output = Answer> + Send>>;
 async fn answer_to(id: Id, question: PendingQuestion, terms: &Terms) -> Message {
     let answer = AssertUnwindSafe(async {
         let Answer { follower, said, end } = question.await;
-        let mut bytes = VecDeque::new();
+        let mut parts = Parts::default();
         for said in &said {
-            terms.wire.encode_chunked(said, &mut bytes);
+            terms.speech.encode_chunked(said, &mut parts);
         }
-        Message::Answered { id, follower, bytes, end }
+        Message::Answered { id, follower, parts, end }
     });
     answer.catch_unwind().await.unwrap_or(Message::Failed(id))
 }
@@ -431,7 +432,32 @@ impl Asker for RuntimeAsker {
                 Box::new(Follower::resume_from(self.node.clone(), &places, snapshot))
             }
         };
-        let question = Box::pin(ask(follower, interrupt.clone()));
+        let question = ask_in(terms.speech.encoding, follower, interrupt);
         reactor.answer(id, question, terms.clone());
     }
+
+    fn compress(&self, key: u32, large: Uncompressed) {
+        let Some(reactor) = self.reactor.upgrade() else { return };
+        let (runtime, reactor) = (reactor.runtime.clone(), self.reactor.clone());
+        let encoding = large.encoding();
+        runtime.spawn(async move {
+            compression::compress(large).await;
+            if let Some(reactor) = reactor.upgrade() {
+                reactor.post(Message::Compressed { key, encoding });
+            }
+        });
+    }
+}
+
+/// What a stream says next, of which nothing large has to be compressed any more.
+fn ask_in(encoding: Encoding, follower: Box<Follower>, interrupt: &Arc<Notify>) -> PendingQuestion {
+    let question = ask(follower, interrupt.clone());
+    if encoding == Encoding::Identity {
+        return Box::pin(question);
+    }
+    Box::pin(async move {
+        let answer = question.await;
+        compression::compress_all(compression::large(encoding, &answer.said)).await;
+        answer
+    })
 }

@@ -20,7 +20,7 @@ use crate::backoff::Backoff;
 use crate::frame::Frame;
 use crate::hub::TopicState;
 use crate::hub::tail::BATCH_BYTES_MAX;
-use crate::log::LogError;
+use crate::log::{LogError, Snapshot};
 use crate::position::{LogHistory, Position, ResumePoint, write_cursor};
 use crate::said::{Reset, ResetReason, Said};
 use crate::telemetry::metric;
@@ -508,7 +508,8 @@ impl Follower {
         place.resumed = false;
         place.confirmed_at = None;
         metric::delivered(0, snapshot.json.len());
-        self.said.push(Said::Snapshot { cursor: self.cursor(), state: snapshot.json.clone() });
+        let Snapshot { json: state, pieces, .. } = snapshot;
+        self.said.push(Said::Snapshot { cursor: self.cursor(), state, pieces });
         Ok(Outcome::Said)
     }
 

@@ -192,7 +192,7 @@ impl PolledStream {
 
     /// How it ends, once it has said everything.
     pub fn end_manner(&self) -> EndManner {
-        self.terms.wire.end_manner(self.over.unwrap_or(EndReason::Client))
+        self.terms.speech.wire.end_manner(self.over.unwrap_or(EndReason::Client))
     }
 
     async fn decide(&mut self) -> Option<Vec<Said>> {

@@ -15,16 +15,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::said::EndReason;
-use crate::wire::{Encoding, Wire};
+use crate::wire::{Encoding, Speech, Wire};
 
 /// What one stream was granted, and how it speaks.
 pub struct Terms {
     /// For whom.
     pub holder: Holder,
-    /// How it speaks.
-    pub wire: Wire,
-    /// How its bytes are encoded.
-    pub encoding: Encoding,
+    /// How it speaks, and how its bytes are encoded.
+    pub speech: Speech,
     orders: watch::Sender<Orders>,
 }
 
@@ -49,10 +47,7 @@ pub struct Holder {
 /// Says how streams speak, not for whom: what a token says stands in no log.
 impl fmt::Debug for Terms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Terms")
-            .field("wire", &self.wire)
-            .field("encoding", &self.encoding)
-            .finish_non_exhaustive()
+        f.debug_struct("Terms").field("speech", &self.speech).finish_non_exhaustive()
     }
 }
 
@@ -179,12 +174,12 @@ pub trait EndListener: Send + Sync + 'static {
 }
 
 /// The digest of a token, whether its streams were opened with a ticket, and how they speak.
-type TokenTerms = ([u8; 32], bool, Wire, Encoding);
+type TokenTerms = ([u8; 32], bool, Speech);
 
 /// All terms of a node, and how to end the streams that run on them.
 pub struct Endings {
     /// The terms of whoever has no others, one for each way to speak.
-    open: [Arc<Terms>; 2],
+    open: Vec<Arc<Terms>>,
     stream_age_max: Option<Duration>,
     state: Mutex<State>,
 }
@@ -202,44 +197,50 @@ struct State {
 impl Endings {
     /// Nothing has ended yet. A stream lasts `stream_age_max` at most.
     pub fn new(stream_age_max: Option<Duration>) -> Endings {
-        let open = [false, true].map(|named_heartbeat| {
-            Arc::new(Terms {
-                holder: Holder::default(),
-                wire: Wire::Sse { named_heartbeat },
-                encoding: Encoding::default(),
-                orders: watch::Sender::default(),
-            })
+        let speeches = Encoding::ALL.into_iter().flat_map(|encoding| {
+            let wires = [false, true].map(|named_heartbeat| Wire::Sse { named_heartbeat });
+            wires.map(|wire| Speech { wire, encoding })
         });
+        let open = speeches.map(|speech| {
+            let orders = watch::Sender::default();
+            Arc::new(Terms { holder: Holder::default(), speech, orders })
+        });
+        let open: Vec<Arc<Terms>> = open.collect();
         let state = State { terms: open.iter().map(Arc::downgrade).collect(), ..State::default() };
         Endings { open, stream_age_max, state: Mutex::new(state) }
     }
 
     /// The terms of a stream for which nothing else was agreed.
-    pub fn open_terms(&self, wire: Wire) -> Arc<Terms> {
-        let [plain, named] = &self.open;
-        match wire {
-            Wire::Sse { named_heartbeat: false } => plain.clone(),
-            Wire::Sse { named_heartbeat: true } => named.clone(),
-        }
+    pub fn open_terms(&self, speech: impl Into<Speech>) -> Arc<Terms> {
+        let speech = speech.into();
+        let open = self.open.iter().find(|terms| terms.speech == speech);
+        // There are some for every way to speak.
+        open.cloned().unwrap_or_else(|| self.terms(Holder::default(), speech))
     }
 
     /// New terms, for streams of one holder that speak like this; they can be ended apart from all
     /// others.
-    pub fn terms(&self, holder: Holder, wire: Wire) -> Arc<Terms> {
-        self.state().agree(holder, wire)
+    pub fn terms(&self, holder: Holder, speech: impl Into<Speech>) -> Arc<Terms> {
+        self.state().agree(holder, speech.into())
     }
 
     /// The terms of the streams of one token, known by its digest, that speak like this: the same for
     /// all of them, as long as there are any.
-    pub fn terms_of_token(&self, digest: [u8; 32], holder: Holder, wire: Wire) -> Arc<Terms> {
+    pub fn terms_of_token(
+        &self,
+        digest: [u8; 32],
+        holder: Holder,
+        speech: impl Into<Speech>,
+    ) -> Arc<Terms> {
+        let speech = speech.into();
         let state = &mut *self.state();
-        let key = (digest, holder.by_ticket, wire, Encoding::default());
+        let key = (digest, holder.by_ticket, speech);
         let known = state.of_tokens.get(&key).and_then(Weak::upgrade);
         // Those that were ended stay so; what ended them may be over.
         if let Some(terms) = known.filter(|terms| terms.orders.borrow().last.is_none()) {
             return terms;
         }
-        let terms = state.agree(holder, wire);
+        let terms = state.agree(holder, speech);
         if state.of_tokens.len() == state.of_tokens.capacity() {
             state.forget_unused();
         }
@@ -318,14 +319,13 @@ impl Endings {
 }
 
 impl State {
-    fn agree(&mut self, holder: Holder, wire: Wire) -> Arc<Terms> {
+    fn agree(&mut self, holder: Holder, speech: Speech) -> Arc<Terms> {
         let mut orders = Orders::default();
         if let Some(order) = self.all.clone() {
             orders.give(order);
         }
         let orders = watch::Sender::new(orders);
-        let encoding = Encoding::default();
-        let terms = Arc::new(Terms { holder, wire, encoding, orders });
+        let terms = Arc::new(Terms { holder, speech, orders });
         if self.terms.len() == self.terms.capacity() {
             self.forget_unused();
         }
@@ -460,21 +460,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn streams_of_one_token_share_their_terms_as_long_as_there_are_any() {
         let endings = Endings::new(None);
-        let terms = |token: u32, wire| {
+        let terms = |token: u32, speech: Speech| {
             let mut digest = [0; 32];
             digest[..4].copy_from_slice(&token.to_le_bytes());
-            endings.terms_of_token(digest, Holder::default(), wire)
+            endings.terms_of_token(digest, Holder::default(), speech)
         };
-        let named = Wire::Sse { named_heartbeat: true };
-        let one = terms(1, SSE);
-        assert!(Arc::ptr_eq(&one, &terms(1, SSE)));
-        assert!(!Arc::ptr_eq(&one, &terms(2, SSE)) && !Arc::ptr_eq(&one, &terms(1, named)));
+        let (named, plain) = (Wire::Sse { named_heartbeat: true }.into(), Speech::from(SSE));
+        let one = terms(1, plain);
+        assert!(Arc::ptr_eq(&one, &terms(1, plain)));
+        assert!(!Arc::ptr_eq(&one, &terms(2, plain)) && !Arc::ptr_eq(&one, &terms(1, named)));
+        // All that their bytes depend on is part of their terms.
+        let compressed = Speech { wire: SSE, encoding: Encoding::Gzip };
+        assert!(!Arc::ptr_eq(&one, &terms(1, compressed)));
+        assert_eq!(terms(1, compressed).speech, compressed);
         for token in 0..100_000 {
-            drop(terms(token, SSE));
+            drop(terms(token, plain));
             assert!(endings.state().terms.len() < 1_000 && endings.state().of_tokens.len() < 1_000);
         }
         // They end together, and are the same until then.
-        endings.end(&terms(1, SSE), EndOrder::spread(EndReason::Revoked, Duration::ZERO, 1));
+        endings.end(&terms(1, plain), EndOrder::spread(EndReason::Revoked, Duration::ZERO, 1));
         assert_eq!(one.ended(None).await, EndReason::Revoked);
         endings.sweep();
         assert_eq!(endings.state().of_tokens.len(), 0);

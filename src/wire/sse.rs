@@ -59,12 +59,12 @@ pub(super) fn block(said: &Said, named_heartbeat: bool) -> Vec<Bytes> {
         Said::Opened { cursor, node, named } => vec![connected(cursor, node, *named)],
         Said::Entry { frame, cursor: None } => vec![frame.block()],
         Said::Entry { frame, cursor: Some(cursor) } => {
-            vec![frame.fields(), format!("{}\n", id_line(cursor)).into()]
+            vec![frame.fields(), cursor_lines(cursor).into()]
         }
         Said::Reset { reset: told, cursor } => vec![reset(cursor.as_deref(), told)],
-        Said::Snapshot { cursor, state } => {
-            let head = Bytes::from_static(b"event: snapshot\ndata: ");
-            vec![head, state.clone(), format!("\n{}\n", id_line(cursor)).into()]
+        Said::Snapshot { cursor, state, .. } => {
+            let head = Bytes::from_static(SNAPSHOT_HEAD);
+            vec![head, state.clone(), snapshot_end(cursor).into()]
         }
         Said::Heartbeat if named_heartbeat => vec![Bytes::from_static(NAMED_HEARTBEAT.as_bytes())],
         Said::Heartbeat => vec![Bytes::from_static(HEARTBEAT.as_bytes())],
@@ -115,7 +115,6 @@ pub struct Layout {
     milliseconds: u64,
     chunk: Range<usize>,
     /// Within the chunk.
-    block: Range<usize>,
     fields: Range<usize>,
 }
 
@@ -125,24 +124,37 @@ impl Layout {
     fn write(bytes: &mut Vec<u8>, position: Position, milliseconds: u64, text: &[u8]) -> Layout {
         let id = id_line(position);
         let head = chunk_head(id.len() + text.len());
-        let block = head.len()..head.len() + id.len() + text.len();
+        let block_end = head.len() + id.len() + text.len();
         // The id goes before the blank line that ends the block.
         let (blank_line, text) =
             text.split_last().map_or((b'\n', text), |(last, text)| (*last, text));
-        let fields = block.start..block.start + text.len();
+        let fields = head.len()..head.len() + text.len();
         let begin = bytes.len();
-        bytes.reserve(block.end + CHUNK_END.len());
+        bytes.reserve(block_end + CHUNK_END.len());
         for part in [head.as_bytes(), text, id.as_bytes(), &[blank_line], CHUNK_END] {
             bytes.extend_from_slice(part);
         }
-        Layout { position, milliseconds, chunk: begin..bytes.len(), block, fields }
+        Layout { position, milliseconds, chunk: begin..bytes.len(), fields }
     }
 
     /// The frame that these bytes hold here.
     pub fn frame(&self, bytes: &Bytes) -> Frame {
         let chunk = bytes.slice(self.chunk.clone());
-        Frame::new(self.position, self.milliseconds, chunk, self.block.clone(), self.fields.clone())
+        Frame::new(self.position, self.milliseconds, chunk, self.fields.clone())
     }
+}
+
+/// What comes before the state in the block of a snapshot.
+pub(super) const SNAPSHOT_HEAD: &[u8] = b"event: snapshot\ndata: ";
+
+/// What comes behind it.
+pub(super) fn snapshot_end(cursor: &str) -> String {
+    format!("\n{}\n", id_line(cursor))
+}
+
+/// What ends the block of an entry whose id is this cursor.
+pub(super) fn cursor_lines(cursor: &str) -> String {
+    format!("{}\n", id_line(cursor))
 }
 
 /// The `id:` line of a position or cursor.

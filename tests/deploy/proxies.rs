@@ -107,6 +107,34 @@ async fn every_spelling_of_a_stream_s_path_is_a_stream_s_to_node_and_proxies() {
     }
 }
 
+/// Each event comes through while nothing follows it, encoded as the node has encoded it.
+#[tokio::test]
+async fn streams_that_a_node_compresses_pass_through_as_they_are() {
+    let node = Node::start(&[("FANTAIL_COMPRESSION", "br,gzip")]).await;
+    let client = reqwest::Client::new();
+    for kind in KINDS {
+        let proxy = Proxy::start(kind, &[&node]).await;
+        let topic = format!("/topics/{kind:?}/events");
+        let request = client.get(proxy.url(&topic)).header("accept-encoding", "gzip");
+        let mut through = request.send().await.unwrap();
+        assert_eq!(through.headers()["content-encoding"], "gzip", "{kind:?}");
+        let mut decoder = flate2::write::GzDecoder::new(Vec::new());
+        for n in 0..5 {
+            let data = format!("{n} {}", "something to do ".repeat(n * 20));
+            let status = post(&proxy.url(""), &topic, &format!("{{\"data\":\"{data}\"}}")).await;
+            assert_eq!(status, 201, "{kind:?}");
+            let read = async {
+                while !String::from_utf8_lossy(decoder.get_ref()).contains(&data) {
+                    let chunk = through.chunk().await.unwrap().expect("the stream goes on");
+                    std::io::Write::write_all(&mut decoder, &chunk).unwrap();
+                    std::io::Write::flush(&mut decoder).unwrap();
+                }
+            };
+            tokio::time::timeout(A_MINUTE, read).await.expect("it comes at once");
+        }
+    }
+}
+
 /// What a guard in front of the nodes keeps back, no spelling of it gets past.
 #[tokio::test]
 async fn what_is_for_operators_is_not_reached_by_another_spelling() {

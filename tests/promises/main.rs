@@ -15,6 +15,7 @@ mod check;
 mod client_address;
 mod clocks;
 mod cluster;
+mod compression;
 mod conditional_writes;
 mod cookies;
 mod corrupt_logs;

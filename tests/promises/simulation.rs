@@ -126,7 +126,7 @@ impl Polled {
     async fn next(&mut self) -> Option<Bytes> {
         while self.pending.is_empty() {
             for said in self.stream.next().await? {
-                self.stream.terms.wire.encode(&said, &mut self.pending);
+                self.stream.terms.speech.wire.encode(&said, &mut self.pending);
             }
         }
         self.pending.pop_front()

@@ -95,6 +95,13 @@ impl std::str::FromStr for Kind {
 }
 
 impl Kind {
+    /// The same with one more setting, which has a meaning for a Fantail alone.
+    pub(crate) fn with(&self, variable: &str, value: &str) -> Kind {
+        let mut kind = self.clone();
+        kind.settings.push((variable.to_owned(), value.to_owned()));
+        kind
+    }
+
     /// Whether it keeps its events in Redis.
     pub(crate) fn has_redis(&self) -> bool {
         match self.base {

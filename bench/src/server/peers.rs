@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -69,6 +69,43 @@ fn nginx(directory: &Directory, head: &str, http: &str, server: &str) -> Result<
     let mut command = Command::new(NGINX);
     command.arg("-e").arg(directory.0.join("error.log")).arg("-c").arg(file);
     Process::start(&mut command)
+}
+
+/// An nginx that passes streams on.
+pub(crate) struct NginxInFront {
+    /// Where it listens.
+    pub address: SocketAddrV4,
+    process: Process,
+    _directory: Directory,
+}
+
+impl NginxInFront {
+    /// Starts one in front of this server. With `gzip` it compresses each stream by itself, at the
+    /// level that the node has; it lets go of each event at once either way.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn start(server: SocketAddrV4, gzip: bool) -> Result<NginxInFront, String> {
+        let directory = Directory::new()?;
+        let port = process::free_port();
+        let gzip = match gzip {
+            true => "gzip on; gzip_comp_level 6; gzip_types text/event-stream; gzip_min_length 0;",
+            false => "gzip off;",
+        };
+        let text = format!(
+            "listen 127.0.0.1:{port};\nlocation / {{ proxy_pass http://{server}; \
+             proxy_http_version 1.1; proxy_set_header Connection ''; proxy_buffering off; \
+             proxy_read_timeout 1h; {gzip} }}"
+        );
+        let process = nginx(&directory, "", "", &text)?;
+        process::until_listening("nginx", port)?;
+        Ok(NginxInFront { address: loopback(port), process, _directory: directory })
+    }
+
+    /// Its first process, which has the others.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
 }
 
 pub(super) fn nchan(redis: Option<Redis>) -> Result<Server, String> {

@@ -54,7 +54,7 @@ impl Snapshots for MemoryLog {
         let position = history.at(history.head);
         let board = state.boards.boards.get(topic);
         let json = board.map(|board| board.to_json(&position.to_string()));
-        Ok(json.map(|json| Snapshot { position, json: json.into() }))
+        Ok(json.map(|json| Snapshot { position, json: json.into(), pieces: None }))
     }
 }
 

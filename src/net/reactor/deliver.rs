@@ -9,13 +9,14 @@ use bytes::Bytes;
 use super::streams::{Member, Membership, Source, Stream, StreamSocket, Streams, advance, end_of};
 use super::timer_wheel::Id;
 use crate::frame::Frame;
+use crate::frame::digest::Digest;
 use crate::hub::HubTopic;
 use crate::hub::tail::{BATCH_FRAMES_MAX, Next};
 use crate::position::Position;
 use crate::said::Said;
 use crate::stream::decide::{self, Step};
 use crate::telemetry::metric;
-use crate::wire::Wire;
+use crate::wire::{Encoded, Encoding, Parts, Speech, Uncompressed};
 
 /// Streams served at a time before another topic has its turn: so a topic with ten thousand
 /// listeners holds up the first byte of the others by about a millisecond.
@@ -39,6 +40,8 @@ struct Batch {
     step: Step<Vec<Frame>>,
     /// Whether the tail has more than that.
     is_part: bool,
+    /// The frames as chunks of the encodings that somebody needs.
+    encoded: Vec<(Encoding, Vec<Encoded>)>,
 }
 
 impl Batch {
@@ -53,7 +56,22 @@ impl Batch {
             None => Step::AskLog,
             next => decide::after_tail(next, false),
         };
-        Batch { position, step, is_part }
+        Batch { position, step, is_part, encoded: Vec::new() }
+    }
+
+    /// Has the chunks of an encoding other than identity, once for all its streams.
+    fn encode(&mut self, speech: Speech) {
+        let Step::Say(frames) = &self.step else { return };
+        if self.chunks(speech).is_empty() {
+            let chunks = frames.iter().map(|frame| speech.entry_chunk(frame)).collect();
+            self.encoded.push((speech.encoding, chunks));
+        }
+    }
+
+    /// Its frames as chunks of an encoding that it was [encoded](Batch::encode) in.
+    fn chunks(&self, speech: Speech) -> &[Encoded] {
+        let known = self.encoded.iter().find(|(of, _)| *of == speech.encoding);
+        known.map_or(&[], |(_, chunks)| chunks)
     }
 }
 
@@ -74,6 +92,12 @@ impl<S: StreamSocket> Streams<S> {
             followed.remaining = followed.members.len();
             self.changed.push_back(key);
         }
+    }
+
+    /// Something large of a topic is compressed for its streams of this encoding.
+    pub(super) fn compressed(&mut self, key: u32, encoding: Encoding) {
+        self.compressing.remove(&(key, encoding));
+        self.topic_changed(key);
     }
 
     /// Does one slice of what there is to do. A panic while a stream is served ends that stream.
@@ -129,11 +153,11 @@ impl<S: StreamSocket> Streams<S> {
             }
             let id = Id { index: member.stream, serial: stream.serial };
             let position = membership.position;
-            let batch = match &batch {
+            let batch = match &mut batch {
                 Some(known) if known.position == position => known,
                 _ => batch.insert(Batch::of(&topic, position)),
             };
-            if self.deliver(member, &batch.step, now, &mut stats) && batch.is_part {
+            if self.deliver(member, batch, now, &mut stats) && batch.is_part {
                 self.enqueue(id);
             }
         }
@@ -161,9 +185,9 @@ impl<S: StreamSocket> Streams<S> {
             && let Some(membership) = stream.source.membership(nth)
             && let Some(followed) = self.topics.get(membership.topic as usize)
         {
-            let batch = Batch::of(&followed.topic, membership.position);
+            let mut batch = Batch::of(&followed.topic, membership.position);
             let member = Member { stream: id.index, nth };
-            more |= self.deliver(member, &batch.step, now, &mut stats);
+            more |= self.deliver(member, &mut batch, now, &mut stats);
             nth += 1;
         }
         if more {
@@ -178,15 +202,18 @@ impl<S: StreamSocket> Streams<S> {
     fn deliver(
         &mut self,
         member: Member,
-        step: &Step<Vec<Frame>>,
+        batch: &mut Batch,
         now: Instant,
         stats: &mut DeliveryStats,
     ) -> bool {
-        match step {
+        match &batch.step {
             Step::Wait => false,
             Step::Say(frames) => {
+                if self.waits_for_compression(member, frames) {
+                    return false;
+                }
                 if member.nth == 0 && self.is_single(member.stream) {
-                    self.send(member.stream, frames, now, stats);
+                    self.send(member.stream, batch, now, stats);
                 } else {
                     self.send_with_cursor(member, frames, now, stats);
                 }
@@ -199,21 +226,64 @@ impl<S: StreamSocket> Streams<S> {
         }
     }
 
+    /// Whether something of these frames is too large to be compressed here, and is not yet. All
+    /// streams of the topic have their turn when it is.
+    fn waits_for_compression(&mut self, member: Member, frames: &[Frame]) -> bool {
+        let Some(stream) = self.streams.get(member.stream as usize) else { return false };
+        let encoding = stream.terms.speech.encoding;
+        if encoding == Encoding::Identity {
+            return false;
+        }
+        let large = frames.iter().find_map(|frame| Uncompressed::of_entry(encoding, frame));
+        let Some((large, membership)) = large.zip(stream.source.membership(member.nth)) else {
+            return false;
+        };
+        let key = membership.topic;
+        if self.compressing.insert((key, encoding)) {
+            self.asker.compress(key, large);
+        }
+        true
+    }
+
     fn is_single(&self, at: u32) -> bool {
         self.streams.get(at as usize).is_some_and(|stream| matches!(stream.source, Source::One(_)))
     }
 
-    /// Frames for a stream of one topic go out as they are.
-    fn send(&mut self, at: u32, frames: &[Frame], now: Instant, stats: &mut DeliveryStats) {
+    /// Frames for a stream of one topic go out as they are, or as they were encoded for all streams.
+    fn send(&mut self, at: u32, batch: &mut Batch, now: Instant, stats: &mut DeliveryStats) {
+        let Some(stream) = self.streams.get(at as usize) else { return };
+        let speech = stream.terms.speech;
+        if speech.encoding == Encoding::Identity {
+            let Step::Say(frames) = &batch.step else { return };
+            let chunks = frames.iter().map(|frame| (frame.chunk(), Digest::EMPTY));
+            self.send_chunks(at, frames, chunks, now, stats);
+        } else {
+            batch.encode(speech);
+            let Step::Say(frames) = &batch.step else { return };
+            let chunks = batch.chunks(speech).iter();
+            let chunks = chunks.map(|Encoded { bytes, digest }| (bytes, *digest));
+            self.send_chunks(at, frames, chunks, now, stats);
+        }
+    }
+
+    /// Sends these frames, each as this chunk, of which that is the digest.
+    fn send_chunks<'a>(
+        &mut self,
+        at: u32,
+        frames: &[Frame],
+        chunks: impl Iterator<Item = (&'a Bytes, Digest)> + Clone,
+        now: Instant,
+        stats: &mut DeliveryStats,
+    ) {
         let Some(stream) = self.streams.get_mut(at as usize) else { return };
         let Source::One(membership) = &mut stream.source else { return };
         let frames = &frames[..frames.len().min(BATCH_FRAMES_MAX)];
-        let written = match frames {
-            [one] => stream.socket.write(&[IoSlice::new(one.chunk())]),
-            several => {
+        let written = match (frames, chunks.clone().next()) {
+            ([_], Some((one, _))) => stream.socket.write(&[IoSlice::new(one)]),
+            (several, _) => {
                 let mut parts = [IoSlice::new(&[]); BATCH_FRAMES_MAX];
-                for (part, frame) in parts.iter_mut().zip(several) {
-                    *part = IoSlice::new(frame.chunk());
+                for (part, (chunk, _)) in parts.iter_mut().zip(chunks.clone()) {
+                    *part = IoSlice::new(chunk);
                 }
                 stream.socket.write(&parts[..several.len()])
             }
@@ -225,23 +295,26 @@ impl<S: StreamSocket> Streams<S> {
         };
         let mut pending = VecDeque::new();
         let mut is_blocked = false;
-        for frame in frames {
+        let mut said = Digest::EMPTY;
+        for (frame, (chunk, digest)) in frames.iter().zip(chunks) {
             if left == 0 {
                 is_blocked = true;
                 break;
             }
             // One that was taken in part will be: its rest goes out before anything else.
             membership.position = frame.position;
+            said = said.then(digest);
             stats.count(frame, frame.size());
-            if left < frame.chunk().len() {
-                pending.push_back(frame.chunk().slice(left..));
+            if left < chunk.len() {
+                pending.push_back(chunk.slice(left..));
                 is_blocked = true;
                 break;
             }
-            left -= frame.chunk().len();
+            left -= chunk.len();
         }
         stats.batches += 1;
         stream.written = self.wheel.tick();
+        self.add_digest(at, said);
         if is_blocked {
             self.block(at, pending, None, now);
         }
@@ -257,7 +330,7 @@ impl<S: StreamSocket> Streams<S> {
     ) {
         let Member { stream: at, nth } = member;
         let Some(stream) = self.streams.get(at as usize) else { return };
-        let wire: Wire = stream.terms.wire;
+        let speech = stream.terms.speech;
         if frames.len() > CURSOR_FRAMES_MAX {
             self.enqueue(Id { index: at, serial: stream.serial });
         }
@@ -268,19 +341,21 @@ impl<S: StreamSocket> Streams<S> {
             return;
         };
         let mut memberships: Vec<Membership> = memberships.to_vec();
-        let mut bytes = VecDeque::new();
-        // Where each frame begins in `bytes`, counted in bytes, and how large it is.
+        let mut parts = Parts::default();
+        // Where each frame begins in `parts`, counted in bytes, how large it is, and its digest.
         let mut blocks = Vec::with_capacity(frames.len());
         let mut size = 0;
         for frame in frames {
             memberships[nth as usize].position = frame.position;
             let cursor = Some(self.cursor(&memberships));
-            let begins = bytes.len();
-            wire.encode_chunked(&Said::Entry { frame: frame.clone(), cursor }, &mut bytes);
-            let block: usize = bytes.iter().skip(begins).map(Bytes::len).sum();
-            blocks.push((size, block));
+            let begins = parts.bytes.len();
+            parts.digest = Digest::EMPTY;
+            speech.encode_chunked(&Said::Entry { frame: frame.clone(), cursor }, &mut parts);
+            let block: usize = parts.bytes.iter().skip(begins).map(Bytes::len).sum();
+            blocks.push((size, block, parts.digest));
             size += block;
         }
+        let Parts { mut bytes, .. } = parts;
         let parts: Vec<IoSlice<'_>> = bytes.iter().map(|bytes| IoSlice::new(bytes)).collect();
         let Some(stream) = self.streams.get_mut(at as usize) else { return };
         let taken = match stream.socket.write(&parts) {
@@ -289,18 +364,21 @@ impl<S: StreamSocket> Streams<S> {
             Err(error) => return self.close(at, end_of(error.kind())),
         };
         // What was begun is said; what was not will be asked for again.
-        let said = blocks.iter().take_while(|(begins, _)| *begins < taken).count();
-        let said_bytes = blocks[..said].last().map_or(0, |(begins, block)| begins + block);
+        let said = blocks.iter().take_while(|(begins, ..)| *begins < taken).count();
+        let said_bytes = blocks[..said].last().map_or(0, |(begins, block, _)| begins + block);
         if let Source::Several(memberships) = &mut stream.source
             && let Some(last) = frames[..said].last()
         {
             memberships[nth as usize].position = last.position;
         }
-        for (frame, (_, block)) in frames[..said].iter().zip(&blocks) {
+        let mut digest = Digest::EMPTY;
+        for (frame, (_, block, of_block)) in frames[..said].iter().zip(&blocks) {
             stats.count(frame, *block);
+            digest = digest.then(*of_block);
         }
         stats.batches += 1;
         stream.written = self.wheel.tick();
+        self.add_digest(at, digest);
         if taken < size {
             advance(&mut bytes, taken);
             truncate(&mut bytes, said_bytes - taken.min(said_bytes));

@@ -1,17 +1,15 @@
 //! The ways into [`Streams`]: whatever happens to a stream comes through here, and a panic while it is
 //! served ends that stream and nothing else.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
-
-use bytes::Bytes;
 
 use super::streams::{Adoption, StreamSocket, Streams};
 use super::timer_wheel::Id;
 use crate::said::EndReason;
 use crate::stream::Follower;
 use crate::telemetry::metric;
+use crate::wire::Parts;
 
 impl<S: StreamSocket> Streams<S> {
     /// Takes a stream. Its socket is to be watched from now on under this id, which is asked for
@@ -20,17 +18,17 @@ impl<S: StreamSocket> Streams<S> {
         self.guarded(|streams| streams.begin(adoption, now))
     }
 
-    /// What was found out: these bytes come next, and this is where the stream stands then. The
+    /// What was found out: these parts come next, and this is where the stream stands then. The
     /// stream is over after them if there is an `end`.
     pub(super) fn answered(
         &mut self,
         id: Id,
         follower: Box<Follower>,
-        bytes: VecDeque<Bytes>,
+        parts: Parts,
         end: Option<EndReason>,
         now: Instant,
     ) {
-        self.serve(id, |streams| streams.on_answer(id, follower, bytes, end, now));
+        self.serve(id, |streams| streams.on_answer(id, follower, parts, end, now));
     }
 
     /// Whoever was to find something out panicked. Without an answer the stream would say heartbeats

@@ -1,11 +1,8 @@
 //! [`Mailbox`]: what reaches a reactor from other threads, and whether it has to be woken for it.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use bytes::Bytes;
 
 use super::ReactorSocket;
 use super::poller::Poller;
@@ -13,6 +10,7 @@ use super::streams::Adoption;
 use super::timer_wheel::Id;
 use crate::said::EndReason;
 use crate::stream::Follower;
+use crate::wire::{Encoding, Parts};
 
 /// Messages for which a mailbox keeps room from turn to turn.
 const MESSAGES_KEPT: usize = 256;
@@ -40,11 +38,16 @@ pub(super) enum Message {
     Answered {
         id: Id,
         follower: Box<Follower>,
-        bytes: VecDeque<Bytes>,
+        parts: Parts,
         end: Option<EndReason>,
     },
     /// A question that will never be answered: whoever was asked panicked.
     Failed(Id),
+    /// What was large of a topic is compressed for streams of this encoding.
+    Compressed {
+        key: u32,
+        encoding: Encoding,
+    },
     /// Terms were given an order.
     OrdersGiven,
     Stop,

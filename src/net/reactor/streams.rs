@@ -5,7 +5,7 @@
 //! Whatever happens to a stream comes through [`guard`](super::guard). [`deliver`](super::deliver) gives
 //! streams what comes next, [`timers`](super::timers) does what is due by time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use super::pins::{Pin, PinnedByNode, Pins};
 use super::timer_wheel::{Id, TimerWheel};
 use crate::budget::Budget;
 use crate::budget::pace::Pace;
+use crate::frame::digest::Digest;
 use crate::hub::{HubTopic, TopicObserver};
 use crate::position::{Position, write_cursor};
 use crate::said::{EndManner, EndReason, Said};
@@ -26,7 +27,8 @@ use crate::stream::session::goodbye;
 use crate::stream::terms::{EndsAt, OrdersHeard};
 use crate::stream::{Follower, Place, StreamGuard, Terms};
 use crate::telemetry::metric;
-use crate::wire::chunked::LAST_CHUNK;
+use crate::wire::chunked::{LAST_CHUNK, push_chunk};
+use crate::wire::{Encoding, Parts, Uncompressed};
 
 /// How long a stream that was ended waits for its peer to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,6 +60,10 @@ pub(super) trait StreamSocket {
 pub(super) trait Asker: Send {
     /// Puts one question. Notifying `interrupt` has it answered at once, perhaps with nothing.
     fn ask(&self, id: Id, question: Question, terms: &Arc<Terms>, interrupt: &Arc<Notify>);
+
+    /// Has something large of the topic with this key compressed. Comes back as
+    /// [`Streams::compressed`].
+    fn compress(&self, key: u32, large: Uncompressed);
 }
 
 /// What shall be found out.
@@ -97,7 +103,7 @@ pub(super) struct Adoption<S> {
     pub(super) limit: Option<EndsAt>,
     pub(super) guard: StreamGuard,
     /// What was said and not written.
-    pub(super) pending: VecDeque<Bytes>,
+    pub(super) pending: Parts,
     pub(super) state: Adopted,
 }
 
@@ -220,6 +226,11 @@ pub(super) struct Streams<S> {
     pub(super) orders_given_again: bool,
     /// Streams that must say goodbye as soon as their question is answered.
     pub(super) ending: HashMap<u32, EndReason>,
+    /// Topics of which something large is being compressed, and for streams of which encoding: these
+    /// wait for it.
+    pub(super) compressing: HashSet<(u32, Encoding)>,
+    /// Of what streams have said that have to say it at their end.
+    digests: HashMap<u32, Digest>,
     pub(super) stalls_looked_at: Instant,
     /// Streams that were counted as slow because their sockets take nothing.
     pub(super) slow: usize,
@@ -251,6 +262,8 @@ impl<S: StreamSocket> Streams<S> {
             orders_heard_until: None,
             orders_given_again: false,
             ending: HashMap::new(),
+            compressing: HashSet::new(),
+            digests: HashMap::new(),
             stalls_looked_at: now,
             slow: 0,
             serving: None,
@@ -374,7 +387,7 @@ impl<S: StreamSocket> Streams<S> {
         &mut self,
         id: Id,
         follower: Box<Follower>,
-        bytes: VecDeque<Bytes>,
+        parts: Parts,
         end: Option<EndReason>,
         now: Instant,
     ) {
@@ -387,9 +400,9 @@ impl<S: StreamSocket> Streams<S> {
         if end.is_none()
             && let Some(reason) = ending
         {
-            self.end(id.index, bytes, reason, now);
+            self.end(id.index, parts, reason, now);
         } else {
-            self.write_out(id.index, bytes, end, now);
+            self.write_out(id.index, parts, end, now);
         }
     }
 
@@ -412,11 +425,11 @@ impl<S: StreamSocket> Streams<S> {
         }
     }
 
-    /// Puts bytes behind those that wait, or writes them; `last` if the stream is over then.
+    /// Puts parts behind those that wait, or writes them; `last` if the stream is over then.
     pub(super) fn write_out(
         &mut self,
         at: u32,
-        mut bytes: VecDeque<Bytes>,
+        parts: Parts,
         last: Option<EndReason>,
         now: Instant,
     ) {
@@ -425,10 +438,15 @@ impl<S: StreamSocket> Streams<S> {
             // It ends now, and not once more.
             self.limits.remove(at);
         }
+        let Parts { mut bytes, digest } = parts;
+        self.add_digest(at, digest);
         let Some(stream) = self.streams.get_mut(at as usize) else { return };
         if let Some(reason) = last {
             stream.source = Source::Over;
-            if stream.terms.wire.end_manner(reason) == EndManner::Clean {
+            let speech = stream.terms.speech;
+            if speech.wire.end_manner(reason) == EndManner::Clean {
+                let digest = self.digests.remove(&at).unwrap_or_default();
+                push_chunk(&mut bytes, [speech.end(digest)]);
                 bytes.push_back(Bytes::from_static(LAST_CHUNK));
             }
             stream.guard.set_reason(reason);
@@ -537,9 +555,9 @@ impl<S: StreamSocket> Streams<S> {
             return self.on_close(id);
         }
         if !stream.is_blocked {
-            let mut bytes = VecDeque::new();
-            stream.terms.wire.encode_chunked(&Said::Heartbeat, &mut bytes);
-            self.write_out(id.index, bytes, None, now);
+            let mut parts = Parts::default();
+            stream.terms.speech.encode_chunked(&Said::Heartbeat, &mut parts);
+            self.write_out(id.index, parts, None, now);
         }
     }
 
@@ -566,16 +584,24 @@ impl<S: StreamSocket> Streams<S> {
                 interrupt.notify_one();
                 self.ending.insert(id.index, reason);
             }
-            Some(_) => self.end(id.index, VecDeque::new(), reason, now),
+            Some(_) => self.end(id.index, Parts::default(), reason, now),
         }
     }
 
-    /// Writes these bytes and the goodbye of a stream whose question is answered.
-    fn end(&mut self, at: u32, mut bytes: VecDeque<Bytes>, reason: EndReason, now: Instant) {
+    /// Writes these parts and the goodbye of a stream whose question is answered.
+    fn end(&mut self, at: u32, mut parts: Parts, reason: EndReason, now: Instant) {
         let Some(stream) = self.streams.get(at as usize) else { return };
         let said = goodbye(reason, self.settings.retry);
-        stream.terms.wire.encode_chunked(&said, &mut bytes);
-        self.write_out(at, bytes, Some(reason), now);
+        stream.terms.speech.encode_chunked(&said, &mut parts);
+        self.write_out(at, parts, Some(reason), now);
+    }
+
+    /// A stream has said this. Most have nothing to say of it at their end.
+    pub(super) fn add_digest(&mut self, at: u32, digest: Digest) {
+        if digest != Digest::EMPTY && self.streams.contains(at as usize) {
+            let sum = self.digests.entry(at).or_default();
+            *sum = sum.then(digest);
+        }
     }
 
     /// The id of a stream of several topics.
@@ -608,6 +634,7 @@ impl<S: StreamSocket> Streams<S> {
         self.leave_topics(at);
         let Some(mut stream) = self.streams.try_remove(at as usize) else { return };
         self.unblock(at);
+        self.digests.remove(&at);
         self.ending.remove(&at);
         self.limits.remove(at);
         match &stream.source {
@@ -625,6 +652,7 @@ impl<S: StreamSocket> Streams<S> {
             self.streams.shrink_to_fit();
             self.blocked.shrink_to_fit();
             self.ending.shrink_to_fit();
+            self.digests.shrink_to_fit();
             self.ready = VecDeque::new();
             self.wheel.clear();
         }

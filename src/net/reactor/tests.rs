@@ -28,7 +28,9 @@ use crate::said::EndReason;
 use crate::stream::terms::EndsAt;
 use crate::stream::{EndOrder, Endings, Place, StreamGuard};
 use crate::topic::Topic;
-use crate::wire::{Wire, sse};
+use crate::wire::{Uncompressed, Wire, sse};
+
+mod compressed;
 
 const HEARTBEAT: Duration = Duration::from_millis(320);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -96,9 +98,10 @@ impl TopicObserver for RecordingObserver {
     fn wake(&self) {}
 }
 
-/// Notes which streams were asked about, and where they stood. Nobody answers.
+/// Notes which streams were asked about, and where they stood, and what is to be compressed of which
+/// topic. Nobody answers.
 #[derive(Clone, Default)]
-struct RecordingAsker(Arc<Mutex<Vec<Asked>>>);
+struct RecordingAsker(Arc<Mutex<Vec<Asked>>>, Arc<Mutex<Vec<(u32, Uncompressed)>>>);
 
 /// Which stream somebody was asked about, and where it stood.
 type Asked = (Id, Vec<Position>);
@@ -108,6 +111,10 @@ impl Asker for RecordingAsker {
         let Question::From { places, .. } = question else { return };
         let positions = places.iter().map(|place| place.position).collect();
         self.0.lock().unwrap().push((id, positions));
+    }
+
+    fn compress(&self, key: u32, large: Uncompressed) {
+        self.1.lock().unwrap().push((key, large));
     }
 }
 
@@ -165,6 +172,10 @@ fn epoch() -> Epoch {
 
 impl World {
     fn new(topics: usize) -> World {
+        World::on(Hub::new(), topics)
+    }
+
+    fn on(hub: Arc<Hub>, topics: usize) -> World {
         let observer = Arc::new(RecordingObserver::default());
         let asker = RecordingAsker::default();
         let now = Instant::now();
@@ -176,7 +187,6 @@ impl World {
             retry: Duration::from_secs(3),
             clock: Box::new(|| None),
         };
-        let hub = Hub::new();
         let topics = (0..topics).map(|n| {
             let name = Topic::new(&format!("t{n}")).unwrap();
             let joined = hub.join(&name, Arc::new(Notify::new()));
@@ -243,7 +253,7 @@ impl World {
             terms: self.endings.open_terms(Wire::Sse { named_heartbeat: false }),
             limit,
             guard: StreamGuard::new(admitted.unwrap_or_else(|_| panic!("full"))),
-            pending,
+            pending: pending.into(),
             state: Adopted::Live { places, snapshot: false },
         }
     }

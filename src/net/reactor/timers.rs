@@ -1,7 +1,6 @@
 //! What is due by time for the streams of a reactor: heartbeats, ends, and the end of peers that take
 //! nothing.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::streams::{Blocked, Source, StreamSocket, Streams};
@@ -9,6 +8,7 @@ use super::timer_wheel::Id;
 use crate::net::socket::SLOW_AFTER;
 use crate::said::{EndReason, Said};
 use crate::telemetry::metric;
+use crate::wire::Parts;
 
 /// Streams that are asked in one go whether their terms have an order for them.
 pub(super) const ORDERS_SLICE: usize = 512;
@@ -109,9 +109,9 @@ impl<S: StreamSocket> Streams<S> {
         let Some(stream) = self.get(id) else { return };
         let silent = stream.is_blocked || matches!(stream.source, Source::Over);
         if !silent && self.wheel.is_due(stream.written) {
-            let mut bytes = VecDeque::new();
-            stream.terms.wire.encode_chunked(&Said::Heartbeat, &mut bytes);
-            self.write_out(id.index, bytes, None, now);
+            let mut parts = Parts::default();
+            stream.terms.speech.encode_chunked(&Said::Heartbeat, &mut parts);
+            self.write_out(id.index, parts, None, now);
         }
         if let Some(stream) = self.get(id) {
             let written = if silent { tick } else { stream.written };

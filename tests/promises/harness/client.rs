@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::encoding::{self, Decoder};
 use super::{h2c, within};
 
 /// An event as `addEventListener` would get it.
@@ -110,6 +111,9 @@ pub struct Stream {
     pub status: u16,
     pub head: String,
     received: Vec<u8>,
+    decoder: Decoder,
+    /// The body as it came.
+    pub body: Vec<u8>,
     pub interpreter: Interpreter,
     /// Bytes of the body that were interpreted.
     pub bytes: usize,
@@ -149,7 +153,9 @@ impl Stream {
     /// Sends the same request with these headers, each on a line.
     pub async fn request_with(address: SocketAddr, path: &str, headers: &[&str]) -> Stream {
         let socket = TcpStream::connect(address).await.unwrap();
-        let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        let accept = encoding::wanted().map(|name| format!("Accept-Encoding: {name}"));
+        let lines = headers.iter().copied().chain(accept.as_deref());
+        let headers: String = lines.map(|line| format!("{line}\r\n")).collect();
         Stream::with_headers(socket, address, path, &headers).await.unwrap()
     }
 
@@ -159,14 +165,26 @@ impl Stream {
         path: &str,
         last_event_id: &str,
     ) -> std::io::Result<Stream> {
-        let id = match last_event_id {
-            "" => String::new(),
-            id => format!("Last-Event-ID: {id}\r\n"),
-        };
-        Stream::with_headers(socket, address, path, &id).await
+        let accept = encoding::wanted().unwrap_or_default();
+        Stream::request_in(socket, address, path, last_event_id, &accept).await
     }
 
-    async fn with_headers(
+    /// Asks for one of these encodings.
+    pub async fn request_in(
+        socket: TcpStream,
+        address: SocketAddr,
+        path: &str,
+        last_event_id: &str,
+        accept: &str,
+    ) -> std::io::Result<Stream> {
+        let named = [("Last-Event-ID", last_event_id), ("Accept-Encoding", accept)];
+        let said = named.into_iter().filter(|(_, value)| !value.is_empty());
+        let headers: String = said.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        Stream::with_headers(socket, address, path, &headers).await
+    }
+
+    /// Sends the same request with these lines among its headers, and no other of ours.
+    pub async fn with_headers(
         mut socket: TcpStream,
         address: SocketAddr,
         path: &str,
@@ -195,7 +213,10 @@ impl Stream {
         let status = head[9..12].parse().unwrap();
         // A stream of Fantail has no length; what a proxy says in its place has.
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let encoding = head.lines().find_map(|line| line.strip_prefix("content-encoding: "));
         Ok(Stream {
+            decoder: Decoder::new(encoding),
+            body: Vec::new(),
             length_left: length.map(|length| length.trim().parse().unwrap()),
             socket,
             status,
@@ -303,7 +324,10 @@ impl Stream {
         self.bytes += size;
         let chunk = self.received[from..to].to_vec();
         self.received.drain(..to + 2);
-        self.interpreter.feed(&chunk);
+        if !matches!(self.decoder, Decoder::Identity) {
+            self.body.extend(&chunk);
+        }
+        self.interpreter.feed(&self.decoder.decode(&chunk));
         self.ended |= size == 0;
         true
     }
@@ -332,7 +356,9 @@ pub async fn open_many(
 impl Stream {
     /// The body of a stream without entries, after its second heartbeat, byte for byte.
     pub async fn raw_bytes_of_a_silent_stream(address: SocketAddr) -> String {
-        let mut stream = Stream::request(address, "/topics/silent/events", "").await;
+        let socket = TcpStream::connect(address).await.unwrap();
+        let stream = Stream::request_in(socket, address, "/topics/silent/events", "", "");
+        let mut stream = stream.await.unwrap();
         let mut body = String::new();
         within("two heartbeats", async {
             while body.matches(": heartbeat").count() < 2 {

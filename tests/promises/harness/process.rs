@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::proxy::Proxy;
 use super::redis_server::{self, Redis};
-use super::{Api, tls, until};
+use super::{Api, encoding, tls, until};
 
 /// A child that is killed when dropped, and can be signalled before.
 pub struct Process {
@@ -163,6 +163,9 @@ impl Node {
         // REACTORS=0 runs the same tests with all streams left to the HTTP server.
         if let Ok(reactors) = std::env::var("REACTORS") {
             command.env("FANTAIL_REACTORS", reactors);
+        }
+        if let Some(encoding) = encoding::wanted() {
+            command.env("FANTAIL_COMPRESSION", encoding);
         }
         if let Some(url) = redis_url {
             command.env("FANTAIL_REDIS_URL", url);

@@ -28,7 +28,7 @@ pub(super) fn snapshot(board: &Topic, reply: &[Value]) -> Result<Option<Snapshot
             .collect::<Result<_, _>>()?,
         last_event_id: &position,
     };
-    Ok(Some(Snapshot { position: exact_at, json: json(&view).into() }))
+    Ok(Some(Snapshot { position: exact_at, json: json(&view).into(), pieces: None }))
 }
 
 fn read_list<'a>(board: &'a Topic, reply: &'a [Value]) -> Result<FullListView<'a>, LogError> {
