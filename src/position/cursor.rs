@@ -94,6 +94,11 @@ impl Cursor {
                 .map(|(topic, position)| {
                     let point = match position.parse() {
                         Ok(position) => ResumePoint::Position(position),
+                        // Told back by itself it would be a place.
+                        Err(_) if parse_seq(position).is_ok() => {
+                            let marked = format!("{UNREADABLE_MARK}{position}");
+                            ResumePoint::unreadable(&marked, characters_max)
+                        }
                         Err(_) => ResumePoint::unreadable(position, characters_max),
                     };
                     (topic, point)
@@ -429,6 +434,17 @@ mod tests {
         let several = Cursor::read("42", &topics);
         assert_eq!(several.resume_point(&topics[0]), Some(&ResumePoint::Unreadable("{42".into())));
         assert_eq!(several.resume_point(&topics[1]), Some(&ResumePoint::Unreadable("{42".into())));
+    }
+
+    #[test]
+    fn a_bare_number_in_the_cursor_of_a_single_topic_stays_unreadable() {
+        let topics = [Topic::new("a").unwrap()];
+        let text = write_cursor([(&topics[0], "0")].into_iter());
+        let unreadable = ResumePoint::Unreadable("{0".into());
+        let cursor = Cursor::read(&text, &topics);
+        assert_eq!(cursor.resume_point(&topics[0]), Some(&unreadable));
+        let again = Cursor::read(&unreadable.to_string(), &topics);
+        assert_eq!(again.resume_point(&topics[0]), Some(&unreadable));
     }
 
     #[test]
