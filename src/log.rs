@@ -79,6 +79,16 @@ pub struct Opened {
     pub has_state: bool,
 }
 
+/// How far the logs of some topics have got.
+#[derive(Debug, Clone)]
+pub struct Heads {
+    /// Epoch and head of each, `None` for those without a log.
+    pub of_topics: Vec<Option<(Epoch, u64)>>,
+    /// Milliseconds since 1970: whoever found a topic without a log before may have missed one, and
+    /// opens it again.
+    pub unwritten_since: u64,
+}
+
 /// The whole state of a topic, read in one atomic step. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -150,22 +160,23 @@ pub trait Log: Send + Sync + 'static {
         conditions: &Conditions,
     ) -> Result<Appended, LogError>;
 
-    /// Finds the topic's log, or makes it: afterwards it has an epoch, so that a subscriber of an
-    /// empty topic has a position to resume from.
+    /// Finds the topic's log. Where there is none, none is made: nothing grows in the log by being
+    /// watched, and the [history](LogHistory::unwritten) has an epoch all the same, so that a
+    /// subscriber has a position to resume from.
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError>;
 
     /// Reads the entries with a seq in `after + 1 ..= through` that are still retained, at most
     /// [`READ_ENTRIES_MAX`] and about [`READ_BYTES_MAX`], together with the history at the same
-    /// moment. `None` if the topic has no log.
+    /// moment. `None` if something of the log is missing, and it has to be opened anew.
     async fn read(&self, topic: &Topic, after: u64, through: u64)
     -> Result<Option<Page>, LogError>;
 
-    /// What the topic's log is now, without any of its entries. `None` if the topic has no log.
+    /// What the topic's log is now, without any of its entries. `None` as for [`Log::read`].
     async fn history(&self, topic: &Topic) -> Result<Option<LogHistory>, LogError>;
 
-    /// Epoch and head of each of `topics`, `None` for those without a log. Cheap: meant to be
-    /// asked for all subscribed topics every few seconds.
-    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError>;
+    /// Epoch and head of each of `topics`. Cheap: meant to be asked for all subscribed topics every
+    /// few seconds.
+    async fn heads(&self, topics: &[Topic]) -> Result<Heads, LogError>;
 
     /// Keeps the history of `topics` from expiring while somebody is subscribed to them.
     async fn keep(&self, topics: &[Topic]) -> Result<(), LogError>;

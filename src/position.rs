@@ -19,7 +19,16 @@ pub const SEQ_MAX: u64 = (1 << 53) - 1;
 /// The longest text of a position, in bytes: 16 digits, `-`, 8 characters.
 const POSITION_BYTES_MAX: usize = 25;
 
+/// The digits of base 36.
+const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+
+/// The largest number of eight digits in base 36.
+const UNWRITTEN_AT_MAX: u64 = 36_u64.pow(8) - 1;
+
 /// One incarnation of a log: 4 to 8 characters `0-9a-z`.
+///
+/// A topic that nobody has written to has no log, and costs the log nothing. Whoever watches it stands
+/// at seq 0 of an epoch that is the time at which there was none: [`unwritten_at`](Epoch::unwritten_at).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch {
     length: u8,
@@ -30,11 +39,28 @@ impl Epoch {
     /// A new epoch, drawn at random: with six characters, two epochs of one log meet with a
     /// chance of one in two thousand million.
     pub fn random() -> Epoch {
-        let text: [u8; 6] =
-            std::array::from_fn(|_| b"0123456789abcdefghijklmnopqrstuvwxyz"[fastrand::usize(..36)]);
+        let text: [u8; 6] = std::array::from_fn(|_| DIGITS[fastrand::usize(..36)]);
         let mut characters = [0; 8];
         characters[..6].copy_from_slice(&text);
         Epoch { length: 6, characters }
+    }
+
+    /// The epoch of a topic that had no log at this time, in milliseconds since 1970: eight characters,
+    /// the number in base 36. Times from 2059 on count as the last one before.
+    pub fn unwritten_at(milliseconds: u64) -> Epoch {
+        let mut left = milliseconds.min(UNWRITTEN_AT_MAX);
+        let mut characters = [b'0'; 8];
+        for character in characters.iter_mut().rev() {
+            *character = DIGITS[(left % 36) as usize];
+            left /= 36;
+        }
+        Epoch { length: 8, characters }
+    }
+
+    /// When there was no log, if this is the epoch of a topic that had none. Epochs of logs are shorter.
+    pub fn unwritten_time(&self) -> Option<u64> {
+        let is_time = usize::from(self.length) == self.characters.len();
+        is_time.then(|| u64::from_str_radix(self.as_str(), 36).ok()).flatten()
     }
 
     /// The epoch as it stands in a position.
@@ -161,11 +187,21 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn the_epoch_of_a_topic_without_a_log_is_a_time(milliseconds in any::<u64>()) {
+            let epoch = Epoch::unwritten_at(milliseconds);
+            prop_assert_eq!(epoch.as_str().parse(), Ok(epoch));
+            prop_assert_eq!(epoch.unwritten_time(), Some(milliseconds.min(UNWRITTEN_AT_MAX)));
+        }
+    }
+
     #[test]
-    fn random_epochs_are_epochs() {
+    fn random_epochs_are_epochs_and_no_times() {
         for _ in 0..1000 {
             let epoch = Epoch::random();
             assert_eq!(epoch.as_str().parse(), Ok(epoch));
+            assert_eq!(epoch.unwritten_time(), None);
         }
     }
 }

@@ -248,7 +248,7 @@ impl Replays {
     /// is an entry.
     async fn is_still_at(&self, topic: &Topic, position: Position) -> Result<bool, LogError> {
         let heads = self.log.heads(std::slice::from_ref(topic)).await?;
-        Ok(heads.first() == Some(&Some((position.epoch, position.seq))))
+        Ok(heads.of_topics.first() == Some(&Some((position.epoch, position.seq))))
     }
 
     /// Forgets what nobody asked for lately; all that is kept in case if somebody waits for the

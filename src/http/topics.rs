@@ -175,19 +175,26 @@ pub(super) async fn history(
     let replays = &app.node.replays;
     let (page, mut reserved) =
         replays.read(&topic, from, from.saturating_add(limit as u64)).await?;
-    let Some(mut page) = page else {
-        let empty = History {
-            topic: topic.to_string(),
-            entries: Vec::new(),
-            next: None,
-            more: false,
-            oldest: None,
-            head: None,
-            reset: None,
-        };
-        return Ok(Json(empty).into_response());
+    let told = |history: &LogHistory| {
+        resume_point.and_then(|point| told(&topic.to_string(), point, history))
     };
-    let reset = resume_point.and_then(|point| told(&topic.to_string(), point, &page.history));
+    let mut page = match page {
+        Some(page) if page.history.is_written() => page,
+        not_written => {
+            let history = not_written.map(|page| page.history);
+            let empty = History {
+                topic: topic.to_string(),
+                entries: Vec::new(),
+                next: history.as_ref().map(|history| history.at(0).to_string()),
+                more: false,
+                oldest: None,
+                head: None,
+                reset: history.as_ref().and_then(told),
+            };
+            return Ok(Json(empty).into_response());
+        }
+    };
+    let reset = told(&page.history);
     if reset.is_some() || page.entries.is_empty() {
         // Begin with the oldest: for who lost the thread, and for who did not say where to begin.
         let lost = reset.is_some() || resume_point.is_none();

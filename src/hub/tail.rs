@@ -132,7 +132,13 @@ impl Tail {
         let log_head = history.head;
         let continues = history.judge(self.head()) == Verdict::Continues;
         let head = self.history.head;
+        let unwritten_since = self.history.unwritten_since;
         self.history = history;
+        if continues {
+            // Who waits here since before the first entry has missed none, whatever the log can say
+            // of so long ago.
+            self.history.unwritten_since = self.history.unwritten_since.min(unwritten_since);
+        }
         let next = read.first().map(|frame| frame.position.seq);
         if continues && head < log_head && next != Some(head + 1) {
             // An entry that the log says it has is not in it: somebody deleted it by hand. Begin
@@ -248,7 +254,8 @@ mod tests {
                 past_epochs.insert(0, (pair[0].0, pair[1].1));
             }
             let (epoch, _) = self.epochs[self.epochs.len() - 1];
-            LogHistory { epoch, past_epochs, head, oldest: self.trimmed + 1 }
+            let oldest = self.trimmed + 1;
+            LogHistory { epoch, past_epochs, head, oldest, unwritten_since: 0, begun_at: 0 }
         }
 
         fn read(&self, after: u64, count: usize) -> Vec<Frame> {

@@ -45,7 +45,14 @@ fn epoch() -> Epoch {
 }
 
 fn history(head: u64) -> LogHistory {
-    LogHistory { epoch: epoch(), past_epochs: Vec::new(), head, oldest: 1 }
+    LogHistory {
+        epoch: epoch(),
+        past_epochs: Vec::new(),
+        head,
+        oldest: 1,
+        unwritten_since: 0,
+        begun_at: 0,
+    }
 }
 
 fn frame(seq: u64, bytes: usize) -> Frame {

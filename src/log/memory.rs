@@ -5,6 +5,7 @@
 //! lock, which makes each step as atomic as a Redis script.
 
 mod boards;
+mod forgotten;
 mod idempotency;
 mod revocations;
 mod tickets;
@@ -18,11 +19,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Appended, Conditions, Health, Log, LogError, Notifications, Notifier, Opened, Page, Probe,
-    Published, Registry, Retention, StatsUpdate,
+    Appended, Conditions, Heads, Health, Log, LogError, Notifications, Notifier, Opened, Page,
+    Probe, Published, Registry, Retention, StatsUpdate,
 };
 use crate::entry::Event;
-use crate::position::{Epoch, LogHistory, Position};
+use crate::position::{LogHistory, Position};
 use crate::topic::Topic;
 use boards::BoardStates;
 use idempotency::{IdempotencyCache, StoredResult};
@@ -76,6 +77,16 @@ impl MemoryLog {
 }
 
 impl State {
+    /// A topic as a subscriber finds it.
+    fn history(&mut self, topic: &Topic) -> LogHistory {
+        let lifetime = self.lifetime(topic);
+        // A board has a log from the beginning, which lives as long.
+        if lifetime == Lifetime::Forever {
+            self.topics.open(topic, lifetime);
+        }
+        self.topics.history(topic, lifetime)
+    }
+
     /// Finds a topic's log, or makes it.
     fn open(&mut self, topic: &Topic) -> &mut TopicLog {
         let lifetime = self.lifetime(topic);
@@ -103,7 +114,7 @@ impl State {
     /// Whether the head is where the request wants it.
     fn check_head(&mut self, topic: &Topic, conditions: &Conditions) -> Result<(), LogError> {
         let Some(position) = conditions.if_match else { return Ok(()) };
-        let history = self.open(topic).history();
+        let history = self.history(topic);
         match history.is_head(position) {
             true => Ok(()),
             false => Err(LogError::PreconditionFailed(history.at(history.head))),
@@ -152,8 +163,7 @@ impl Log for MemoryLog {
             return Err(LogError::ReservedEventType);
         }
         state.check_head(topic, conditions)?;
-        let history = state.open(topic).history();
-        let mut last = history.at(history.head);
+        let mut last = state.open(topic).head();
         for event in events {
             last = self.append_to(state, topic, event);
         }
@@ -165,7 +175,7 @@ impl Log for MemoryLog {
         let mut state = self.state();
         state.make_room(topic);
         let has_state = state.boards.contain(topic);
-        Ok(Opened { history: state.open(topic).history(), has_state })
+        Ok(Opened { history: state.history(topic), has_state })
     }
 
     async fn read(
@@ -174,9 +184,12 @@ impl Log for MemoryLog {
         after: u64,
         through: u64,
     ) -> Result<Option<Page>, LogError> {
-        let (history, entries) = match self.state().get(topic) {
-            None => return Ok(None),
-            Some(log) => (log.history(), log.entries(after, through)),
+        let (history, entries) = {
+            let mut state = self.state();
+            match state.get(topic) {
+                Some(log) => (log.history(), log.entries(after, through)),
+                None => (state.history(topic), Vec::new()),
+            }
         };
         // Copied after the lock was let go.
         let entries = entries.iter().map(StoredEntry::entry).collect();
@@ -184,12 +197,15 @@ impl Log for MemoryLog {
     }
 
     async fn history(&self, topic: &Topic) -> Result<Option<LogHistory>, LogError> {
-        Ok(self.state().get(topic).map(TopicLog::history))
+        let mut state = self.state();
+        let history = state.get(topic).map(TopicLog::history);
+        Ok(Some(history.unwrap_or_else(|| state.history(topic))))
     }
 
-    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
+    async fn heads(&self, topics: &[Topic]) -> Result<Heads, LogError> {
         let state = self.state();
-        Ok(topics.iter().map(|topic| state.topics.head(topic)).collect())
+        let of_topics = topics.iter().map(|topic| state.topics.head(topic)).collect();
+        Ok(Heads { of_topics, unwritten_since: state.topics.unwritten_since() })
     }
 
     async fn keep(&self, topics: &[Topic]) -> Result<(), LogError> {
@@ -244,6 +260,6 @@ impl Probe for MemoryLog {
     }
 
     fn now_milliseconds(&self) -> Option<u64> {
-        Some(topics::milliseconds())
+        Some(forgotten::milliseconds())
     }
 }

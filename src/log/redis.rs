@@ -34,8 +34,8 @@ use redis::Value;
 use tokio::time::Instant;
 
 use super::{
-    Appended, Conditions, Health, Log, LogError, Notifications, Notifier, Opened, Page, Probe,
-    READ_BYTES_MAX, READ_ENTRIES_MAX, Retention, Snapshots,
+    Appended, Conditions, Heads, Health, Log, LogError, Notifications, Notifier, Opened, Page,
+    Probe, READ_BYTES_MAX, READ_ENTRIES_MAX, Retention, Snapshots,
 };
 use crate::background;
 use crate::config::RedisFiles;
@@ -223,16 +223,26 @@ impl Log for RedisLog {
         Ok(page.map(|page| page.history))
     }
 
-    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
+    async fn heads(&self, topics: &[Topic]) -> Result<Heads, LogError> {
         if topics.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Heads { of_topics: Vec::new(), unwritten_since: 0 });
         }
         let mut pipe = redis::pipe();
         for batch in topics.chunks(HEADS_BATCH) {
             let keys = batch.iter().flat_map(|topic| [self.keys.seq(topic), self.keys.meta(topic)]);
             pipe.cmd("MGET").arg(keys.collect::<Vec<String>>());
         }
-        let batches: Vec<Vec<Option<String>>> = self.reads.pipe("mget", &pipe).await?;
+        // Last: a log that was flushed away before it is one whose head is missing above.
+        pipe.cmd("HMGET").arg(self.keys.births()).arg("at");
+        pipe.cmd("TIME");
+        let mut batches: Vec<Vec<Option<String>>> = self.reads.pipe("mget", &pipe).await?;
+        let seconds = batches.pop().and_then(|mut time| time.swap_remove(0));
+        let births = batches.pop().and_then(|mut births| births.pop()).flatten();
+        // What is gone and not flushed has expired, and was not there before.
+        let expired_before = seconds
+            .and_then(|seconds| seconds.parse().ok())
+            .map(|now: u64| (now * 1000).saturating_sub(self.ttl_milliseconds()));
+        let since = births.and_then(|at| at.parse().ok()).zip(expired_before);
         let values: Vec<Option<String>> = batches.into_iter().flatten().collect();
         let head = |pair: &[Option<String>]| match pair {
             [Some(seq), Some(meta)] => {
@@ -241,7 +251,10 @@ impl Log for RedisLog {
             }
             _ => None,
         };
-        Ok(values.chunks(2).map(head).collect())
+        Ok(Heads {
+            of_topics: values.chunks(2).map(head).collect(),
+            unwritten_since: since.map_or(u64::MAX, |(at, before): (u64, u64)| at.max(before)),
+        })
     }
 
     async fn keep(&self, topics: &[Topic]) -> Result<(), LogError> {
@@ -335,11 +348,12 @@ impl RedisLog {
 
     /// Reads the entries with a seq in `first ..= last`.
     async fn page(&self, topic: &Topic, first: u64, last: u64) -> Result<Option<Page>, LogError> {
-        let call = Call::new(&scripts::READ, &self.keys.topic(topic).of_log())
+        let call = Call::new(&scripts::READ, &self.keys.topic(topic).for_reading())
             .arg(first)
             .arg(last)
             .arg(READ_ENTRIES_MAX)
-            .arg(READ_BYTES_MAX);
+            .arg(READ_BYTES_MAX)
+            .arg(self.ttl_milliseconds());
         let answer: Vec<Value> = self.reads.call(call).await?;
         let Ok([head, meta, oldest, entries]) = <[Value; 4]>::try_from(answer) else {
             return Ok(None);

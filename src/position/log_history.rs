@@ -17,6 +17,12 @@ pub struct LogHistory {
     pub head: u64,
     /// Seq of the oldest entry that can still be read; `head + 1` when none can.
     pub oldest: u64,
+    /// Milliseconds since 1970, by the log's clock. Whoever found no log of this name between then and
+    /// the beginning of this one has missed none.
+    pub unwritten_since: u64,
+    /// When it began; of a topic without a log, when that was found. Whoever found none later knows of
+    /// another log.
+    pub begun_at: u64,
 }
 
 /// What a [`LogHistory`] says about a position.
@@ -36,6 +42,11 @@ impl LogHistory {
         if epoch == self.epoch {
             return Some(self.head);
         }
+        // When there was no log yet, nothing of it had been written.
+        let before = self.unwritten_since..=self.begun_at;
+        if epoch.unwritten_time().is_some_and(|at| before.contains(&at)) {
+            return Some(0);
+        }
         self.past_epochs.iter().find(|(past, _)| *past == epoch).map(|&(_, end)| end)
     }
 
@@ -48,6 +59,18 @@ impl LogHistory {
             Some(_) if position.seq + 1 < self.oldest => Verdict::Trimmed,
             Some(_) => Verdict::Continues,
         }
+    }
+
+    /// Of a topic that nobody has written to, found so at `now`.
+    pub fn unwritten(now: u64, unwritten_since: u64) -> LogHistory {
+        let epoch = Epoch::unwritten_at(now);
+        let past_epochs = Vec::new();
+        LogHistory { epoch, past_epochs, head: 0, oldest: 1, unwritten_since, begun_at: now }
+    }
+
+    /// Whether there is a log: somebody has written to it.
+    pub fn is_written(&self) -> bool {
+        self.epoch.unwritten_time().is_none()
     }
 
     /// Whether the newest entry is the one at `position`, which may be of an earlier epoch that no
@@ -79,6 +102,9 @@ mod tests {
             // Epochs as (entries that survived, entries lost at their end), oldest first.
             ended_epochs in proptest::collection::vec((0..20_u64, 0..5_u64), 1..10),
             trimmed in 0..30_u64,
+            unwritten_since in 0..1_000_u64,
+            before_the_log in 0..1_000_u64,
+            begun_at in 0..1_000_u64,
         ) {
             let name = |n: usize| epoch(&format!("e{n:03}"));
             let mut head = 0;
@@ -90,7 +116,11 @@ mod tests {
             }
             let oldest = trimmed.min(head) + 1;
             let past_epochs = ends.iter().rev().skip(1).map(|&(epoch, end, _)| (epoch, end)).collect();
-            let history = LogHistory { epoch: ends[ends.len() - 1].0, past_epochs, head, oldest };
+            let epoch_now = ends[ends.len() - 1].0;
+            let history =
+                LogHistory {
+                    epoch: epoch_now, past_epochs, head, oldest, unwritten_since, begun_at,
+                };
             for (epoch, end, lost) in ends {
                 for seq in 0..=end + lost {
                     let expected = if seq > end {
@@ -103,6 +133,14 @@ mod tests {
                     prop_assert_eq!(history.judge(Position { seq, epoch }), expected);
                 }
             }
+            let at = Position { seq: 0, epoch: Epoch::unwritten_at(before_the_log) };
+            let expected = match () {
+                () if before_the_log < unwritten_since || before_the_log > begun_at => Verdict::Lost,
+                () if oldest > 1 => Verdict::Trimmed,
+                () => Verdict::Continues,
+            };
+            prop_assert_eq!(history.judge(at), expected);
+            prop_assert_eq!(history.judge(Position { seq: 1, ..at }), Verdict::Lost);
             prop_assert_eq!(
                 history.judge(Position { seq: 0, epoch: epoch("zzzz") }), Verdict::Lost
             );

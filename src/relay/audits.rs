@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::{Relay, SLICE_TOPICS_MAX};
 use crate::hub::HubTopic;
 use crate::log::LogError;
-use crate::position::{Epoch, Position};
+use crate::position::Position;
 use crate::telemetry::metric;
 use crate::topic::Topic;
 
@@ -201,20 +201,27 @@ impl Relay {
         // Taken before asking: what the log answers is at least as new as this.
         let known: Vec<Option<Position>> = topics.iter().map(|topic| topic.head()).collect();
         let names: Vec<Topic> = topics.iter().map(|topic| topic.name().clone()).collect();
-        let heads: Vec<Option<(Epoch, u64)>> = self.log.heads(&names).await?;
-        for ((topic, known), head) in topics.iter().zip(known).zip(heads) {
+        let heads = self.log.heads(&names).await?;
+        for ((topic, known), head) in topics.iter().zip(known).zip(heads.of_topics) {
             // What was read to open it may be older than what the log says now.
             let Some(now) = topic.head() else {
                 self.read_again(topic);
                 continue;
             };
-            let agrees = known.zip(head).is_some_and(|(known, (epoch, seq))| {
+            let agrees = match head {
                 // The tail may have moved on while the log was asked, but the log must have what
                 // the tail had before.
-                epoch == now.epoch && (known.seq..=now.seq).contains(&seq)
-            });
+                Some((epoch, seq)) => known.is_some_and(|known| {
+                    epoch == now.epoch && (known.seq..=now.seq).contains(&seq)
+                }),
+                // Nobody has written to it yet.
+                None => known == Some(now) && now.epoch.unwritten_time().is_some(),
+            };
             if !agrees {
                 metric::audit_found();
+                self.repair(topic, None);
+            } else if now.epoch.unwritten_time().is_some_and(|at| at < heads.unwritten_since) {
+                // As far as is known here. It was found so long ago that a log may be gone since.
                 self.repair(topic, None);
             }
         }

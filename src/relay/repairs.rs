@@ -233,6 +233,8 @@ impl Relay {
                 None => None,
                 Some(head) => self.log.read(topic.name(), head.seq, u64::MAX).await?,
             };
+            // One that is gone, with the state that it had: what it is now is for opening to find out.
+            let page = page.filter(|page| page.history.is_written());
             let Some(page) = page else {
                 let opened = self.log.open(topic.name()).await?;
                 self.hub.open(topic, opened.history, opened.has_state);

@@ -8,8 +8,7 @@ use super::*;
 use crate::budget::BUDGET_BYTES_MAX;
 use crate::entry::{Data, Event};
 use crate::log::memory::MemoryLog;
-use crate::log::{Appended, Conditions, Opened, Retention};
-use crate::position::Epoch;
+use crate::log::{Appended, Conditions, Heads, Opened, Retention};
 
 struct CountingLog {
     log: MemoryLog,
@@ -40,7 +39,7 @@ impl Log for CountingLog {
         self.log.history(topic).await
     }
 
-    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
+    async fn heads(&self, topics: &[Topic]) -> Result<Heads, LogError> {
         self.log.heads(topics).await
     }
 

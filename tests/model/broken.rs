@@ -73,7 +73,7 @@ fn is_found(broken: Break, bounds: Bounds) {
 #[test]
 fn taking_an_entry_whose_predecessors_are_missing() {
     let left = Left { appends: 2, ..Left::default() };
-    breaks_a_promise(Break::GapIgnored, Bounds { losses: true, left, ..plain() });
+    breaks_a_promise(Break::GapIgnored, Bounds { losses: true, begun: true, left, ..plain() });
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn forgetting_the_past_reigns() {
 #[test]
 fn noting_the_end_of_a_reign_too_high() {
     let left = Left { appends: 2, failovers: 1, ..Left::default() };
-    breaks_a_promise(Break::EndNotedTooFar, Bounds { left, ..plain() });
+    breaks_a_promise(Break::EndNotedTooFar, Bounds { begun: true, left, ..plain() });
 }
 
 #[test]

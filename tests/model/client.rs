@@ -158,9 +158,12 @@ impl Client {
                     let answer = Answer::now(around.log, page);
                     self.take(Reading { what: Question::Page, outdated: false, answer }, around)
                 }
-                _ => ask(Question::Page, Answer::read(around.log, 0)),
+                _ => ask(Question::Page, Answer::read(around.log, around.oracle, 0)),
             },
-            Step::AskLog => ask(Question::LogHistory, Answer::read(around.log, u64::MAX - 1)),
+            Step::AskLog => {
+                let answer = Answer::read(around.log, around.oracle, u64::MAX - 1);
+                ask(Question::LogHistory, answer)
+            }
             Step::Wait => Ok(()),
         }
     }

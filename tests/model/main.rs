@@ -124,6 +124,16 @@ fn servers_may_go_back_in_time() {
 }
 
 #[test]
+fn servers_may_go_back_in_time_with_a_log_that_has_no_entry() {
+    keeps_all_promises(Bounds {
+        sweeps: true,
+        begun: true,
+        left: Left { appends: 2, drops: 1, failovers: 1, ..Left::default() },
+        ..plain()
+    });
+}
+
+#[test]
 #[ignore = "takes long: make test-all"]
 fn servers_may_go_back_in_time_twice() {
     keeps_all_promises(Bounds {

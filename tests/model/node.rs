@@ -67,6 +67,7 @@ enum Stage {
 struct Audit {
     known: Option<Position>,
     head: Option<(Epoch, u64)>,
+    unwritten_since: u64,
 }
 
 /// Whether the watchers of the topic were woken.
@@ -181,7 +182,8 @@ impl Node {
             Pushed::Gap if broken == Some(Break::GapIgnored) => {
                 let Position { seq, epoch } = frame.position;
                 let head = seq - 1;
-                *tail = Tail::new(LogHistory { epoch, past_epochs: Vec::new(), head, oldest: seq });
+                let unwritten = LogHistory::unwritten(u64::MAX, 0);
+                *tail = Tail::new(LogHistory { epoch, head, oldest: seq, ..unwritten });
                 tail.push_announced(frame);
                 true
             }
@@ -238,7 +240,7 @@ impl Node {
     pub fn repair_reads(&mut self, log: &mut Server, oracle: &mut Oracle, broken: Option<Break>) {
         let Some(repair) = &mut self.repair else { return };
         repair.stage = match repair.stage {
-            Stage::AskedRead { after } => Stage::Read(Answer::read(log, after)),
+            Stage::AskedRead { after } => Stage::Read(Answer::read(log, oracle, after)),
             Stage::AskedOpen => Stage::Opened(Answer::open(log, oracle, broken)),
             Stage::Read(_) | Stage::Opened(_) => unreachable!("answered already"),
         };
@@ -273,10 +275,11 @@ impl Node {
         }
         let Some(topic) = &mut self.topic else { unreachable!("it would be an orphan") };
         match &repair.stage {
-            Stage::Read(Answer { page: None, .. }) => {
+            Stage::Read(answer) if answer.log_is_gone() => {
                 repair.stage = Stage::AskedOpen;
                 return false;
             }
+            Stage::Read(Answer { page: None, .. }) => unreachable!("it is gone"),
             Stage::Read(Answer { page: Some(page), .. }) => {
                 let tail = topic.tail.as_mut().expect("a read is asked of an open topic");
                 let progress = !page.frames.is_empty();
@@ -322,14 +325,20 @@ impl Node {
     /// something that no repair is about to find, because all others change nothing that the next
     /// one would not.
     pub fn audit_is_due(&self, log: &Server, periodic: bool) -> bool {
-        let differs = || self.head().is_some_and(|head| log.head() != Some((head.epoch, head.seq)));
+        let differs = || {
+            self.head().is_some_and(|head| match log.head() {
+                Some(now) => now != (head.epoch, head.seq),
+                None => head.epoch.unwritten_time().is_none_or(|at| at < log.unwritten_since()),
+            })
+        };
         let finds = || periodic && self.repair.is_none() && differs();
         self.audit.is_none() && (self.missed == Some(0) || finds())
     }
 
     pub fn audit_asks(&mut self, log: &Server) {
         self.missed = self.missed.filter(|&before| before > 0);
-        self.audit = self.topic.as_ref().map(|_| Audit { known: self.head(), head: log.head() });
+        let (known, head, unwritten_since) = (self.head(), log.head(), log.unwritten_since());
+        self.audit = self.topic.as_ref().map(|_| Audit { known, head, unwritten_since });
     }
 
     pub fn audit_runs(&self) -> bool {
@@ -337,17 +346,20 @@ impl Node {
     }
 
     pub fn audit_compares(&mut self, broken: Option<Break>) {
-        let Some(Audit { known, head }) = self.audit.take() else { return };
+        let Some(Audit { known, head, unwritten_since }) = self.audit.take() else { return };
         let Some(now) = self.head() else {
             if self.repair.is_some() {
                 self.look(broken);
             }
             return;
         };
-        let agrees = known.zip(head).is_some_and(|(known, (epoch, seq))| {
-            epoch == now.epoch && (known.seq..=now.seq).contains(&seq)
-        });
-        if !agrees {
+        let unwritten = now.epoch.unwritten_time();
+        let agrees = match head {
+            Some((epoch, seq)) => known
+                .is_some_and(|known| epoch == now.epoch && (known.seq..=now.seq).contains(&seq)),
+            None => known == Some(now) && unwritten.is_some(),
+        };
+        if !agrees || unwritten.is_some_and(|at| at < unwritten_since) {
             self.look(broken);
         }
     }

@@ -32,9 +32,15 @@ impl Answer {
         Answer { page, tip: log.tip, oldest: log.oldest() }
     }
 
+    /// Whether a repair has to open the topic anew.
+    pub fn log_is_gone(&self) -> bool {
+        let epoch = self.page.as_ref().map(|page| page.history.epoch);
+        epoch.is_none_or(|epoch| epoch.unwritten_time().is_some())
+    }
+
     /// What `read.lua` returns of everything after `after`.
-    pub fn read(log: &Server, after: u64) -> Answer {
-        let page = log.keys.history().map(|history| {
+    pub fn read(log: &mut Server, oracle: &mut Oracle, after: u64) -> Answer {
+        let page = log.history(oracle).map(|history| {
             let frames = log.keys.entries(after, u64::MAX).map(sse::frame).collect();
             Page { history, frames }
         });
@@ -43,7 +49,9 @@ impl Answer {
 
     /// What `open.lua` returns.
     pub fn open(log: &mut Server, oracle: &mut Oracle, broken: Option<Break>) -> Answer {
-        begin(log, oracle, broken);
+        if log.keys.is_written() {
+            begin(log, oracle, broken);
+        }
         let history = log.open(oracle);
         Answer::now(log, Some(Page { history, frames: Vec::new() }))
     }

@@ -25,6 +25,8 @@ pub struct Bounds {
     /// Announcements may be heard in any order, not only in that of their sending.
     pub disorder: bool,
     pub history_entries_max: usize,
+    /// There is a log from the beginning, as a board has; otherwise the first entry makes it.
+    pub begun: bool,
     /// Heads are compared again and again, and not only after a reconnect.
     pub audits: bool,
     /// Announcements may be lost while the subscription is up.
@@ -441,7 +443,10 @@ impl Model for World {
 
     fn init_states(&self) -> Vec<State> {
         let mut oracle = Oracle::default();
-        let log = Server::new(oracle.anew());
+        let mut log = Server::new(oracle.anew());
+        if self.bounds.begun {
+            log.begin(&mut oracle);
+        }
         let node = Node::connected();
         let client = Client::new(self.bounds.snapshots);
         vec![State {

@@ -55,4 +55,5 @@ mod tls;
 mod topics;
 mod trickle;
 mod unread_answers;
+mod watching;
 mod wire;

@@ -55,16 +55,20 @@ impl Normaliser {
             let count = digits.iter().take_while(is_digit).count();
             return (count == 6).then(|| (7, "~<check>".to_owned()));
         }
-        // A position: digits, and an epoch of six characters.
+        // A position: digits, and an epoch of six characters; of a topic without a log, a time of eight.
         let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let epoch = bytes.get(digits..)?.strip_prefix(b"-")?;
         let is_in_epoch = |byte: &&u8| byte.is_ascii_digit() || byte.is_ascii_lowercase();
-        if digits == 0 || epoch.iter().take_while(is_in_epoch).count() != 6 {
+        let length = epoch.iter().take_while(is_in_epoch).count();
+        let seq = String::from_utf8_lossy(&bytes[..digits]);
+        if digits > 0 && length == 8 {
+            return Some((digits + 9, format!("{seq}-<unwritten>")));
+        }
+        if digits == 0 || length != 6 {
             return None;
         }
         let next = self.epochs.len() + 1;
         let number = *self.epochs.entry(epoch[..6].to_vec()).or_insert(next);
-        let seq = String::from_utf8_lossy(&bytes[..digits]);
         Some((digits + 7, format!("{seq}-<epoch {number}>")))
     }
 }
@@ -109,6 +113,7 @@ fn only_what_is_random_is_made_equal() {
             "id: 12-abc123\nid: 3-zzzzzz\n a:4-abc123,b:5-0\n",
             "id: 12-<epoch 1>\nid: 3-<epoch 2>\n a:4-<epoch 1>,b:5-0\n",
         ),
+        ("id: 0-mi2x7k4w\nid: 1-mi2x7k4w\n", "id: 0-<unwritten>\nid: 1-<unwritten>\n"),
         ("board-1 task-123456 7-abcdefg", "board-1 task-123456 7-abcdefg"),
         (
             "retry: 1999\nretry: 2000\nretry: 3001\n",

@@ -50,8 +50,7 @@ impl Snapshots for MemoryLog {
         if !state.boards.contain(topic) {
             return Ok(None);
         }
-        let history = state.open(topic).history();
-        let position = history.at(history.head);
+        let position = state.open(topic).head();
         let board = state.boards.boards.get(topic);
         let json = board.map(|board| board.to_json(&position.to_string()));
         Ok(json.map(|json| Snapshot { position, json: json.into(), pieces: None }))
@@ -124,8 +123,7 @@ fn create_board(
     lists: Vec<NewList>,
 ) -> Result<Changed, ChangeError> {
     let id = state.boards.create(id, name, lists)?;
-    let history = state.open(&id).history();
-    let position = history.at(history.head);
+    let position = state.open(&id).head();
     let board = state.boards.boards.get(&id).ok_or(BoardError::NoSuchBoard)?;
     let answer = board.to_json(&position.to_string()).into();
     Ok(Changed { board: id, position, events: 0, answer, replayed: false })

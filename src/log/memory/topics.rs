@@ -1,10 +1,11 @@
 //! [`Topics`]: the logs of all topics, within a bound of memory.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::forgotten::{Forgotten, milliseconds};
 use crate::entry::{Data, Entry, Event};
 use crate::frame::Frame;
 use crate::log::{READ_BYTES_MAX, READ_ENTRIES_MAX};
@@ -44,6 +45,7 @@ pub(super) enum Lifetime {
 /// Invariant: `bytes` is what they take.
 pub(super) struct Topics {
     logs: HashMap<Topic, TopicLog>,
+    forgotten: Forgotten,
     bytes: usize,
     bytes_max: usize,
     /// Beyond this many room is made: `bytes_max`, or more while that does not suffice for the
@@ -60,6 +62,11 @@ pub(super) struct TopicLog {
     entries: VecDeque<StoredEntry>,
     bytes: usize,
     used_at: Instant,
+    /// See [`LogHistory`].
+    unwritten_since: u64,
+    begun_at: u64,
+    /// When the last entry came, in milliseconds since 1970.
+    written_at: u64,
 }
 
 /// An entry as it is stored: the frame that goes out, and what is not in it.
@@ -73,6 +80,7 @@ impl Topics {
     pub(super) fn new(history_entries_max: usize, history_ttl: Duration) -> Topics {
         Topics {
             logs: HashMap::new(),
+            forgotten: Forgotten::new(),
             bytes: 0,
             bytes_max: ENTRIES_BYTES_MAX,
             make_room_at: ENTRIES_BYTES_MAX,
@@ -81,9 +89,28 @@ impl Topics {
         }
     }
 
+    /// A topic as a subscriber finds it; no log is made. Counts as use.
+    pub(super) fn history(&mut self, topic: &Topic, lifetime: Lifetime) -> LogHistory {
+        self.expire(topic, lifetime);
+        match self.logs.get_mut(topic) {
+            Some(log) => {
+                log.used_at = Instant::now();
+                log.history()
+            }
+            None => self.forgotten.unwritten(topic),
+        }
+    }
+
+    /// Whoever found a topic without a log before may have missed one.
+    pub(super) fn unwritten_since(&self) -> u64 {
+        self.forgotten.begun_at()
+    }
+
     /// Finds a topic's log that has not expired, or makes it.
     pub(super) fn open(&mut self, topic: &Topic, lifetime: Lifetime) -> &mut TopicLog {
         self.expire(topic, lifetime);
+        let unwritten_since = self.forgotten.unwritten_since(topic);
+        let written_at = self.forgotten.now();
         let log = self.logs.entry(topic.clone()).or_insert_with(|| {
             self.bytes += TOPIC_OVERHEAD_BYTES;
             TopicLog {
@@ -92,6 +119,9 @@ impl Topics {
                 entries: VecDeque::new(),
                 bytes: TOPIC_OVERHEAD_BYTES,
                 used_at: Instant::now(),
+                unwritten_since,
+                begun_at: written_at.max(unwritten_since),
+                written_at,
             }
         });
         log.used_at = Instant::now();
@@ -119,8 +149,10 @@ impl Topics {
     /// Appends an event. Returns its frame, which shares its bytes.
     pub(super) fn append(&mut self, topic: &Topic, lifetime: Lifetime, event: &Event) -> Frame {
         let history_entries_max = self.history_entries_max;
+        let written_at = self.forgotten.now();
         let log = self.open(topic, lifetime);
         log.seq += 1;
+        log.written_at = written_at;
         let json = matches!(event.data, Data::Json(_));
         let frame = sse::frame(&Entry {
             position: Position { seq: log.seq, epoch: log.epoch },
@@ -185,6 +217,9 @@ impl Topics {
     fn forget(&mut self, topic: &Topic) {
         if let Some(log) = self.logs.remove(topic) {
             self.bytes -= log.bytes;
+            if log.seq > 0 {
+                self.forgotten.note(topic, log.written_at);
+            }
         }
     }
 }
@@ -193,7 +228,19 @@ impl TopicLog {
     /// What it is now. The past ends with the process.
     pub(super) fn history(&self) -> LogHistory {
         let oldest = self.seq + 1 - self.entries.len() as u64;
-        LogHistory { epoch: self.epoch, past_epochs: Vec::new(), head: self.seq, oldest }
+        LogHistory {
+            epoch: self.epoch,
+            past_epochs: Vec::new(),
+            head: self.seq,
+            oldest,
+            unwritten_since: self.unwritten_since,
+            begun_at: self.begun_at,
+        }
+    }
+
+    /// Where its newest entry is.
+    pub(super) fn head(&self) -> Position {
+        Position { seq: self.seq, epoch: self.epoch }
     }
 
     /// The entries with a seq in `after + 1 ..= through`, as many as a page takes.
@@ -202,7 +249,7 @@ impl TopicLog {
         let mut bytes = 0;
         self.entries
             .iter()
-            .skip(first.saturating_sub(self.history().oldest) as usize)
+            .skip(first.saturating_sub(self.seq + 1 - self.entries.len() as u64) as usize)
             .take(READ_ENTRIES_MAX)
             .take_while(|entry| {
                 let size = entry.frame.size();
@@ -232,11 +279,6 @@ impl StoredEntry {
     fn bytes(&self) -> usize {
         self.frame.chunk().len() + ENTRY_OVERHEAD_BYTES
     }
-}
-
-/// By the clock of this process.
-pub(super) fn milliseconds() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ pub(super) struct TopicKeys {
     pub(super) log: String,
     pub(super) meta: String,
     pub(super) state: String,
+    /// Of all topics.
+    births: String,
 }
 
 /// The keys of one board (see `board.lua`).
@@ -25,21 +27,26 @@ pub(super) struct BoardKeys {
 
 impl TopicKeys {
     /// KEYS of the scripts that append to a topic or open it.
-    pub(super) fn all(self) -> [String; 4] {
-        [self.seq, self.log, self.meta, self.state]
+    pub(super) fn all(self) -> [String; 5] {
+        [self.seq, self.log, self.meta, self.state, self.births]
     }
 
-    /// The keys of the log alone: KEYS of the script that reads it.
+    /// The keys of the log alone.
     pub(super) fn of_log(self) -> [String; 3] {
         [self.seq, self.log, self.meta]
+    }
+
+    /// KEYS of the script that reads it.
+    pub(super) fn for_reading(self) -> [String; 4] {
+        [self.seq, self.log, self.meta, self.births]
     }
 }
 
 impl BoardKeys {
     /// KEYS of the scripts on a board.
-    pub(super) fn all(self) -> [String; 7] {
-        let [seq, log, meta, state] = self.topic.all();
-        [seq, log, meta, state, self.lists, self.titles, self.tasks]
+    pub(super) fn all(self) -> [String; 8] {
+        let [seq, log, meta, state, births] = self.topic.all();
+        [seq, log, meta, state, births, self.lists, self.titles, self.tasks]
     }
 }
 
@@ -66,6 +73,7 @@ impl Keys {
             log: self.of(topic, "log"),
             meta: self.meta(topic),
             state: self.state(topic),
+            births: self.births(),
         }
     }
 
@@ -77,6 +85,11 @@ impl Keys {
     /// Epochs of a topic.
     pub(super) fn meta(&self, topic: &Topic) -> String {
         self.of(topic, "meta")
+    }
+
+    /// When logs of topics were last begun.
+    pub(super) fn births(&self) -> String {
+        self.shared("births")
     }
 
     /// There if the topic has a state, which then is a board.

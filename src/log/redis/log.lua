@@ -4,15 +4,22 @@
 --   seq    string   how many entries were ever appended
 --   log    stream   the newest entries; entry ids are <seq>-0; fields e (epoch), t (milliseconds
 --                   since 1970), j (1 for JSON data, 0 for text), f (SSE text after the id line)
---   meta   string   "<epoch> <replication id> <floor>[ <past epoch>:<its last seq>]…", newest
---                   past first
+--   meta   string   "<epoch> <replication id> <floor> @<since>-<began>[ <past epoch>:<its last seq>]…",
+--                   newest past first
 --   once:… string   "<SHA-1 of the request> <seq> <epoch> <answer>": what a request with this
 --                   idempotency key was answered; expires after the idempotency window
 --
 -- An epoch is the time in which one Redis process (its replication id) wrote to one log. Where the
 -- stored replication id differs, a new epoch begins and the old one is noted with the last seq it
 -- reached on this server. `floor` is the seq up to which entries are known to be gone although no
--- trimming took them (the log key expired or was evicted).
+-- trimming took them (the log key expired or was evicted). `began`: when this log did, in milliseconds
+-- since 1970; whoever found no log of its name between `since` and then has missed none.
+--
+-- A topic that nobody has written to has no keys. That a log of its name was lost meanwhile is known
+-- from one key for all topics:
+--   births   hash   at: when this Redis was found empty; evicted: how many keys it had evicted when
+--                   that was last looked at; for each of 65,536 groups of topics when a log of one of
+--                   them was last begun. Milliseconds since 1970
 
 -- As many as EPOCHS_MAX in position/log_history.rs.
 local EPOCHS_MAX = 64
@@ -39,6 +46,25 @@ end
 
 local function replication_id()
   return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or 'unknown'
+end
+
+-- Whoever found no log of this name at the time that this returns, or later, has missed none: what
+-- expired meanwhile was begun earlier, what was flushed or evicted was so before. now: milliseconds;
+-- ttl: after which logs expire. Returns that time, and the topic's group in births.
+local function unwritten_since(births_key, seq_key, now, ttl)
+  local group = string.sub(redis.sha1hex(seq_key), 1, 4)
+  local known = redis.call('HMGET', births_key, 'at', 'evicted', group)
+  local at, evicted, born = tonumber(known[1]), tonumber(known[2]), tonumber(known[3]) or 0
+  local evicted_now = tonumber(string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)'))
+  if not at or (evicted_now or 0) > (evicted or 0) then
+    -- Nobody knows which logs there were. After this millisecond, in which one may have been.
+    at = now + 1
+    redis.call('HSET', births_key, 'at', digits(at), 'evicted', evicted_now or 0)
+  elseif evicted_now and evicted_now < evicted then
+    redis.call('HSET', births_key, 'evicted', evicted_now)
+  end
+  -- One that is gone has expired, so it was begun before the time that logs live.
+  return math.max(at, math.min(born, now - ttl)), group
 end
 
 -- The id of the oldest entry of a log that stands at head, or ''. Numbers have no holes, so it can be
@@ -83,9 +109,23 @@ local function epochs_of(log_key)
   return past_epochs, last >= oldest and last or 0
 end
 
+-- Whether anything tells of a log of this name.
+local function is_written(keys)
+  return redis.call('EXISTS', keys.seq, keys.log) > 0
+end
+
+-- What is told of a topic without a log instead of head, meta and the oldest entry: the time that
+-- counts as now, '', and since when none was missed, both in milliseconds since 1970.
+local function unwritten(keys, ttl)
+  local now = milliseconds()
+  local since = unwritten_since(keys.births, keys.seq, now, ttl)
+  return digits(math.max(now, since)), '', digits(since)
+end
+
 -- Finds the topic's epoch, or begins one. ttl: milliseconds after which keys made here expire,
--- 0 for never. Returns epoch, head, meta.
-local function open(seq_key, log_key, meta_key, new_epoch, ttl)
+-- 0 for never; lifetime: after which logs of topics expire. Returns epoch, head, meta.
+local function open(keys, new_epoch, ttl, lifetime)
+  local seq_key, log_key, meta_key = keys.seq, keys.log, keys.meta
   local seq = stored_seq(seq_key)
   local meta = redis.call('GET', meta_key)
   local has_log = redis.call('EXISTS', log_key) == 1
@@ -94,6 +134,7 @@ local function open(seq_key, log_key, meta_key, new_epoch, ttl)
   if meta then
     epoch, stored_replid, floor, past = string.match(meta, '^(%w+) (%w+) (%d+)(.*)$')
   end
+  local before = past and string.match(past, '^ (@%d+%-%d+)')
   if seq and epoch and stored_replid == current_replid
     and (has_log or seq <= tonumber(floor)) then
     return epoch, seq, meta
@@ -116,7 +157,13 @@ local function open(seq_key, log_key, meta_key, new_epoch, ttl)
     -- Nothing is left but perhaps the memory of something: a new log, which has no past.
     epoch = nil
     floor = 0
+    local now = milliseconds()
+    local since, group = unwritten_since(keys.births, seq_key, now, lifetime)
+    before = '@' .. digits(since) .. '-' .. digits(math.max(now, since))
+    redis.call('HSET', keys.births, group, digits(now + 1))
   end
+  -- Where that is forgotten, nobody knows who was there before.
+  before = before or '@1-0'
   local past_epochs = ''
   if epoch then
     past_epochs = ' ' .. epoch .. ':' .. digits(head)
@@ -137,7 +184,8 @@ local function open(seq_key, log_key, meta_key, new_epoch, ttl)
   elseif has_log then
     past_epochs, floor = epochs_of(log_key)
   end
-  meta = new_epoch .. ' ' .. current_replid .. ' ' .. digits(floor) .. past_epochs
+  meta = new_epoch .. ' ' .. current_replid .. ' ' .. digits(floor) .. ' ' .. before
+    .. past_epochs
   redis.call('SET', seq_key, digits(head))
   redis.call('SET', meta_key, meta)
   if ttl > 0 then
@@ -150,8 +198,9 @@ end
 -- Appends entries and announces them. entries: flat list of '1' for JSON or '0' for text, and SSE
 -- text after the id line, from index first on. retention: {history_entries_max, ttl of the log, ttl
 -- of seq and meta}, both in milliseconds, 0 for never. Returns seq of the last, epoch.
-local function append(seq_key, log_key, meta_key, channel, new_epoch, entries, first, retention)
-  local epoch = open(seq_key, log_key, meta_key, new_epoch, retention.ttl)
+local function append(keys, channel, new_epoch, entries, first, retention)
+  local seq_key, log_key, meta_key = keys.seq, keys.log, keys.meta
+  local epoch = open(keys, new_epoch, retention.ttl, retention.log_ttl)
   local now = digits(milliseconds())
   local seq
   for i = first, #entries, 2 do
@@ -194,14 +243,30 @@ local function store_result(once_key, request, window, seq, epoch, answer)
 end
 
 -- Whether the newest entry is the one at the position if_match; '' matches always. The position may
--- be of an earlier epoch that no entry followed. Returns nil if so, or the answer to give.
-local function precondition_failed(if_match, seq_key, log_key, meta_key, new_epoch, ttl)
+-- be of an earlier epoch that no entry followed, or of before the first entry. Returns nil if so, or
+-- the answer to give; its epoch is '@<milliseconds>' where there is no log, and none is made.
+local function precondition_failed(if_match, keys, new_epoch, ttl, lifetime)
   if if_match == '' then
     return nil
   end
-  local epoch, head, meta = open(seq_key, log_key, meta_key, new_epoch, ttl)
   local seq, of = string.match(if_match, '^(%d+)-(%w+)$')
-  local reached = of == epoch and head or tonumber(string.match(meta, ' ' .. of .. ':(%d+)') or -1)
+  local unwritten_at = #of == 8 and tonumber(of, 36) or -1
+  local epoch, head, meta, since, began
+  if is_written(keys) then
+    epoch, head, meta = open(keys, new_epoch, ttl, lifetime)
+    since, began = string.match(meta, ' @(%d+)%-(%d+)')
+  else
+    began, meta, since = unwritten(keys, lifetime)
+    epoch, head = '@' .. began, 0
+  end
+  local reached
+  if of == epoch then
+    reached = head
+  elseif since and unwritten_at >= tonumber(since) and unwritten_at <= tonumber(began) then
+    reached = 0
+  else
+    reached = tonumber(string.match(meta, ' ' .. of .. ':(%d+)') or -1)
+  end
   if tonumber(seq) == head and reached >= head then
     return nil
   end

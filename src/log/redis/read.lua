@@ -1,14 +1,20 @@
 -- Reads a stretch of a topic's log, with what is needed to judge positions at the same moment.
 --
--- KEYS 1 seq, 2 log, 3 meta
--- ARGV 1 first seq, 2 last seq, 3 entries at most, 4 bytes at most (one entry may exceed it)
+-- KEYS 1 seq, 2 log, 3 meta, 4 births
+-- ARGV 1 first seq, 2 last seq, 3 entries at most, 4 bytes at most (one entry may exceed it), 5
+--      history_ttl in milliseconds
 -- returns {head, meta, id of the oldest entry or '', entries}, each entry {id, {field, value, …}};
---         or {} if the topic has no log
+--         {what `unwritten` says, {}} if the topic has no log; {} if something of it is missing
 
 local head = stored_seq(KEYS[1])
 local meta = redis.call('GET', KEYS[3])
 if not head or not meta then
-  return {}
+  local keys = { seq = KEYS[1], log = KEYS[2], births = KEYS[4] }
+  if is_written(keys) then
+    return {}
+  end
+  local now, none, since = unwritten(keys, tonumber(ARGV[5]))
+  return { now, none, since, {} }
 end
 local seq = digits(head)
 local entries = {}

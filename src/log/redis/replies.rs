@@ -7,7 +7,7 @@ use redis::{FromRedisValue, Value};
 
 use crate::entry::Entry;
 use crate::log::{Appended, LogError};
-use crate::position::{LogHistory, Position, SEQ_MAX};
+use crate::position::{Epoch, LogHistory, Position, SEQ_MAX};
 
 /// Whether a script answers that it did what it was asked, now or before.
 pub(super) fn has_written(answer: &[String]) -> bool {
@@ -28,7 +28,11 @@ pub(super) fn accepted(answer: &[String]) -> Result<Appended, LogError> {
             Ok(Appended { last: position(seq, epoch)?, replayed })
         }
         [word, seq, epoch] if word == "precondition_failed" => {
-            Err(LogError::PreconditionFailed(position(seq, epoch)?))
+            let head = match epoch.strip_prefix('@').map(str::parse) {
+                Some(Ok(now)) => Position { seq: 0, epoch: Epoch::unwritten_at(now) },
+                _ => position(seq, epoch)?,
+            };
+            Err(LogError::PreconditionFailed(head))
         }
         [word] if word == "key_reused" => Err(LogError::KeyReused),
         [word] if word == "reserved_event_type" => Err(LogError::ReservedEventType),
@@ -45,15 +49,22 @@ pub(super) fn text(value: Value) -> Result<String, LogError> {
     String::from_redis_value(value).map_err(|_| unexpected("text"))
 }
 
-/// Reads seq, meta and the id of the oldest entry (see `log.lua`).
+/// Reads seq, meta and the id of the oldest entry, or what is told of a topic without a log instead
+/// (see `log.lua`).
 pub(super) fn history(head: &str, meta: &str, oldest: &str) -> Result<LogHistory, LogError> {
     let read = || {
+        if meta.is_empty() {
+            return Some(LogHistory::unwritten(head.parse().ok()?, oldest.parse().ok()?));
+        }
         // No client could come back with a larger one.
         let head = head.parse().ok().filter(|&head| head <= SEQ_MAX)?;
         let mut words = meta.split(' ');
         let epoch = words.next()?.parse().ok()?;
         // One with too many digits is beyond the head like others.
         let floor: u64 = words.nth(1)?.parse().unwrap_or(u64::MAX);
+        let mut words = words.peekable();
+        let before = words.next_if(|word| word.starts_with('@'));
+        let (unwritten_since, begun_at) = before.and_then(times).unwrap_or((1, 0));
         let past_epochs = words.map(|word| {
             let (epoch, end) = word.split_once(':')?;
             // Nor can an epoch have reached beyond the head: who was told that a position there is
@@ -68,9 +79,15 @@ pub(super) fn history(head: &str, meta: &str, oldest: &str) -> Result<LogHistory
         // Whatever is stored, the oldest entry that can be read is at most the next one: whoever was
         // told to go on beyond that would be lost there, and told so again and again.
         let oldest = oldest.max(floor.saturating_add(1)).min(head + 1);
-        Some(LogHistory { epoch, past_epochs, head, oldest })
+        Some(LogHistory { epoch, past_epochs, head, oldest, unwritten_since, begun_at })
     };
     read().ok_or_else(|| unexpected("epochs"))
+}
+
+/// Reads `@<since>-<began>`.
+fn times(word: &str) -> Option<(u64, u64)> {
+    let (since, began) = word.strip_prefix('@')?.split_once('-')?;
+    Some((since.parse().ok()?, began.parse().ok()?))
 }
 
 /// Reads one entry: `[id, [e, epoch, t, milliseconds, j, json, f, rest]]`.
@@ -115,7 +132,8 @@ mod tests {
 
     #[test]
     fn what_is_stored_beyond_the_head_is_cut_down_to_it() {
-        let history = history("10", "aaaa reign 999999 bbbb:12 cccc:4", "3-0").unwrap();
+        let history = history("10", "aaaa reign 999999 @17-20 bbbb:12 cccc:4", "3-0").unwrap();
+        assert_eq!((history.unwritten_since, history.begun_at), (17, 20));
         assert_eq!((history.head, history.oldest), (10, 11));
         let ends: Vec<u64> = history.past_epochs.iter().map(|&(_, end)| end).collect();
         assert_eq!(ends, [10, 4]);
@@ -125,7 +143,7 @@ mod tests {
         #[test]
         fn whatever_is_stored_no_place_in_the_history_is_beyond_the_head(
             head in "[0-9]{1,20}",
-            meta in "([0-9a-z]{4,8}|[ -~]{0,9}) [0-9a-f]{1,40} [0-9]{1,30}( [0-9a-z]{4}:[0-9]{1,21}){0,3}",
+            meta in "([0-9a-z]{4,8}|[ -~]{0,9}) [0-9a-f]{1,40} [0-9]{1,30}( @[0-9]{0,21}-?[0-9]{0,21})?( [0-9a-z]{4}:[0-9]{1,21}){0,3}",
             oldest in "|[0-9]{1,20}-0|[ -~]{0,9}",
         ) {
             if let Ok(history) = history(&head, &meta, &oldest) {

@@ -12,7 +12,7 @@ end
 local key = KEYS[1]
 local commands = {
   { 'PUBLISH', ARGV[1], '' }, { 'SUBSCRIBE', ARGV[1] }, { 'UNSUBSCRIBE', ARGV[1] },
-  { 'EVAL', 'return 1', '1', key }, { 'INFO', 'replication' }, { 'TIME' }, { 'PING' },
+  { 'EVAL', 'return 1', '1', key }, { 'INFO', 'replication' }, { 'HMGET', key, 'f' }, { 'TIME' }, { 'PING' },
   { 'DEL', key }, { 'EXISTS', key }, { 'GET', key }, { 'MGET', key }, { 'SET', key, '' }, { 'SETEX', key, '1', '' },
   { 'INCR', key }, { 'PEXPIRE', key, '1' }, { 'PTTL', key }, { 'PERSIST', key },
   { 'XADD', key, '*', 'e', '' }, { 'XRANGE', key, '-', '+' }, { 'XREVRANGE', key, '+', '-' },

@@ -190,8 +190,7 @@ impl World {
         let topics = (0..topics).map(|n| {
             let name = Topic::new(&format!("t{n}")).unwrap();
             let joined = hub.join(&name, Arc::new(Notify::new()));
-            let history =
-                LogHistory { epoch: epoch(), past_epochs: Vec::new(), head: 0, oldest: 1 };
+            let history = LogHistory { epoch: epoch(), ..LogHistory::unwritten(0, 0) };
             hub.open(&joined.topic, history, false);
             (joined, Vec::new())
         });

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::entry::{Data, Entry, Event};
 use crate::log::{
-    Appended, Conditions, Log, LogError, Notification, Opened, Page, READ_ENTRIES_MAX,
+    Appended, Conditions, Heads, Log, LogError, Notification, Opened, Page, READ_ENTRIES_MAX,
 };
 use crate::position::{Epoch, LogHistory, Position};
 use crate::topic::Topic;
@@ -107,7 +107,8 @@ impl FakeLog {
 }
 
 fn history(epoch: Epoch, entries: &[Entry]) -> LogHistory {
-    LogHistory { epoch, past_epochs: Vec::new(), head: entries.len() as u64, oldest: 1 }
+    let head = entries.len() as u64;
+    LogHistory { epoch, past_epochs: Vec::new(), head, oldest: 1, unwritten_since: 0, begun_at: 0 }
 }
 
 #[async_trait]
@@ -143,7 +144,7 @@ impl Log for FakeLog {
         unreachable!("the relay reads entries")
     }
 
-    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
+    async fn heads(&self, topics: &[Topic]) -> Result<Heads, LogError> {
         let (heads, heads_take) = {
             let state = self.take(Asked::Heads(topics.to_vec()))?;
             let head = |topic| {
@@ -154,7 +155,7 @@ impl Log for FakeLog {
         if !heads_take.is_zero() {
             tokio::time::sleep(heads_take).await;
         }
-        Ok(heads)
+        Ok(Heads { of_topics: heads, unwritten_since: 0 })
     }
 
     async fn keep(&self, topics: &[Topic]) -> Result<(), LogError> {

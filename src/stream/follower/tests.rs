@@ -10,7 +10,7 @@ use crate::budget::{BUDGET_BYTES_MAX, Budget};
 use crate::entry::{Data, Event};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
-use crate::log::{Appended, Conditions, Log, Opened, Page, Retention};
+use crate::log::{Appended, Conditions, Heads, Log, Opened, Page, Retention};
 use crate::position::{Cursor, Epoch};
 use crate::relay::Relay;
 use crate::replay::Replays;
@@ -69,7 +69,7 @@ impl Log for SickLog {
         self.log.history(topic).await
     }
 
-    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
+    async fn heads(&self, topics: &[Topic]) -> Result<Heads, LogError> {
         self.log.heads(topics).await
     }
 
@@ -199,7 +199,15 @@ async fn one_that_comes_back_to_the_head_has_caught_up_although_another_epoch_be
     assert_eq!(opened(&mut before).await, last.to_string());
     // Another server has taken over, and nobody has published since.
     let past_epochs = vec![(last.epoch, last.seq)];
-    let history = LogHistory { epoch: Epoch::random(), past_epochs, head: last.seq, oldest: 1 };
+    let epoch = Epoch::random();
+    let history = LogHistory {
+        epoch,
+        past_epochs,
+        head: last.seq,
+        oldest: 1,
+        unwritten_since: 0,
+        begun_at: 0,
+    };
     node.hub.open(&node.hub.get(&topic("t")).unwrap(), history, false);
     let mut back = follower(&node, &["t"], resume(&last.to_string(), &["t"]));
     assert_eq!(opened(&mut back).await, last.to_string());

@@ -25,6 +25,8 @@ pub struct Meta {
     pub epoch: Epoch,
     pub replication_id: u64,
     pub floor: u64,
+    /// When it began, and since when nobody can have missed another log before.
+    pub begun: (u64, u64),
     /// Newest first.
     pub past: Vec<(Epoch, u64)>,
 }
@@ -38,8 +40,14 @@ pub enum Key {
 }
 
 impl Keyspace {
-    /// `open` of `log.lua`: finds the epoch, or begins `new_epoch`. Says whether it began.
-    pub fn open(&mut self, replication_id: u64, new_epoch: Epoch) -> bool {
+    /// Whether there is a log; otherwise `open.lua` and `read.lua` make none.
+    pub fn is_written(&self) -> bool {
+        self.seq.is_some() || self.log.is_some()
+    }
+
+    /// `open` of `log.lua`: finds the epoch, or begins `new_epoch`. Says whether it began. A new log
+    /// begins at `now`, which is also since when nobody can have missed one.
+    pub fn open(&mut self, replication_id: u64, new_epoch: Epoch, now: u64) -> bool {
         if let (Some(seq), Some(meta)) = (self.seq, &self.meta)
             && meta.replication_id == replication_id
             && (self.log.is_some() || seq <= meta.floor)
@@ -49,7 +57,12 @@ impl Keyspace {
         let last_generated = self.log.as_ref().and_then(|log| Some(log.back()?.position.seq));
         let head = self.seq.or(last_generated).unwrap_or(0);
         let before = self.meta.take();
-        let is_left = self.seq.is_some() || self.log.is_some();
+        let is_left = self.is_written();
+        let begun = match &before {
+            _ if !is_left => (now, now),
+            Some(before) => before.begun,
+            None => (1, 0),
+        };
         let mut floor = match &before {
             _ if !is_left => 0,
             _ if self.log.is_none() => head,
@@ -72,7 +85,7 @@ impl Keyspace {
             (past, floor) = epochs_of(log);
         }
         self.seq = Some(head);
-        self.meta = Some(Meta { epoch: new_epoch, replication_id, floor, past });
+        self.meta = Some(Meta { epoch: new_epoch, replication_id, floor, begun, past });
         true
     }
 
@@ -96,7 +109,7 @@ impl Keyspace {
         entry
     }
 
-    /// `read.lua` and `replies.rs`: `None` if the topic has no log.
+    /// `read.lua` and `replies.rs` of a log: `None` if something of it is missing.
     pub fn history(&self) -> Option<LogHistory> {
         let (head, meta) = (self.seq?, self.meta.as_ref()?);
         let oldest = self.log.as_ref().and_then(|log| Some(log.front()?.position.seq));
@@ -105,6 +118,8 @@ impl Keyspace {
             past_epochs: meta.past.clone(),
             head,
             oldest: oldest.unwrap_or(head + 1).max(meta.floor + 1),
+            unwritten_since: meta.begun.0,
+            begun_at: meta.begun.1,
         })
     }
 

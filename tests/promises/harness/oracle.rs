@@ -47,6 +47,13 @@ impl Oracle {
         self.add(Past { before: Some(tip), seq: position.seq, epoch: Some(position.epoch) })
     }
 
+    /// Whoever finds no log now stands here, in this epoch.
+    pub fn note_unwritten(&mut self, root: LogEvent, epoch: Epoch) {
+        if !self.begins.contains(&(epoch, root)) {
+            self.begins.push((epoch, root));
+        }
+    }
+
     /// The name of the next epoch: no two are the same, whatever is lost.
     pub fn next_epoch(&self) -> Epoch {
         format!("e{:03}", self.begins.len()).parse().expect("four characters")

@@ -15,11 +15,14 @@ pub struct Server {
     replication_id: u64,
     /// What has truly happened to this log.
     pub tip: LogEvent,
+    /// Since when all that was ever written to the topic is here, or was trimmed: its number is the
+    /// time of whoever finds no log.
+    root: LogEvent,
 }
 
 impl Server {
     pub fn new(tip: LogEvent) -> Server {
-        Server { keys: Keyspace::default(), replication_id: 0, tip }
+        Server { keys: Keyspace::default(), replication_id: 0, tip, root: tip }
     }
 
     /// A replica that takes over, or a process that starts again from an old file.
@@ -34,11 +37,35 @@ impl Server {
 
     pub fn flush(&mut self, oracle: &mut Oracle) {
         self.keys = Keyspace::default();
+        self.begin_anew(oracle);
+    }
+
+    fn begin_anew(&mut self, oracle: &mut Oracle) {
         self.tip = oracle.anew();
+        self.root = self.tip;
+    }
+
+    /// In the model time is counted in events.
+    pub fn unwritten_since(&self) -> u64 {
+        u64::from(self.root.0)
+    }
+
+    /// `read.lua`: what is told of the log, or of a topic without one; `None` if something is missing.
+    pub fn history(&self, oracle: &mut Oracle) -> Option<LogHistory> {
+        if self.keys.is_written() {
+            return self.keys.history();
+        }
+        let history = LogHistory::unwritten(self.unwritten_since(), self.unwritten_since());
+        oracle.note_unwritten(self.root, history.epoch);
+        Some(history)
     }
 
     pub fn lose(&mut self, key: Key, oracle: &mut Oracle) {
+        let was_written = self.keys.is_written();
         self.keys.lose(key);
+        if was_written && !self.keys.is_written() {
+            self.begin_anew(oracle);
+        }
         if self.keys.meta.is_none() {
             let left = self.keys.entries(0, u64::MAX).map(|entry| entry.position.epoch);
             oracle.forget_all_but(&left.collect::<Vec<_>>());
@@ -57,22 +84,20 @@ impl Server {
 
     /// Finds the epoch, or begins one. Says whether one began.
     pub fn begin(&mut self, oracle: &mut Oracle) -> bool {
-        let is_left = self.keys.seq.is_some() || self.keys.log.is_some();
         let epoch = oracle.next_epoch();
-        let began = self.keys.open(self.replication_id, epoch);
+        let began = self.keys.open(self.replication_id, epoch, self.unwritten_since());
         if began {
-            if !is_left {
-                self.tip = oracle.anew();
-            }
             self.tip = oracle.begin(self.tip, epoch);
         }
         began
     }
 
-    /// Finds the log, or makes it.
+    /// `open.lua`: finds the log, or makes anew what is missing of it. Makes none.
     pub fn open(&mut self, oracle: &mut Oracle) -> LogHistory {
-        self.begin(oracle);
-        self.keys.history().expect("it is there now")
+        if self.keys.is_written() {
+            self.begin(oracle);
+        }
+        self.history(oracle).expect("it is whole now")
     }
 
     /// Appends an entry; `milliseconds` are made of what it is in oracle.
@@ -84,6 +109,7 @@ impl Server {
         json: bool,
         rest: Bytes,
     ) -> Entry {
+        self.begin(oracle);
         let LogHistory { epoch, head, .. } = self.open(oracle);
         self.tip = oracle.append(self.tip, Position { seq: head + 1, epoch });
         self.keys.append(entries_max, milliseconds(self.tip), json, rest)

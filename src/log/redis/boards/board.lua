@@ -55,33 +55,34 @@ local function fill(text, values)
   return (string.gsub(text, '"\\u000(%d)"', values))
 end
 
--- KEYS 1 seq, 2 log, 3 meta, 4 board, 5 board:lists, 6 board:titles, 7 board:tasks, 8 once:… of
---      the request's idempotency key, if it has one
+-- KEYS 1 seq, 2 log, 3 meta, 4 board, 5 births, 6 board:lists, 7 board:titles, 8 board:tasks, 9
+--      once:… of the request's idempotency key, if it has one
 -- ARGV 1 channel, 2 epoch to begin if one must, 3 history_entries_max, 4 history_ttl in
 --      milliseconds, 5 prefix of board:order keys, 6 position that the head must have or '', 7
 --      idempotency window in milliseconds, 8 the request's fingerprint; where a script tells of a
 --      change 10 the answer, and 9 and 11 what stands before and after it in the SSE text of the
 --      event, with what only the script knows left open; then the command's own
 local ORDER = ARGV[5]
+local LOG_KEYS = { seq = KEYS[1], log = KEYS[2], meta = KEYS[3], births = KEYS[5] }
 
 -- What a change begins with. Returns the answer to give at once, or nil to go on; that is
 -- {'ok', seq, epoch, answer, 'replayed'}, {'key_reused'} or {'precondition_failed', seq, epoch}.
 local function answer_at_once()
-  local before = stored_result(KEYS[8], ARGV[8], ARGV[7])
+  local before = stored_result(KEYS[9], ARGV[8], ARGV[7])
   -- A board that does not exist is refused for that, and gets no epoch by it. One whose name was
   -- evicted still has its lists.
-  if before or redis.call('EXISTS', KEYS[4], KEYS[6]) == 0 then
+  if before or redis.call('EXISTS', KEYS[4], KEYS[7]) == 0 then
     return before
   end
-  return precondition_failed(ARGV[6], KEYS[1], KEYS[2], KEYS[3], ARGV[2], 0)
+  return precondition_failed(ARGV[6], LOG_KEYS, ARGV[2], 0, tonumber(ARGV[4]))
 end
 
 -- What a change ends with: the answer to give, and the event around it that tells of the change.
 local function tell(answer, after)
-  local retention = { entries_max = ARGV[3], log_ttl = ARGV[4], ttl = 0 }
+  local retention = { entries_max = ARGV[3], log_ttl = tonumber(ARGV[4]), ttl = 0 }
   local entry = { '1', ARGV[9] .. answer .. after }
-  local seq, epoch = append(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], entry, 1, retention)
-  store_result(KEYS[8], ARGV[8], ARGV[7], seq, epoch, answer)
+  local seq, epoch = append(LOG_KEYS, ARGV[1], ARGV[2], entry, 1, retention)
+  store_result(KEYS[9], ARGV[8], ARGV[7], seq, epoch, answer)
   return { 'ok', seq, epoch, answer }
 end
 

@@ -11,12 +11,12 @@ end
 redis.call('HSET', KEYS[4], 'name', ARGV[9])
 for i = 10, #ARGV, 2 do
   -- Lists of a board whose own key was evicted are still there.
-  if redis.call('HSETNX', KEYS[6], ARGV[i], ARGV[i + 1]) == 1 then
-    redis.call('RPUSH', KEYS[5], ARGV[i])
+  if redis.call('HSETNX', KEYS[7], ARGV[i], ARGV[i + 1]) == 1 then
+    redis.call('RPUSH', KEYS[6], ARGV[i])
   end
 end
 -- A topic of this name may have been there before the board, with keys that expire.
-local epoch, seq = open(KEYS[1], KEYS[2], KEYS[3], ARGV[2], 0)
+local epoch, seq = open(LOG_KEYS, ARGV[2], 0, tonumber(ARGV[4]))
 redis.call('PERSIST', KEYS[1])
 redis.call('PERSIST', KEYS[3])
 return { 'ok', digits(seq), epoch }

@@ -8,16 +8,16 @@ local name = redis.call('HGET', KEYS[4], 'name')
 if not name then
   return {}
 end
-local epoch, seq = open(KEYS[1], KEYS[2], KEYS[3], ARGV[2], 0)
+local epoch, seq = open(LOG_KEYS, ARGV[2], 0, tonumber(ARGV[4]))
 local lists = {}
-for _, list in ipairs(redis.call('LRANGE', KEYS[5], 0, -1)) do
+for _, list in ipairs(redis.call('LRANGE', KEYS[6], 0, -1)) do
   local tasks = {}
   for _, task in ipairs(redis.call('LRANGE', ORDER .. list, 0, -1)) do
     tasks[#tasks + 1] = task
-    tasks[#tasks + 1] = redis.call('HGET', KEYS[7], task) or ''
+    tasks[#tasks + 1] = redis.call('HGET', KEYS[8], task) or ''
   end
   lists[#lists + 1] = list
-  lists[#lists + 1] = redis.call('HGET', KEYS[6], list) or '""'
+  lists[#lists + 1] = redis.call('HGET', KEYS[7], list) or '""'
   lists[#lists + 1] = tasks
 end
 return { digits(seq), epoch, name, lists }

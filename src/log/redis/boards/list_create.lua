@@ -12,12 +12,12 @@ end
 if redis.call('EXISTS', KEYS[4]) == 0 then
   return { 'no_such_board' }
 end
-if redis.call('HEXISTS', KEYS[6], ARGV[12]) == 1 then
+if redis.call('HEXISTS', KEYS[7], ARGV[12]) == 1 then
   return { 'list_exists' }
 end
-if redis.call('LLEN', KEYS[5]) >= tonumber(ARGV[14]) then
+if redis.call('LLEN', KEYS[6]) >= tonumber(ARGV[14]) then
   return { 'board_full' }
 end
-redis.call('RPUSH', KEYS[5], ARGV[12])
-redis.call('HSET', KEYS[6], ARGV[12], ARGV[13])
+redis.call('RPUSH', KEYS[6], ARGV[12])
+redis.call('HSET', KEYS[7], ARGV[12], ARGV[13])
 return tell(ARGV[10], ARGV[11])

@@ -9,14 +9,14 @@ local at_once = answer_at_once()
 if at_once then
   return at_once
 end
-if redis.call('HEXISTS', KEYS[6], ARGV[14]) == 0 then
+if redis.call('HEXISTS', KEYS[7], ARGV[14]) == 0 then
   return { 'no_such_list' }
 end
-if redis.call('HLEN', KEYS[7]) >= tonumber(ARGV[15]) then
+if redis.call('HLEN', KEYS[8]) >= tonumber(ARGV[15]) then
   return { 'board_full' }
 end
 local now = rfc3339(milliseconds())
 local task = { id = ARGV[12], list = ARGV[14], created = now, updated = now, title = ARGV[13] }
-write_task(KEYS[7], task)
+write_task(KEYS[8], task)
 local index = redis.call('RPUSH', ORDER .. task.list, task.id) - 1
 return tell_of_task(task, index)

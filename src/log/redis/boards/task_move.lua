@@ -9,11 +9,11 @@ local at_once = answer_at_once()
 if at_once then
   return at_once
 end
-local task = read_task(KEYS[7], ARGV[12])
+local task = read_task(KEYS[8], ARGV[12])
 if not task then
   return { 'no_such_task' }
 end
-if redis.call('HEXISTS', KEYS[6], ARGV[13]) == 0 then
+if redis.call('HEXISTS', KEYS[7], ARGV[13]) == 0 then
   return { 'no_such_list' }
 end
 local from = task.list
@@ -28,5 +28,5 @@ else
 end
 task.list = ARGV[13]
 task.updated = rfc3339(milliseconds())
-write_task(KEYS[7], task)
+write_task(KEYS[8], task)
 return tell_of_task(task, index, from)

@@ -9,7 +9,7 @@ local at_once = answer_at_once()
 if at_once then
   return at_once
 end
-local task = read_task(KEYS[7], ARGV[12])
+local task = read_task(KEYS[8], ARGV[12])
 if not task then
   return { 'no_such_task' }
 end
@@ -19,5 +19,5 @@ local index = redis.call('LPOS', ORDER .. task.list, task.id, 'RANK', -1)
   or redis.call('RPUSH', ORDER .. task.list, task.id) - 1
 task.title = ARGV[13]
 task.updated = rfc3339(milliseconds())
-write_task(KEYS[7], task)
+write_task(KEYS[8], task)
 return tell_of_task(task, index)

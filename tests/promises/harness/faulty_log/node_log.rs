@@ -7,10 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fantail::entry::Event;
 use fantail::log::{
-    Appended, Conditions, Health, Log, LogError, Notification, Opened, Page, Probe, Snapshot,
-    Snapshots,
+    Appended, Conditions, Heads, Health, Log, LogError, Notification, Opened, Page, Probe,
+    Snapshot, Snapshots,
 };
-use fantail::position::{Epoch, LogHistory};
+use fantail::position::LogHistory;
 use fantail::topic::Topic;
 use tokio::sync::mpsc;
 
@@ -180,8 +180,9 @@ impl Log for NodeLog {
         let page = self.log.records(topic, |topic| {
             let keys = &topic.log.keys;
             // Small pages, so that much takes several.
-            let entries = keys.entries(after, through).take(16).cloned().collect();
-            keys.history().map(|history| Page { history, entries })
+            let entries: Vec<_> = keys.entries(after, through).take(16).cloned().collect();
+            let history = topic.log.history(&mut topic.oracle);
+            history.map(|history| Page { history, entries })
         });
         let _ = self.log.held.subscribe().wait_for(|held| !held).await;
         self.suffer_answer(topic.as_str()).await?;
@@ -190,18 +191,21 @@ impl Log for NodeLog {
 
     async fn history(&self, topic: &Topic) -> Result<Option<LogHistory>, LogError> {
         self.suffer(topic.as_str()).await?;
-        let history = self.log.records(topic, |topic| topic.log.keys.history());
+        let history = self.log.records(topic, |topic| topic.log.history(&mut topic.oracle));
         let _ = self.log.held.subscribe().wait_for(|held| !held).await;
         self.suffer_answer(topic.as_str()).await?;
         Ok(history)
     }
 
-    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Option<(Epoch, u64)>>, LogError> {
+    async fn heads(&self, topics: &[Topic]) -> Result<Heads, LogError> {
         self.suffer("heads").await?;
-        let heads = topics.iter().map(|topic| self.log.records(topic, |topic| topic.log.head()));
-        let heads = heads.collect();
+        let heads = topics.iter().map(|topic| {
+            self.log.records(topic, |topic| (topic.log.head(), topic.log.unwritten_since()))
+        });
+        let (of_topics, since): (Vec<_>, Vec<u64>) = heads.unzip();
         self.suffer_answer("heads").await?;
-        Ok(heads)
+        let unwritten_since = since.into_iter().max().unwrap_or(0);
+        Ok(Heads { of_topics, unwritten_since })
     }
 
     async fn keep(&self, _: &[Topic]) -> Result<(), LogError> {
