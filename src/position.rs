@@ -22,8 +22,9 @@ const POSITION_BYTES_MAX: usize = 25;
 /// The digits of base 36.
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
-/// The largest number of eight digits in base 36.
-const UNWRITTEN_AT_MAX: u64 = 36_u64.pow(8) - 1;
+/// The latest time that an epoch of a topic without a log can say, in 2059: the largest number of eight
+/// digits in base 36. Clocks that are wrong tell later ones, which count as this one.
+pub const UNWRITTEN_AT_MAX: u64 = 36_u64.pow(8) - 1;
 
 /// One incarnation of a log: 4 to 8 characters `0-9a-z`.
 ///
@@ -46,7 +47,7 @@ impl Epoch {
     }
 
     /// The epoch of a topic that had no log at this time, in milliseconds since 1970: eight characters,
-    /// the number in base 36. Times from 2059 on count as the last one before.
+    /// the number in base 36. Times after [`UNWRITTEN_AT_MAX`] count as that.
     pub fn unwritten_at(milliseconds: u64) -> Epoch {
         let mut left = milliseconds.min(UNWRITTEN_AT_MAX);
         let mut characters = [b'0'; 8];

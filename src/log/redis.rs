@@ -40,7 +40,7 @@ use super::{
 use crate::background;
 use crate::config::RedisFiles;
 use crate::entry::{Data, Event};
-use crate::position::{Epoch, LogHistory};
+use crate::position::{Epoch, LogHistory, UNWRITTEN_AT_MAX};
 use crate::topic::Topic;
 use crate::wire::sse;
 pub use address::{check_url, has_password};
@@ -253,7 +253,7 @@ impl Log for RedisLog {
         };
         Ok(Heads {
             of_topics: values.chunks(2).map(head).collect(),
-            unwritten_since: since.map_or(u64::MAX, |(at, before): (u64, u64)| at.max(before)),
+            unwritten_since: since.map_or(u64::MAX, |(at, before): (u64, u64)| at.max(before).min(UNWRITTEN_AT_MAX)),
         })
     }
 

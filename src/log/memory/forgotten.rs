@@ -4,7 +4,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::SystemTime;
 
-use crate::position::LogHistory;
+use crate::position::{LogHistory, UNWRITTEN_AT_MAX};
 use crate::topic::Topic;
 
 /// Groups of topics of which one time is remembered: 128 KiB.
@@ -24,13 +24,13 @@ pub(super) struct Forgotten {
 
 impl Forgotten {
     pub(super) fn new() -> Forgotten {
-        let now = milliseconds();
+        // Whatever came before this process is gone with all its logs.
+        let begun_at = after(milliseconds());
         Forgotten {
             hasher: RandomState::new(),
-            // Whatever came before this process is gone with all its logs.
-            begun_at: now + 1,
+            begun_at,
             last_written: vec![0; GROUPS].into_boxed_slice(),
-            latest: now + 1,
+            latest: begun_at,
         }
     }
 
@@ -41,7 +41,7 @@ impl Forgotten {
 
     /// Milliseconds since 1970.
     pub(super) fn now(&mut self) -> u64 {
-        self.latest = self.latest.max(milliseconds());
+        self.latest = self.latest.max(milliseconds().min(UNWRITTEN_AT_MAX));
         self.latest
     }
 
@@ -60,12 +60,17 @@ impl Forgotten {
     pub(super) fn note(&mut self, topic: &Topic, written_at: u64) {
         let group = self.group(topic);
         let last_written = &mut self.last_written[group];
-        *last_written = (*last_written).max(written_at + 1);
+        *last_written = (*last_written).max(after(written_at));
     }
 
     fn group(&self, topic: &Topic) -> usize {
         self.hasher.hash_one(topic) as usize % GROUPS
     }
+}
+
+/// The next millisecond that an epoch can say.
+fn after(milliseconds: u64) -> u64 {
+    milliseconds.saturating_add(1).min(UNWRITTEN_AT_MAX)
 }
 
 /// Milliseconds since 1970, by the clock of this process.

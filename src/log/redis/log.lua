@@ -48,6 +48,9 @@ local function replication_id()
   return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or 'unknown'
 end
 
+-- As in position.rs: clocks that are wrong tell later times, which count as this one.
+local UNWRITTEN_AT_MAX = 2821109907455
+
 -- Whoever found no log of this name at the time that this returns, or later, has missed none: what
 -- expired meanwhile was begun earlier, what was flushed or evicted was so before. now: milliseconds;
 -- ttl: after which logs expire. Returns that time, and the topic's group in births.
@@ -64,7 +67,7 @@ local function unwritten_since(births_key, seq_key, now, ttl)
     redis.call('HSET', births_key, 'evicted', evicted_now)
   end
   -- One that is gone has expired, so it was begun before the time that logs live.
-  return math.max(at, math.min(born, now - ttl)), group
+  return math.min(math.max(at, math.min(born, now - ttl)), UNWRITTEN_AT_MAX), group
 end
 
 -- The id of the oldest entry of a log that stands at head, or ''. Numbers have no holes, so it can be
@@ -119,7 +122,7 @@ end
 local function unwritten(keys, ttl)
   local now = milliseconds()
   local since = unwritten_since(keys.births, keys.seq, now, ttl)
-  return digits(math.max(now, since)), '', digits(since)
+  return digits(math.min(math.max(now, since), UNWRITTEN_AT_MAX)), '', digits(since)
 end
 
 -- Finds the topic's epoch, or begins one. ttl: milliseconds after which keys made here expire,
@@ -159,7 +162,7 @@ local function open(keys, new_epoch, ttl, lifetime)
     floor = 0
     local now = milliseconds()
     local since, group = unwritten_since(keys.births, seq_key, now, lifetime)
-    before = '@' .. digits(since) .. '-' .. digits(math.max(now, since))
+    before = '@' .. digits(since) .. '-' .. digits(math.min(math.max(now, since), UNWRITTEN_AT_MAX))
     redis.call('HSET', keys.births, group, digits(now + 1))
   end
   -- Where that is forgotten, nobody knows who was there before.
