@@ -23,6 +23,11 @@ async fn lazy_socket(node: &Node) -> TcpStream {
     socket.connect(node.address).await.unwrap()
 }
 
+/// So many bytes of text that no encoding makes much smaller.
+fn noise(bytes: usize) -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(bytes).collect()
+}
+
 on_both_logs! {
     async fn a_client_that_stops_reading_costs_the_others_nothing(backend: Backend) {
         // Publishing takes as long as it takes: nobody is given up over it.
@@ -30,7 +35,7 @@ on_both_logs! {
         let node = backend.start(&settings).await;
         let path = "/topics/t/events";
         let mut eager = Stream::open(node.address, path).await;
-        let text = "x".repeat(64 << 10);
+        let text = noise(64 << 10);
         // Until tail, history and allocator have what they keep anyway.
         for _ in 0..WARM_UP {
             let id = node.publish("t", text.clone()).await;
@@ -70,7 +75,7 @@ on_both_logs! {
         let settings = [("FANTAIL_HISTORY_SIZE", "2000"), ("FANTAIL_WRITE_TIMEOUT", "10m")];
         let node = backend.start(&settings).await;
         let mut lazy = lazy_stream(&node, "/topics/t/events").await;
-        let text = "y".repeat(16 << 10);
+        let text = noise(16 << 10);
         for _ in 0..1_200 {
             node.publish("t", text.clone()).await;
         }
@@ -87,7 +92,7 @@ async fn a_client_that_never_reads_again_is_given_up() {
     let node = Backend::Embedded.start(&settings).await;
     let lazy = lazy_stream(&node, "/topics/t/events").await;
     let mut eager = Stream::open(node.address, "/topics/t/events").await;
-    let text = "z".repeat(64 << 10);
+    let text = noise(64 << 10);
     for _ in 0..200 {
         node.publish("t", text.clone()).await;
         eager.event().await;
@@ -158,7 +163,7 @@ impl Node {
 async fn a_stream_that_is_behind_is_counted_as_slow_until_it_is_not() {
     let node = Backend::Embedded.start(&[("FANTAIL_HISTORY_SIZE", "2000")]).await;
     let mut lazy = lazy_stream(&node, "/topics/t/events").await;
-    let text = "s".repeat(16 << 10);
+    let text = noise(16 << 10);
     for _ in 0..600 {
         node.publish("t", text.clone()).await;
     }
@@ -183,8 +188,7 @@ async fn streams_that_are_behind_are_counted_while_they_are() {
         leave_to_http_server(&mut socket).await;
         lazy.push(Stream::request_on(socket, node.address, path, "").await.unwrap());
     }
-    // Which no encoding makes much smaller.
-    let text: String = std::iter::repeat_with(fastrand::alphanumeric).take(64 << 10).collect();
+    let text = noise(64 << 10);
     let slow = async |count: f64| {
         until(&format!("{count} streams are slow"), async || {
             (node.metric("fantail_slow_connections", "").await == count).then_some(())
