@@ -1,7 +1,7 @@
 # What one types. Everything here is a thin name for a command that can be run by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo load bench bench-peers bench-reactors bench-keyed bench-compare bench-results deps test test-all clients mutations soak sanitize
+.PHONY: help run demo load bench bench-peers bench-reactors bench-keyed bench-compare bench-results deps test test-all clients mutations soak sanitize fuzz
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,11 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 sanitize: ## The library's tests under AddressSanitizer
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --lib --target $(HOST) \
 		--target-dir target/sanitize
+
+# Each target gets that many seconds, those of ONLY or all of them: FUZZ_SECONDS=600 ONLY=request_head make fuzz
+# `make test` gives all of them together FUZZ_SECONDS, unguided.
+fuzz: ## Every reader of the network, given whatever bytes, guided by coverage: a minute each
+	fuzz/run.sh $(ONLY)
 
 # Each mistake in tests/mutations is made in a copy, and a test must catch it:
 # make mutations MUTATIONS="no-audit gap-ignored"

@@ -8,6 +8,8 @@ mod admin;
 mod board;
 mod cors;
 mod door;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod held;
 mod page;
 pub(crate) mod problem;

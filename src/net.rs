@@ -11,6 +11,8 @@
 mod body;
 mod compression;
 pub(crate) mod fetch;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod held;
 mod http;
 mod http2_frames;

@@ -1,6 +1,11 @@
 //! The task board's API: the one place where the application is mounted.
 
 mod boards;
+#[cfg(feature = "fuzz")]
+pub(super) mod fuzz {
+    pub(in crate::http) use super::boards::{NewBoard, NewListBody};
+    pub(in crate::http) use super::tasks::{NewPlace, NewTask, NewTitle};
+}
 mod tasks;
 
 use std::sync::Arc;

@@ -47,10 +47,10 @@ pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Options {
-    last_event_id: Option<String>,
+    pub(super) last_event_id: Option<String>,
     from: Option<From>,
     #[serde(default)]
-    snapshot: bool,
+    pub(super) snapshot: bool,
     connected: Option<ByName>,
     heartbeat: Option<ByName>,
     /// Read before, by whoever finds out who this is.
@@ -124,7 +124,7 @@ pub(super) async fn events(
 impl Several {
     /// The topics, each once. What a query can name is hundreds of times as many: no more are
     /// looked at than a stream may have.
-    fn requested(&self) -> Result<Vec<RequestedTopic>, Problem> {
+    pub(super) fn requested(&self) -> Result<Vec<RequestedTopic>, Problem> {
         let named = [(&self.boards, true), (&self.topics, false)].into_iter();
         let named =
             named.flat_map(|(names, is_board)| names.split(',').map(move |name| (name, is_board)));
@@ -297,7 +297,7 @@ fn said_position<'a>(options: &'a Options, headers: &HeaderMap) -> Option<Cow<'a
 
 /// The position in the header, which may have several lines: a page's own and the browser's, or
 /// those of a proxy, which may also join them into one.
-fn said_by_header(headers: &HeaderMap) -> Option<String> {
+pub(super) fn said_by_header(headers: &HeaderMap) -> Option<String> {
     let mut position = OnePosition::default();
     for line in headers.get_all(LAST_EVENT_ID) {
         let line = String::from_utf8_lossy(line.as_bytes());

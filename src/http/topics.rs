@@ -75,15 +75,8 @@ pub(super) async fn publish(
     Preconditions(conditions): Preconditions,
     Body(new, _memory): Body<NewEvents>,
 ) -> Result<Response, Problem> {
-    let (events, several) = match new {
-        NewEvents::One(event) => (vec![event.into_event()?], false),
-        NewEvents::Several(AtMost(events)) if events.is_empty() => {
-            return Err(Problem::bad_request(format!("send 1 to {EVENTS_MAX} events at once")));
-        }
-        NewEvents::Several(AtMost(events)) => {
-            (events.into_iter().map(NewEvent::into_event).collect::<Result<_, _>>()?, true)
-        }
-    };
+    let several = matches!(new, NewEvents::Several(_));
+    let events = events_of(new)?;
     caller.may_publish_now(&app.rates, events.len())?;
     let Appended { last, replayed } = app.node.log.append(&topic, &events, &conditions).await?;
     let count = events.len() as u64;
@@ -100,6 +93,19 @@ pub(super) async fn publish(
     set_last_event_id(&mut response, last);
     set_replayed(&mut response, replayed);
     Ok(response)
+}
+
+/// What is to be appended as one step.
+pub(super) fn events_of(new: NewEvents) -> Result<Vec<Event>, Problem> {
+    match new {
+        NewEvents::One(event) => Ok(vec![event.into_event()?]),
+        NewEvents::Several(AtMost(events)) if events.is_empty() => {
+            Err(Problem::bad_request(format!("send 1 to {EVENTS_MAX} events at once")))
+        }
+        NewEvents::Several(AtMost(events)) => {
+            events.into_iter().map(NewEvent::into_event).collect()
+        }
+    }
 }
 
 /// A JSON string is text; anything else is JSON on one line.

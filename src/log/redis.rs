@@ -10,6 +10,8 @@
 mod address;
 mod boards;
 mod commands;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod keys;
 mod meaning;
 mod registry;

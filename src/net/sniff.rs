@@ -118,7 +118,7 @@ fn peeked(bytes: &[u8]) -> Peeked {
 
 /// Reads a request head: its length in bytes, and the request if it asks for a stream in the most
 /// ordinary way.
-fn read_head(bytes: &[u8]) -> Option<(usize, Request<Body>)> {
+pub(super) fn read_head(bytes: &[u8]) -> Option<(usize, Request<Body>)> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut headers);
     let httparse::Status::Complete(length) = head.parse(bytes).ok()? else { return None };

@@ -21,7 +21,7 @@ use crate::topic::Topic;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewBoard {
+pub(in crate::http) struct NewBoard {
     id: Option<String>,
     name: String,
     #[serde(default)]
@@ -30,7 +30,7 @@ pub(super) struct NewBoard {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewListBody {
+pub(in crate::http) struct NewListBody {
     id: Option<String>,
     title: String,
 }

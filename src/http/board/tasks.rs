@@ -16,20 +16,20 @@ use crate::topic::Topic;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct NewTask {
+pub(in crate::http) struct NewTask {
     title: String,
     list_id: String,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewTitle {
+pub(in crate::http) struct NewTitle {
     title: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct NewPlace {
+pub(in crate::http) struct NewPlace {
     list_id: String,
     index: Option<usize>,
 }

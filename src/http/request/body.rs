@@ -133,7 +133,7 @@ async fn read(mut body: HttpBody, limit: &BodyLimit) -> Result<(Vec<u8>, BodyMem
 }
 
 /// Reads JSON; otherwise says in words what it is instead.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+pub(in crate::http) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     // Some writers begin UTF-8 with a byte order mark.
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if text.is_empty() {

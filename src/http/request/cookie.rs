@@ -54,7 +54,10 @@ impl Cookies {
 /// # Errors
 /// When there are two, which browsers send if another program of the same site, or somebody else,
 /// has set one too; or when it is none that we would have set.
-fn token_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
+pub(in crate::http) fn token_cookie<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+) -> Result<Option<&'a str>, Problem> {
     let mut found = None;
     // HTTP/2 divides the header into several (RFC 9113 §8.2.3).
     for line in headers.get_all(header::COOKIE) {

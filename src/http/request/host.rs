@@ -52,14 +52,15 @@ pub(in crate::http) fn named<B>(request: &Request<B>) -> impl Iterator<Item = &s
 }
 
 /// Whether this is a name or an address of a host, with or without a port.
-fn is_host(text: &[u8]) -> bool {
+pub(in crate::http) fn is_host(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return false };
     let (is_right, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let Some((address, port)) = rest.split_once(']') else { return false };
             // Link-local addresses come with the name of an interface.
-            let (address, _) = address.split_once('%').unwrap_or((address, ""));
-            (address.parse::<Ipv6Addr>().is_ok(), port)
+            let (address, interface) = address.split_once('%').unwrap_or((address, "none"));
+            let is_named = !interface.is_empty() && interface.bytes().all(is_of_a_name);
+            (is_named && address.parse::<Ipv6Addr>().is_ok(), port)
         }
         None => {
             let end = text.find(':').unwrap_or(text.len());
@@ -143,6 +144,9 @@ mod tests {
             "[::1",
             "[::1]x",
             "[a]",
+            "[fe80::1%]",
+            "[fe80::1%e/0]:80",
+            "[fe80::1%e\u{7f}]",
             "::1",
             "köln.example",
             &"a".repeat(256),

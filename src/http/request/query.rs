@@ -34,7 +34,7 @@ impl<T: Query, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
 }
 
 impl<T: Query> Parameters<T> {
-    fn read(uri: &Uri) -> Result<Parameters<T>, Problem> {
+    pub(in crate::http) fn read(uri: &Uri) -> Result<Parameters<T>, Problem> {
         let mut known = Vec::new();
         T::names(&mut known);
         let given = Given::read(uri.query().unwrap_or_default(), &known)?;

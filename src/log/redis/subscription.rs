@@ -383,7 +383,7 @@ impl Subscription {
     }
 
     /// Takes one message: channel and payload.
-    fn on_message(&self, data: Vec<Value>) {
+    pub(super) fn on_message(&self, data: Vec<Value>) {
         let mut data = data.into_iter();
         let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
             (data.next(), data.next())
