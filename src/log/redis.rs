@@ -255,7 +255,8 @@ impl Log for RedisLog {
         };
         Ok(Heads {
             of_topics: values.chunks(2).map(head).collect(),
-            unwritten_since: since.map_or(u64::MAX, |(at, before): (u64, u64)| at.max(before).min(UNWRITTEN_AT_MAX)),
+            unwritten_since: since
+                .map_or(u64::MAX, |(at, before): (u64, u64)| at.max(before).min(UNWRITTEN_AT_MAX)),
         })
     }
 
