@@ -1,7 +1,7 @@
 //! ENCODE: what a stream says, as bytes.
 //!
 //! One file a wire; today there is [`sse`], the event stream of the HTML standard. An entry is
-//! encoded once per node however many streams carry it, and kept as a [`Frame`](crate::frame::Frame),
+//! encoded once per node however many streams carry it, and kept as a [`Frame`],
 //! whose bytes are those of that wire. What a further wire would change stands in the [tour](crate).
 //! [`chunked`] is HTTP/1.1's framing, in which most streams travel; [`encoding`] compresses. Pure.
 
