@@ -289,7 +289,11 @@ async fn an_address_has_as_many_sockets_as_it_may_and_the_machine_itself_any() {
         (socket.read_u8().await.ok()? == b'H').then_some(())
     })
     .await;
-    assert!(node.log().iter().any(|line| line.contains("FANTAIL_TRUSTED_PROXIES")));
+    until("the log says it", async || {
+        let is_said = |line: &String| line.contains("FANTAIL_TRUSTED_PROXIES");
+        node.log().iter().any(is_said).then_some(())
+    })
+    .await;
 }
 
 /// HAProxy in front of a node: its HTTP and its TCP side.
