@@ -151,6 +151,11 @@ impl HubTopic {
         self.lock().tail.as_ref().map(Tail::head)
     }
 
+    /// Whether it has a log, as far as is known.
+    pub fn is_written(&self) -> bool {
+        self.head().is_some_and(|head| head.epoch.unwritten_time().is_none())
+    }
+
     /// How often its tail was brought to where the log was then.
     pub fn refreshes(&self) -> u64 {
         self.lock().refreshes

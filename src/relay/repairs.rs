@@ -241,7 +241,9 @@ impl Relay {
                 return Ok(());
             };
             let read: Vec<Frame> = page.entries.iter().map(sse::frame).collect();
-            metric::repaired(read.len());
+            if topic.is_written() {
+                metric::repaired(read.len());
+            }
             let before = topic.head();
             // Without progress there is nothing more to read, whatever the log says: the next round
             // would see the same.

@@ -44,6 +44,10 @@ on_both_logs! {
         }
         assert_eq!(back.events(3).await.iter().map(|event| &event.id).collect::<Vec<_>>(),
             ids.iter().collect::<Vec<_>>());
+        // That is no gap, of which operators would have to hear.
+        for metric in ["fantail_gaps_total", "fantail_gap_entries_repaired_total"] {
+            assert_eq!(node.metric(metric, "").await, 0.0, "{metric}");
+        }
         // Nobody was there when they came.
         let mut late = come_back(&node, "t", &id).await;
         assert_eq!(late.event().await.id, ids[0]);
