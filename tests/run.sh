@@ -117,7 +117,7 @@ not_about_sockets=(
 # socket; a connection of HTTP/2 that sends no more is over. The nginx that ships takes HTTP/2 over TLS
 # alone.
 not_over_http_2=(
-    --skip takeover --skip many_streams::ten_thousand
+    --skip takeover --skip many_streams::ten_thousand --skip unread_answers
     --skip half_closed::a_stream_goes_on --skip half_closed::a_client_that_sent_no_more
     --skip slow::counts_go_back_to_zero
     --skip drain::a_rolling_restart --skip drain::when_no_node_is_left

@@ -74,13 +74,15 @@ fn what_the_images_copy_exists() {
 fn the_image_copies_everything_that_cargo_reads() {
     let dockerfile = text(&top().join("deploy/Dockerfile"));
     let directory = Directory::new("image");
-    for name in ["src", "check/src", "bench", "httpdate/src"] {
+    for name in ["src", "check/src", "bench", "fuzz", "httpdate/src"] {
         std::fs::create_dir_all(directory.0.join(name)).unwrap();
     }
     for name in ["src/main.rs", "src/lib.rs", "check/src/lib.rs"] {
         std::fs::write(directory.0.join(name), "").unwrap();
     }
-    for name in ["Cargo.toml", "Cargo.lock", "check/Cargo.toml", "bench/Cargo.toml"] {
+    for name in
+        ["Cargo.toml", "Cargo.lock", "check/Cargo.toml", "bench/Cargo.toml", "fuzz/Cargo.toml"]
+    {
         assert!(dockerfile.contains(&format!("{name} ")), "{name} is not copied");
         std::fs::copy(top().join(name), directory.0.join(name)).unwrap();
     }
