@@ -140,7 +140,7 @@ not_over_tls=(
 not_about_redis=(
     --skip cluster::nodes_speak_tls
     --skip simulation --skip browser --skip embedded --skip http2 --skip takeover --skip half_closed
-    --skip many_streams
+    --skip many_streams --skip unread_answers
 )
 
 # What speaks about streams, for those that are compressed.

@@ -12,7 +12,7 @@ use crate::harness::{Api, Backend, Node, Stream, until};
 /// How many ask and do not read. Answers of one or two megabytes, or of some hundred kilobytes: without
 /// a bound for all of them together they would take more than is allowed. No more than that: those that
 /// still wait when the readers are gone are made all the same, because who sends no more may still read.
-const READERS_OF_LARGE: usize = 120;
+const READERS_OF_LARGE: usize = 96;
 const READERS: usize = 200;
 
 /// As much again as a budget may be held for what is made beyond it at the same moment, and what
