@@ -151,7 +151,9 @@ async fn whoever_watches_leaves_nothing_in_redis() {
         let refused = node.send_with("POST", &path, &[("if-match", "3-zzzz")], body).await;
         assert_eq!(refused.problem(412), "head-moved");
     }
-    assert_eq!(keys().await, before);
+    let mut new = keys().await;
+    new.retain(|key| !before.contains(key));
+    assert!(new.is_empty(), "{} keys, such as {}", new.len(), new[0]);
     let births: Vec<String> = cluster.redis.ask(&["HKEYS", "fantail:{index,}:births"]).await;
     // Of the first board there is a log from the beginning.
     assert!(births.len() <= 3, "{births:?}");
