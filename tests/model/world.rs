@@ -432,7 +432,9 @@ impl State {
         self.clients.iter().all(|client| {
             let follows = client.connection.as_ref().is_some_and(|it| it.is_following());
             let newest = self.oracle.entry(self.log.tip);
-            follows && client.view.is_some_and(|view| self.oracle.entry(view) == newest)
+            let both_empty = |view| self.oracle.is_empty(view) && self.oracle.is_empty(newest);
+            let has = |view| self.oracle.entry(view) == newest || both_empty(view);
+            follows && client.view.is_some_and(has)
         })
     }
 }

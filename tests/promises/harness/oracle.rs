@@ -90,6 +90,11 @@ impl Oracle {
         }
     }
 
+    /// Whether nothing had been written by then.
+    pub fn is_empty(&self, log_event: LogEvent) -> bool {
+        self.past(self.entry(log_event)).before.is_none()
+    }
+
     /// Whether a reader that stands at `reader` has seen everything before the entry of `log_event`
     /// and nothing else.
     pub fn is_next(&self, reader: LogEvent, log_event: LogEvent) -> bool {

@@ -121,8 +121,14 @@ impl Judge {
         let has = |topic: &Topic| {
             self.simulation.log.records(topic, |records| {
                 let seen = self.seen.get(topic);
-                let newest = records.oracle.entry(records.log.tip);
-                seen.is_some_and(|seen| records.oracle.entry(seen.oracle) == newest)
+                let oracle = &records.oracle;
+                let newest = oracle.entry(records.log.tip);
+                // A replica that takes over may be from before a flush. Who has found nothing since
+                // then, and finds nothing there, is told nothing.
+                let both_empty = |seen| oracle.is_empty(seen) && oracle.is_empty(newest);
+                seen.is_some_and(|seen| {
+                    oracle.entry(seen.oracle) == newest || both_empty(seen.oracle)
+                })
             })
         };
         self.simulation.settled.load(Ordering::Relaxed) && self.topics.iter().all(has)
