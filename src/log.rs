@@ -82,7 +82,8 @@ pub struct Opened {
 /// How far the logs of some topics have got.
 #[derive(Debug, Clone)]
 pub struct Heads {
-    /// Epoch and head of each, `None` for those without a log.
+    /// Epoch and head of each, `None` for those without a log; of one of which something is missing,
+    /// what no tail has.
     pub of_topics: Vec<Option<(Epoch, u64)>>,
     /// Milliseconds since 1970: whoever found a topic without a log before may have missed one, and
     /// opens it again.

@@ -37,6 +37,9 @@ pub struct Epoch {
 }
 
 impl Epoch {
+    /// No log's, and no topic's without one.
+    pub const NONE: Epoch = Epoch { length: 8, characters: *b"00000000" };
+
     /// A new epoch, drawn at random: with six characters, two epochs of one log meet with a
     /// chance of one in two thousand million.
     pub fn random() -> Epoch {

@@ -246,15 +246,18 @@ impl Log for RedisLog {
             .map(|now: u64| (now * 1000).saturating_sub(self.ttl_milliseconds()));
         let since = births.and_then(|at| at.parse().ok()).zip(expired_before);
         let values: Vec<Option<String>> = batches.into_iter().flatten().collect();
-        let head = |pair: &[Option<String>]| match pair {
-            [Some(seq), Some(meta)] => {
-                let epoch = meta.split(' ').next()?.parse().ok()?;
-                Some((epoch, seq.parse().ok()?))
-            }
-            _ => None,
+        let read = |seq: &str, meta: &str| {
+            Some((meta.split(' ').next()?.parse().ok()?, seq.parse().ok()?))
         };
+        let head = |pair: &[Option<String>]| match pair {
+            [None, None] => None,
+            [Some(seq), Some(meta)] => read(seq, meta).or(BROKEN),
+            _ => BROKEN,
+        };
+        let mut of_topics: Vec<_> = values.chunks(2).map(head).collect();
+        self.find_logs(topics, &mut of_topics).await?;
         Ok(Heads {
-            of_topics: values.chunks(2).map(head).collect(),
+            of_topics,
             unwritten_since: since
                 .map_or(u64::MAX, |(at, before): (u64, u64)| at.max(before).min(UNWRITTEN_AT_MAX)),
         })
@@ -349,6 +352,38 @@ impl RedisLog {
         Ok(answer)
     }
 
+    /// Notes of those topics that have no head whether they have a log all the same: both other keys
+    /// may have been evicted.
+    async fn find_logs(
+        &self,
+        topics: &[Topic],
+        heads: &mut [Option<(Epoch, u64)>],
+    ) -> Result<(), LogError> {
+        let without: Vec<usize> = (0..topics.len()).filter(|&n| heads[n].is_none()).collect();
+        let mut pipe = redis::pipe();
+        for batch in without.chunks(HEADS_BATCH) {
+            pipe.cmd("EXISTS");
+            for &n in batch {
+                pipe.arg(self.keys.log(&topics[n]));
+            }
+        }
+        if without.is_empty() {
+            return Ok(());
+        }
+        let counts: Vec<u64> = self.reads.pipe("exists", &pipe).await?;
+        for (batch, _) in without.chunks(HEADS_BATCH).zip(counts).filter(|(_, count)| *count > 0) {
+            let mut pipe = redis::pipe();
+            for &n in batch {
+                pipe.exists(self.keys.log(&topics[n]));
+            }
+            let exist: Vec<bool> = self.reads.pipe("exists", &pipe).await?;
+            for (&n, _) in batch.iter().zip(exist).filter(|(_, exists)| *exists) {
+                heads[n] = BROKEN;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the entries with a seq in `first ..= last`.
     async fn page(&self, topic: &Topic, first: u64, last: u64) -> Result<Option<Page>, LogError> {
         let call = Call::new(&scripts::READ, &self.keys.topic(topic).for_reading())
@@ -371,6 +406,9 @@ impl RedisLog {
         Ok(Some(Page { history, entries }))
     }
 }
+
+/// The head of a log of which a key is missing: what no tail has, so that the log is opened anew.
+const BROKEN: Option<(Epoch, u64)> = Some((Epoch::NONE, 0));
 
 /// Puts off the expiry of a key that has one.
 const KEEP: &str =

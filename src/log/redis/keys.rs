@@ -70,7 +70,7 @@ impl Keys {
     pub(super) fn topic(&self, topic: &Topic) -> TopicKeys {
         TopicKeys {
             seq: self.seq(topic),
-            log: self.of(topic, "log"),
+            log: self.log(topic),
             meta: self.meta(topic),
             state: self.state(topic),
             births: self.births(),
@@ -80,6 +80,11 @@ impl Keys {
     /// Counter of a topic's entries.
     pub(super) fn seq(&self, topic: &Topic) -> String {
         self.of(topic, "seq")
+    }
+
+    /// The newest entries of a topic.
+    pub(super) fn log(&self, topic: &Topic) -> String {
+        self.of(topic, "log")
     }
 
     /// Epochs of a topic.

@@ -132,7 +132,12 @@ impl Keyspace {
 
     /// What an audit asks for.
     pub fn head(&self) -> Option<(Epoch, u64)> {
-        Some((self.meta.as_ref()?.epoch, self.seq?))
+        match (&self.meta, self.seq) {
+            (Some(meta), Some(seq)) => Some((meta.epoch, seq)),
+            (None, None) if self.log.is_none() => None,
+            // Something is missing: no tail has this.
+            _ => Some((Epoch::NONE, 0)),
+        }
     }
 
     /// A key is evicted.
