@@ -142,11 +142,10 @@ impl Relay {
             return;
         }
         // Not open and not under repair: it waits for the log, and will read everything then.
-        let was_written = topic.is_written();
         let pushed = self.hub.push_one_of_several(topic, frame.clone(), asleep);
         if pushed == Some(Pushed::Gap) {
             // The first entry of all is of a log that is new here; nothing of it was lost.
-            if was_written || frame.position.seq > 1 {
+            if topic.is_written() || frame.position.seq > 1 {
                 metric::gap_found();
             }
             self.repair(topic, Some(frame));

@@ -57,13 +57,14 @@ local UNWRITTEN_AT_MAX = 2821109907455
 local function unwritten_since(births_key, seq_key, now, ttl)
   local group = string.sub(redis.sha1hex(seq_key), 1, 4)
   local known = redis.call('HMGET', births_key, 'at', 'evicted', group)
-  local at, evicted, born = tonumber(known[1]), tonumber(known[2]), tonumber(known[3]) or 0
-  local evicted_now = tonumber(string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)'))
-  if not at or (evicted_now or 0) > (evicted or 0) then
+  local at, evicted, born = tonumber(known[1]), tonumber(known[2]) or 0, tonumber(known[3]) or 0
+  local stats = redis.call('INFO', 'stats')
+  local evicted_now = tonumber(string.match(stats, 'evicted_keys:(%d+)') or 0)
+  if not at or evicted_now > evicted then
     -- Nobody knows which logs there were. After this millisecond, in which one may have been.
     at = now + 1
-    redis.call('HSET', births_key, 'at', digits(at), 'evicted', evicted_now or 0)
-  elseif evicted_now and evicted_now < evicted then
+    redis.call('HSET', births_key, 'at', digits(at), 'evicted', evicted_now)
+  elseif evicted_now < evicted then
     redis.call('HSET', births_key, 'evicted', evicted_now)
   end
   -- One that is gone has expired, so it was begun before the time that logs live.
@@ -118,11 +119,12 @@ local function is_written(keys)
 end
 
 -- What is told of a topic without a log instead of head, meta and the oldest entry: the time that
--- counts as now, '', and since when none was missed, both in milliseconds since 1970.
+-- counts as now, '', and since when none was missed, both in milliseconds since 1970; behind them the
+-- topic's group in births.
 local function unwritten(keys, ttl)
   local now = milliseconds()
-  local since = unwritten_since(keys.births, keys.seq, now, ttl)
-  return digits(math.min(math.max(now, since), UNWRITTEN_AT_MAX)), '', digits(since)
+  local since, group = unwritten_since(keys.births, keys.seq, now, ttl)
+  return digits(math.min(math.max(now, since), UNWRITTEN_AT_MAX)), '', digits(since), group
 end
 
 -- Finds the topic's epoch, or begins one. ttl: milliseconds after which keys made here expire,
@@ -160,10 +162,10 @@ local function open(keys, new_epoch, ttl, lifetime)
     -- Nothing is left but perhaps the memory of something: a new log, which has no past.
     epoch = nil
     floor = 0
-    local now = milliseconds()
-    local since, group = unwritten_since(keys.births, seq_key, now, lifetime)
-    before = '@' .. digits(since) .. '-' .. digits(math.min(math.max(now, since), UNWRITTEN_AT_MAX))
-    redis.call('HSET', keys.births, group, digits(now + 1))
+    local began, _, since, group = unwritten(keys, lifetime)
+    before = '@' .. since .. '-' .. began
+    -- After the latest time at which anybody can have found none.
+    redis.call('HSET', keys.births, group, digits(tonumber(began) + 1))
   end
   -- Where that is forgotten, nobody knows who was there before.
   before = before or '@1-0'
