@@ -7,11 +7,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::said::EndReason;
@@ -23,7 +24,10 @@ pub struct Terms {
     pub holder: Holder,
     /// How it speaks, and how its bytes are encoded.
     pub speech: Speech,
-    orders: watch::Sender<Orders>,
+    orders: Mutex<Orders>,
+    /// Wakes those who wait for orders. Both take less than a channel would: streams with tokens of
+    /// their own have terms of their own.
+    given: Notify,
 }
 
 /// For whom streams run, and until when: what their token says. Nothing of it is there while nobody
@@ -56,7 +60,7 @@ impl fmt::Debug for Terms {
 struct Orders {
     /// How many they were given that held; wraps around.
     count: u8,
-    last: Option<EndOrder>,
+    last: Option<Box<EndOrder>>,
 }
 
 /// How many orders of its terms one stream has heard: it takes one turn of each.
@@ -109,7 +113,7 @@ impl Orders {
         let holds = self.last.as_ref().is_none_or(|last| order.is_over_before(last));
         if holds {
             self.count = self.count.wrapping_add(1);
-            self.last = Some(order);
+            self.last = Some(Box::new(order));
         }
         holds
     }
@@ -117,7 +121,7 @@ impl Orders {
     /// What one stream has not heard of yet.
     fn hear(&self, heard: &mut OrdersHeard) -> Option<EndOrder> {
         let is_new = std::mem::replace(&mut heard.0, self.count) != self.count;
-        self.last.clone().filter(|_| is_new)
+        self.last.as_deref().filter(|_| is_new).cloned()
     }
 }
 
@@ -131,18 +135,34 @@ pub struct EndsAt {
 }
 
 impl Terms {
+    fn new(holder: Holder, speech: Speech, orders: Orders) -> Terms {
+        Terms { holder, speech, orders: Mutex::new(orders), given: Notify::new() }
+    }
+
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give(&self, order: EndOrder) {
+        if self.orders().give(order) {
+            self.given.notify_waiters();
+        }
+    }
+
     /// What a stream of these terms was ordered and has not heard of yet.
     pub fn hear_order(&self, heard: &mut OrdersHeard) -> Option<EndOrder> {
-        self.orders.borrow().hear(heard)
+        self.orders().hear(heard)
     }
 
     /// Waits until a stream of these terms has to say goodbye, and says why. `limit` is its own
     /// end. Takes the stream's turns, so it is asked once for each.
     pub async fn ended(self: Arc<Terms>, mut limit: Option<EndsAt>) -> EndReason {
-        let mut orders = self.orders.subscribe();
         let mut heard = OrdersHeard::default();
         loop {
-            let order = orders.borrow_and_update().hear(&mut heard);
+            // Enabled before it is asked for orders, so that none falls between.
+            let mut given = pin!(self.given.notified());
+            given.as_mut().enable();
+            let order = self.orders().hear(&mut heard);
             if let Some(order) = order {
                 let turn = EndsAt { at: order.take_turn(), reason: order.reason };
                 limit = Some(limit.filter(|limit| limit.at <= turn.at).unwrap_or(turn));
@@ -158,8 +178,7 @@ impl Terms {
             };
             tokio::select! {
                 biased;
-                // The sender lives in `self`.
-                Ok(()) = orders.changed() => {}
+                () = given => {}
                 reason = over => return reason,
             }
         }
@@ -201,10 +220,8 @@ impl Endings {
             let wires = [false, true].map(|named_heartbeat| Wire::Sse { named_heartbeat });
             wires.map(|wire| Speech { wire, encoding })
         });
-        let open = speeches.map(|speech| {
-            let orders = watch::Sender::default();
-            Arc::new(Terms { holder: Holder::default(), speech, orders })
-        });
+        let open = speeches
+            .map(|speech| Arc::new(Terms::new(Holder::default(), speech, Orders::default())));
         let open: Vec<Arc<Terms>> = open.collect();
         let state = State { terms: open.iter().map(Arc::downgrade).collect(), ..State::default() };
         Endings { open, stream_age_max, state: Mutex::new(state) }
@@ -237,7 +254,7 @@ impl Endings {
         let key = (digest, holder.by_ticket, speech);
         let known = state.of_tokens.get(&key).and_then(Weak::upgrade);
         // Those that were ended stay so; what ended them may be over.
-        if let Some(terms) = known.filter(|terms| terms.orders.borrow().last.is_none()) {
+        if let Some(terms) = known.filter(|terms| terms.orders().last.is_none()) {
             return terms;
         }
         let terms = state.agree(holder, speech);
@@ -278,7 +295,7 @@ impl Endings {
     /// Ends the streams of these terms.
     pub fn end(&self, terms: &Arc<Terms>, order: EndOrder) {
         let state = self.state();
-        terms.orders.send_if_modified(|orders| orders.give(order));
+        terms.give(order);
         state.tell();
     }
 
@@ -291,7 +308,7 @@ impl Endings {
     pub fn end_each(&self, terms: &[Arc<Terms>], order: &EndOrder) {
         let state = self.state();
         for terms in terms {
-            terms.orders.send_if_modified(|orders| orders.give(order.clone()));
+            terms.give(order.clone());
         }
         state.tell();
     }
@@ -303,7 +320,7 @@ impl Endings {
             state.all = Some(order.clone());
         }
         for terms in state.terms.iter().filter_map(Weak::upgrade) {
-            terms.orders.send_if_modified(|orders| orders.give(order.clone()));
+            terms.give(order.clone());
         }
         state.tell();
     }
@@ -324,8 +341,7 @@ impl State {
         if let Some(order) = self.all.clone() {
             orders.give(order);
         }
-        let orders = watch::Sender::new(orders);
-        let terms = Arc::new(Terms { holder, speech, orders });
+        let terms = Arc::new(Terms::new(holder, speech, orders));
         if self.terms.len() == self.terms.capacity() {
             self.forget_unused();
         }
