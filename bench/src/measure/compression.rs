@@ -203,7 +203,7 @@ impl Load<'_> {
         // The opening event is one more.
         self.read_until(within, |load| {
             let is_quiet = load.heard_at.elapsed() >= QUIET;
-            load.readers[0].blocks >= load.sent + 1 && (load.are_alike() || is_quiet)
+            load.readers[0].blocks > load.sent && (load.are_alike() || is_quiet)
         })
     }
 
