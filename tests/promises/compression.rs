@@ -252,7 +252,7 @@ on_every_road! {
         let signer = Signer::with_secret("HS256", SECRET);
         for encoding in ENCODINGS {
             let token = signer.token(&json!({
-                "sub": "a", "exp": in_seconds(3), "fantail": { "subscribe": ["t"] },
+                "sub": "a", "exp": in_seconds(6), "fantail": { "subscribe": ["t"] },
             }));
             let headers =
                 format!("Authorization: Bearer {token}\r\nAccept-Encoding: {encoding}\r\n");

@@ -13,7 +13,8 @@ on_both_logs! {
         let node = backend.start(&settings).await;
         let signer = Signer::with_secret("HS256", SECRET);
         let all = signer.everything();
-        let expires_at = in_seconds(3);
+        // Until then a busy machine has to have opened its streams.
+        let expires_at = in_seconds(8);
         let token = signer.token(&json!({
             "sub": "a", "exp": expires_at, "fantail": { "subscribe": ["news"] },
         }));
@@ -45,7 +46,8 @@ on_both_logs! {
         node.with_token(&all).publish("news", "after").await;
         let head = node.with_token(&all).get("/topics/news/history?limit=1").await["head"].clone();
         for (stream, (events, ended_at)) in streams.iter().zip(&ended) {
-            assert!((expires_at..=expires_at + 1).contains(ended_at), "{ended_at} {expires_at}");
+            // Within a second, and what a busy machine makes of it.
+            assert!((expires_at..=expires_at + 3).contains(ended_at), "{ended_at} {expires_at}");
             assert_eq!(events[0].id, id);
             let [.., last, goodbye] = &events[..] else { panic!("{events:?}") };
             assert_eq!(goodbye.kind, "goodbye");

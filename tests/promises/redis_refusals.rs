@@ -45,7 +45,7 @@ async fn a_redis_that_cannot_save_is_asked_with_patience_and_heard_as_soon_as_it
     })
     .await;
     assert_eq!(stream.event().await.data, "x");
-    assert!(began_at.elapsed() < Duration::from_secs(4), "{:?}", began_at.elapsed());
+    assert!(began_at.elapsed() < Duration::from_secs(12), "{:?}", began_at.elapsed());
 }
 
 fn event() -> serde_json::Value {

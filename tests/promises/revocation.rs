@@ -82,7 +82,7 @@ on_both_logs! {
         for stream in &mut of_alice {
             says_goodbye(stream, "revoked", false).await;
         }
-        assert!(asked_at.elapsed() < Duration::from_secs(5), "{:?}", asked_at.elapsed());
+        assert!(asked_at.elapsed() < Duration::from_secs(20), "{:?}", asked_at.elapsed());
         node.with_token(&bob).publish("news", "after").await;
         assert_eq!(of_bob.event().await.data, "after");
 
@@ -138,7 +138,7 @@ on_both_logs! {
         let node = backend.start(&[KEY]).await;
         let alice = token("alice", "a");
         assert_eq!(status(&node, &alice).await, 200);
-        let at = jiff::Timestamp::from_second(in_seconds(3) as i64).unwrap().to_string();
+        let at = jiff::Timestamp::from_second(in_seconds(8) as i64).unwrap().to_string();
         revoke(&node, json!({ "subject": "alice", "expiresAt": at })).await;
         assert_eq!(status(&node, &alice).await, 401);
         until("it lets go", async || (status(&node, &alice).await == 200).then_some(())).await;

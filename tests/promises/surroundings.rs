@@ -334,7 +334,7 @@ async fn a_node_that_is_full_answers_operators_and_publishes() {
     }
     let began_at = Instant::now();
     until("it serves again", serves).await;
-    assert!(began_at.elapsed() < Duration::from_secs(8), "after {:?}", began_at.elapsed());
+    assert!(began_at.elapsed() < Duration::from_secs(20), "after {:?}", began_at.elapsed());
     // And no stream was ended.
     for mut stream in streams {
         let mut part = [0; 4096];
