@@ -221,6 +221,11 @@ pub mod metric {
             Count,
             "Subscription connections made after the first"
         );
+        describe_counter!(
+            "fantail_redis_failovers_total",
+            Count,
+            "Masters that sentinels named after the first"
+        );
         describe_histogram!(
             "fantail_redis_command_seconds",
             Seconds,
@@ -530,6 +535,10 @@ pub mod metric {
 
     pub(crate) fn redis_reconnected() {
         counter!("fantail_redis_reconnects_total").increment(1);
+    }
+
+    pub(crate) fn redis_failed_over() {
+        counter!("fantail_redis_failovers_total").increment(1);
     }
 
     pub(crate) fn redis_command(command: &'static str, took: Duration) {

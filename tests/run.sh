@@ -143,6 +143,14 @@ not_about_redis=(
     --skip many_streams --skip unread_answers
 )
 
+# What finds Redis by an address of its own all the same (a network lies between, its certificate or
+# password is looked at, or sentinels are what is tested), counts what is said to it, or makes another
+# master by hand.
+not_by_sentinels=(
+    --skip dead_connections --skip faults --skip redis_identity --skip sentinel
+    --skip conditional_writes::writers_that_wait_for_a_replica_in_vain
+)
+
 # What speaks about streams, for those that are compressed.
 about_streams=(
     access:: cluster:: drain:: epochs:: expiry:: half_closed:: redis_outage:: renewal:: resume::
@@ -163,6 +171,9 @@ step test "promises, compressed" env COMPRESSION=gzip cargo test -q --test promi
 # Nodes are the user that docs/operations.md recommends, and may do no more than that.
 step test "promises, as the user of the docs" env REDIS_ACL=1 cargo test -q --test promises -- \
     --test-threads "$threads" "${not_about_redis[@]}"
+# Nodes are told of a sentinel that knows the Redis.
+step test "promises, by a sentinel" env TOPOLOGY=sentinel cargo test -q --test promises -- \
+    --test-threads "$threads" "${not_about_redis[@]}" "${not_by_sentinels[@]}"
 # Advisories need a database from the network; the rest holds without.
 if cargo deny --version >/dev/null 2>&1; then
     step test "cargo deny" cargo deny --log-level error check licenses bans sources

@@ -5,11 +5,16 @@ use std::ffi::OsString;
 use fantail::log::redis::has_password;
 
 /// What is a secret, or may have one in it; how that shows in its value; and where it is safe.
-const SECRETS: [Secret; 2] = [
+const SECRETS: [Secret; 3] = [
     Secret {
         flag: "--redis-url",
         is_in: has_password,
         instead: "FANTAIL_REDIS_URL, or FANTAIL_REDIS_PASSWORD_FILE",
+    },
+    Secret {
+        flag: "--redis-sentinel-password",
+        is_in: |password| !password.is_empty(),
+        instead: "FANTAIL_REDIS_SENTINEL_PASSWORD, or FANTAIL_REDIS_SENTINEL_PASSWORD_FILE",
     },
     Secret {
         flag: "--jwt-secret",
@@ -64,6 +69,8 @@ mod tests {
             &["fantail", "--redis-url", "redis://:hunter2@h"][..],
             &["fantail", "serve", "--redis-url=rediss://app:hunter2@h:1/2"],
             &["fantail", "--redis-url", "unix:///run/r.sock?user=app&pass=hunter2"],
+            &["fantail", "--redis-url", "redis-sentinel://:hunter2@a,b#m"],
+            &["fantail", "--redis-sentinel-password=hunter2"],
             &["fantail", "--jwt-secret", "hunter2"],
         ] {
             assert_eq!(warned(arguments), 1, "{arguments:?}");
@@ -74,6 +81,7 @@ mod tests {
             &["fantail", "--redis-url", "redis://app@h"],
             &["fantail", "--redis-url"],
             &["fantail", "--redis-password-file", "/run/secrets/redis"],
+            &["fantail", "--redis-sentinel-password-file", "/run/secrets/sentinel"],
             &["fantail", "--jwt-secret-file", "/run/secrets/jwt"],
         ] {
             assert_eq!(warned(arguments), 0, "{arguments:?}");

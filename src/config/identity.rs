@@ -10,6 +10,10 @@ use super::Config;
 pub struct Secret(String);
 
 impl Secret {
+    pub(super) fn of(text: &str) -> Secret {
+        Secret(text.to_owned())
+    }
+
     /// The text itself, for who verifies with it.
     pub fn reveal(&self) -> &str {
         &self.0

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-/// Files that a connection to Redis needs. They are read anew for each one, so that what is renewed
+use super::identity::{self, Secret};
+use super::redis_url::{SENTINEL_SCHEMES, TLS_SCHEMES};
+
+/// What a connection to Redis, or to its sentinels, needs besides the URL. Files are read anew for each one, so that what is renewed
 /// in them works without a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct RedisFiles {
@@ -10,17 +13,36 @@ pub struct RedisFiles {
     #[arg(long, env = "FANTAIL_REDIS_PASSWORD_FILE", value_name = "FILE")]
     pub redis_password_file: Option<PathBuf>,
 
-    /// PEM file with the certificates of those who may sign that of Redis [default: those that the system trusts]; with rediss:// alone
+    /// PEM file with the certificates of those who may sign that of Redis [default: those that the system trusts]; with rediss:// and redis-sentinels:// alone
     #[arg(long, env = "FANTAIL_REDIS_CA", value_name = "FILE")]
     pub redis_ca: Option<PathBuf>,
 
-    /// PEM file with the certificate to show to Redis, and those between it and its CA; with rediss:// alone
+    /// PEM file with the certificate to show to Redis, and those between it and its CA; with rediss:// and redis-sentinels:// alone
     #[arg(long, env = "FANTAIL_REDIS_CERT", value_name = "FILE")]
     pub redis_cert: Option<PathBuf>,
 
     /// PEM file with the private key of that certificate
     #[arg(long, env = "FANTAIL_REDIS_KEY", value_name = "FILE")]
     pub redis_key: Option<PathBuf>,
+
+    /// User to show to sentinels; that of the URL is for the master [default: the one without a name]
+    #[arg(long, env = "FANTAIL_REDIS_SENTINEL_USER", value_parser = identity::claim)]
+    pub redis_sentinel_user: Option<String>,
+
+    /// Password for sentinels; that of the URL is for the master. A flag is seen by everybody on the machine: use the variable or the file [default: none]
+    #[arg(long, env = "FANTAIL_REDIS_SENTINEL_PASSWORD", hide_env_values = true, value_parser = sentinel_password)]
+    pub redis_sentinel_password: Option<Secret>,
+
+    /// File with the password for sentinels; a newline at the end is no part of it
+    #[arg(long, env = "FANTAIL_REDIS_SENTINEL_PASSWORD_FILE", value_name = "FILE")]
+    pub redis_sentinel_password_file: Option<PathBuf>,
+}
+
+fn sentinel_password(text: &str) -> Result<Secret, String> {
+    if text.is_empty() {
+        return Err("must be a password: without one leave it out".to_owned());
+    }
+    Ok(Secret::of(text))
 }
 
 impl RedisFiles {
@@ -29,7 +51,8 @@ impl RedisFiles {
     /// # Errors
     /// One line that names the settings and what would be right.
     pub(super) fn check_relations(&self, url: Option<&str>) -> Result<(), String> {
-        let RedisFiles { redis_password_file, redis_ca, redis_cert, redis_key } = self;
+        self.check_sentinels(url)?;
+        let RedisFiles { redis_password_file, redis_ca, redis_cert, redis_key, .. } = self;
         let for_tls = [
             ("--redis-ca (FANTAIL_REDIS_CA)", redis_ca),
             ("--redis-cert (FANTAIL_REDIS_CERT)", redis_cert),
@@ -49,13 +72,13 @@ impl RedisFiles {
                 )),
             };
         };
-        let has_tls = ["rediss://", "valkeys://"].iter().any(|scheme| url.starts_with(scheme));
+        let has_tls = TLS_SCHEMES.iter().any(|scheme| url.starts_with(scheme));
         if let Some((setting, file)) = given.find(|(setting, _)| *setting != password_file)
             && !has_tls
         {
             return Err(format!(
                 "{setting} is {file:?}: it needs a --redis-url (FANTAIL_REDIS_URL) that begins with \
-                 rediss://, which has TLS"
+                 rediss:// or redis-sentinels://, which have TLS"
             ));
         }
         match (redis_cert, redis_key) {
@@ -65,6 +88,38 @@ impl RedisFiles {
             (None, Some(_)) => Err("--redis-key (FANTAIL_REDIS_KEY) needs --redis-cert \
                                     (FANTAIL_REDIS_CERT), the certificate that it is the key of"
                 .to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_sentinels(&self, url: Option<&str>) -> Result<(), String> {
+        let password = "--redis-sentinel-password (FANTAIL_REDIS_SENTINEL_PASSWORD)";
+        let file = "--redis-sentinel-password-file (FANTAIL_REDIS_SENTINEL_PASSWORD_FILE)";
+        if self.redis_sentinel_password.is_some() && self.redis_sentinel_password_file.is_some() {
+            return Err(format!("{password} and {file} are both given: one password is enough"));
+        }
+        let has_password =
+            self.redis_sentinel_password.is_some() || self.redis_sentinel_password_file.is_some();
+        if self.redis_sentinel_user.is_some() && !has_password {
+            return Err(format!(
+                "--redis-sentinel-user (FANTAIL_REDIS_SENTINEL_USER) needs a password: {file}"
+            ));
+        }
+        let given = [
+            (
+                "--redis-sentinel-user (FANTAIL_REDIS_SENTINEL_USER)",
+                self.redis_sentinel_user.is_some(),
+            ),
+            (password, self.redis_sentinel_password.is_some()),
+            (file, self.redis_sentinel_password_file.is_some()),
+        ];
+        let has_sentinels =
+            url.is_some_and(|url| SENTINEL_SCHEMES.iter().any(|scheme| url.starts_with(scheme)));
+        match given.into_iter().find(|(_, is_given)| *is_given) {
+            Some((setting, _)) if !has_sentinels => Err(format!(
+                "{setting} needs a --redis-url (FANTAIL_REDIS_URL) that begins with \
+                 redis-sentinel:// or redis-sentinels://: others have no sentinels"
+            )),
             _ => Ok(()),
         }
     }

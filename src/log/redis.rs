@@ -1,9 +1,10 @@
 //! The log in Redis, shared by all nodes.
 //!
 //! Every write is one Lua script: change of state, sequence number, entry and announcement happen
-//! together or not at all. [`address`] reads where Redis is, [`server`] what to show there, [`commands`] carries [`scripts`] and
-//! reads, [`replies`] understands what comes back, [`boards`] knows which script a change of a board
-//! is, [`subscription`] hears announcements, [`registry`] knows the other nodes, [`revocations`] and
+//! together or not at all. [`address`] reads where Redis is, [`server`] what to show there, and
+//! [`servers`] knows who takes the writes now. [`commands`] carries [`scripts`] and reads there, over
+//! a [`lane`] for each kind of them; [`replies`] understands what comes back, [`boards`] knows which
+//! script a change of a board is, [`subscription`] hears announcements, [`registry`] knows the other nodes, [`revocations`] and
 //! [`tickets`] are what they share of access, [`keys`] names things. Keys of one topic share a hash
 //! tag.
 
@@ -13,6 +14,7 @@ mod commands;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod keys;
+mod lane;
 mod meaning;
 mod registry;
 mod replies;
@@ -22,6 +24,7 @@ mod rights;
 mod scripted_server;
 mod scripts;
 mod server;
+mod servers;
 #[cfg_attr(not(test), allow(dead_code, reason = "keys are sorted by it from the next step on"))]
 mod slots;
 mod subscription;
@@ -29,69 +32,47 @@ mod tickets;
 mod version;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::Value;
-use tokio::time::Instant;
 
 use super::{
     Appended, Conditions, Heads, Health, Log, LogError, Notifications, Notifier, Opened, Page,
     Probe, READ_BYTES_MAX, READ_ENTRIES_MAX, Retention, Snapshots,
 };
-use crate::background;
 use crate::config::RedisFiles;
 use crate::entry::{Data, Event};
 use crate::position::{Epoch, LogHistory, UNWRITTEN_AT_MAX};
 use crate::topic::Topic;
 use crate::wire::sse;
 pub use address::{check_url, has_password};
-use commands::{Commands, ConnectionGeneration};
+use commands::Commands;
 use keys::Keys;
 use replies::{accepted, entry, has_written, history, text, unexpected};
 use scripts::Call;
-use server::Server;
 pub use server::check_files;
-use subscription::Subscription;
-
-/// Connections for commands, for reads whose answers are large, and for writes that wait for
-/// replicas. Commands that come together on one connection travel together: 64 clients published
-/// 31,600 events a second over two, 26,000 over four, and 28,500 over one.
-const WRITE_CONNECTIONS: usize = 2;
-const READ_CONNECTIONS: usize = 2;
-const WAIT_CONNECTIONS: usize = 16;
+use servers::{Kind, Servers};
+use subscription::Listening;
 
 /// How long a write waits for replicas; less than an answer may take.
 const REPLICAS_TIMEOUT: Duration = Duration::from_millis(1_000);
-
-/// How long a canary may take from publish to subscription.
-const CANARY_TIMEOUT: Duration = Duration::from_millis(1_500);
-
-/// How often the subscription is connected anew while Redis stays read-only.
-const RECONNECT_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Topics whose heads are asked for in one command.
 const HEADS_BATCH: usize = 500;
 
 /// A log in Redis.
 pub struct RedisLog {
+    servers: Arc<Servers>,
     commands: Commands,
-    /// For replays, whole boards and audits: megabytes of replies shall hold up no write.
     reads: Commands,
-    /// For writes that wait for replicas: they hold up what comes after them on their connection,
-    /// and nothing else shall be there.
+    /// For writes that wait for replicas.
     replicated: Option<Replicated>,
-    subscription: Arc<Subscription>,
     keys: Keys,
     retention: Retention,
     /// Lists never change boards, so what was once looked up stays true until Redis loses it.
     board_of_list: Mutex<HashMap<Topic, Topic>>,
-    canaries: AtomicU64,
-    clock: Mutex<Option<(Instant, u64)>>,
-    /// When the subscription was last connected anew because Redis was found to be read-only.
-    reconnected_at: Mutex<Option<Instant>>,
 }
 
 /// Writes that wait until some replicas have them.
@@ -118,55 +99,27 @@ impl RedisLog {
         // redis-rs leaves the choice of a cryptography provider to us. An error means that one is
         // chosen already.
         let _ = server::crypto().install_default();
-        let server = Arc::new(Server::new(url, files)?);
-        tracing::info!(redis = server.place(), prefix, "log in Redis");
+        let address = address::read(url)?;
+        tracing::info!(redis = %address, prefix, "log in Redis");
         let (notifier, notifications) = Notifier::new();
         let keys = Keys::new(prefix);
-        let generation = ConnectionGeneration::new();
-        let waits = wait_replicas > 0;
-        let subscription = Subscription::new(
-            server.clone(),
-            keys.clone(),
-            node,
-            notifier,
-            generation.clone(),
-            waits,
-        );
-        let subscription = Arc::new(subscription);
-        let heard = subscription.clone();
-        let begin = move || heard.clone().run();
-        tokio::spawn(background::restarting("the subscription", begin));
-        let commands = |connections, slow_replies_expected| {
-            let (server, generation) = (server.clone(), generation.clone());
-            Commands::new(server, connections, generation, slow_replies_expected)
-        };
+        let listening = Listening::new(keys.clone(), node, notifier, wait_replicas > 0);
+        let servers = Servers::start(address, files, Arc::new(listening));
+        let commands = |kind| Commands::new(servers.clone(), kind);
         let replicated = match wait_replicas {
             0 => None,
-            replicas => Some(Replicated { commands: commands(WAIT_CONNECTIONS, true), replicas }),
+            replicas => Some(Replicated { commands: commands(Kind::WaitingWrites), replicas }),
         };
         let log = RedisLog {
-            commands: commands(WRITE_CONNECTIONS, false),
-            reads: commands(READ_CONNECTIONS, false),
+            commands: commands(Kind::Commands),
+            reads: commands(Kind::Reads),
             replicated,
-            subscription,
+            servers,
             keys,
             retention,
             board_of_list: Mutex::default(),
-            canaries: AtomicU64::new(0),
-            clock: Mutex::new(None),
-            reconnected_at: Mutex::new(None),
         };
         Ok((Arc::new(log), notifications))
-    }
-
-    /// Whether a demoted master was last turned away from long enough ago to do so again.
-    fn may_reconnect(&self) -> bool {
-        let mut reconnected_at = self.reconnected_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = reconnected_at.is_none_or(|at| at.elapsed() >= RECONNECT_INTERVAL);
-        if may {
-            *reconnected_at = Some(Instant::now());
-        }
-        may
     }
 
     fn ttl_milliseconds(&self) -> u64 {
@@ -278,50 +231,18 @@ impl Log for RedisLog {
     }
 
     async fn subscribe(&self, topics: &[Topic]) -> Result<(), LogError> {
-        self.subscription.subscribe(topics).await
+        self.servers.subscribe(topics).await
     }
 
     async fn unsubscribe(&self, topics: &[Topic]) {
-        self.subscription.unsubscribe(topics).await;
+        self.servers.unsubscribe(topics).await;
     }
 }
 
 #[async_trait]
 impl Probe for RedisLog {
     async fn canary(&self) -> Result<(), LogError> {
-        let number = self.canaries.fetch_add(1, Ordering::Relaxed) + 1;
-        let subscribed = self.subscription.subscribed_connection();
-        let asked_at = Instant::now();
-        let mut pipe = redis::pipe();
-        pipe.cmd("TIME");
-        // Whether Redis takes writes shows only when one is tried: a master that was demoted
-        // publishes as if nothing had happened.
-        pipe.set_ex(self.subscription.canary_channel(), number, 60).ignore();
-        pipe.publish(self.subscription.canary_channel(), number);
-        let sent = self.commands.pipe("canary", &pipe).await;
-        if self.commands.was_demoted()
-            && let Some(subscribed) = subscribed
-            && self.may_reconnect()
-        {
-            // The name of the primary may lead elsewhere by now.
-            self.subscription.reconnect(subscribed);
-        }
-        let ((seconds, microseconds), hearers): ((u64, u64), i64) = sent?;
-        // Redis read its clock somewhere between asking and now: take the middle.
-        let read_at = asked_at + asked_at.elapsed() / 2;
-        let milliseconds = seconds * 1000 + microseconds / 1000;
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((read_at, milliseconds));
-        let Some(subscribed) = subscribed else {
-            return Err(LogError::Unavailable("not hearing announcements yet".to_owned()));
-        };
-        // With nobody subscribed where the commands go, there is nothing to wait for.
-        let heard = self.subscription.canary_heard(number);
-        if hearers == 0 || tokio::time::timeout(CANARY_TIMEOUT, heard).await.is_err() {
-            self.subscription.reconnect(subscribed);
-            let why = "a canary was published, and this node's own subscription did not hear it";
-            return Err(LogError::Unavailable(why.to_owned()));
-        }
-        Ok(())
+        self.servers.canary().await
     }
 
     fn name(&self) -> &'static str {
@@ -329,12 +250,11 @@ impl Probe for RedisLog {
     }
 
     fn health(&self) -> Health {
-        self.subscription.health()
+        self.servers.health()
     }
 
     fn now_milliseconds(&self) -> Option<u64> {
-        let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        clock.map(|(read_at, milliseconds)| milliseconds + read_at.elapsed().as_millis() as u64)
+        self.servers.now_milliseconds()
     }
 }
 

@@ -44,6 +44,7 @@ mod resume;
 mod revocation;
 mod script_model_equivalence;
 mod secrets;
+mod sentinel;
 mod simulation;
 mod slow;
 mod stream_age;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use redis::{PushKind, Value};
+use redis::{IntoConnectionInfo, PushKind, Value};
 
-use super::commands::ConnectionGeneration;
 use super::keys::Keys;
+use super::lane::ConnectionGeneration;
 use super::replies;
 use super::server::Server;
-use super::subscription::Subscription;
+use super::subscription::{Listening, Subscription};
 use crate::config::RedisFiles;
 use crate::entry::Entry;
 use crate::frame::Frame;
@@ -40,10 +40,11 @@ impl Ear {
     /// # Errors
     /// Never.
     pub fn new() -> Result<Ear, String> {
-        let server = Arc::new(Server::new("redis://localhost", &RedisFiles::default())?);
+        let info = "redis://localhost".into_connection_info().map_err(|e| e.to_string())?;
+        let server = Arc::new(Server::new(info, &RedisFiles::default()));
         let (notifier, notifications) = Notifier::new();
-        let (keys, generation) = (Keys::new("fantail"), ConnectionGeneration::new());
-        let subscription = Subscription::new(server, keys, "n", notifier, generation, false);
+        let listening = Arc::new(Listening::new(Keys::new("fantail"), "n", notifier, false));
+        let subscription = Subscription::new(server, listening, ConnectionGeneration::new());
         Ok(Ear { subscription, notifications })
     }
 

@@ -28,6 +28,30 @@ pub(super) fn meaning(error: &RedisError) -> &'static str {
     }
 }
 
+/// What it means where a sentinel was asked, said of the sentinel.
+pub(super) fn meaning_of_sentinel(error: &RedisError) -> String {
+    if of_tls(error).is_some() {
+        return format!("cannot be asked: {} ({})", meaning(error), told(error));
+    }
+    let is_about_passwords = matches!(error.code(), Some("WRONGPASS" | "NOAUTH"))
+        || error.kind() == ErrorKind::AuthenticationFailed;
+    if is_denied(error) {
+        format!("lets its user not do what is needed: {}", told(error))
+    } else if is_about_passwords {
+        "refuses the user or the password for sentinels (FANTAIL_REDIS_SENTINEL_USER, \
+         FANTAIL_REDIS_SENTINEL_PASSWORD_FILE)"
+            .to_owned()
+    } else if error.is_connection_refusal() {
+        "is not there: nothing listens at its address".to_owned()
+    } else if error.is_timeout() {
+        "does not answer".to_owned()
+    } else if error.to_string().contains("unknown command") {
+        "is no sentinel".to_owned()
+    } else {
+        format!("cannot be asked: {}", told(error))
+    }
+}
+
 const WRONG_PASSWORD: &str = "Redis refuses the user or the password of FANTAIL_REDIS_URL (or of \
                               FANTAIL_REDIS_PASSWORD_FILE)";
 

@@ -6,11 +6,11 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use redis::{
     Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion,
-    RedisError, TlsCertificates,
+    RedisConnectionInfo, RedisError, TlsCertificates,
 };
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
@@ -19,7 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
 
-use super::address;
+use super::address::{self, Address, Place};
 use crate::config::RedisFiles;
 
 /// The largest file that is read: the certificates that a whole system trusts are a quarter of it.
@@ -31,8 +31,16 @@ pub(super) struct Server {
     /// Without what stands in files.
     info: ConnectionInfo,
     files: RedisFiles,
+    password_file: Option<PasswordFile>,
     /// Host and port, as told to people.
     place: String,
+}
+
+/// A file with a password, and the setting that names it.
+#[derive(Debug, Clone)]
+struct PasswordFile {
+    setting: &'static str,
+    file: PathBuf,
 }
 
 /// What stands in the files.
@@ -45,15 +53,56 @@ pub(super) struct Shown {
 }
 
 impl Server {
-    /// # Errors
-    /// What is wrong with the URL, without any part of it.
-    pub(super) fn new(url: &str, files: &RedisFiles) -> Result<Server, String> {
-        let info = address::read(url)?;
+    /// The server of an address that names one.
+    pub(super) fn new(info: ConnectionInfo, files: &RedisFiles) -> Server {
         // RESP3 tells of broken connections and carries announcements.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings);
         let place = info.addr().to_string();
-        Ok(Server { info, files: files.clone(), place })
+        let password_file = files.redis_password_file.clone().map(|file| PasswordFile {
+            setting: "--redis-password-file (FANTAIL_REDIS_PASSWORD_FILE)",
+            file,
+        });
+        Server { info, files: files.clone(), password_file, place }
+    }
+
+    /// A sentinel of the master at `info`: reached as that is, with or without TLS, by a user and a
+    /// password of its own.
+    pub(super) fn of_sentinels(info: &ConnectionInfo, files: &RedisFiles) -> Server {
+        let mut settings = RedisConnectionInfo::default();
+        if let Some(user) = &files.redis_sentinel_user {
+            settings = settings.set_username(user);
+        }
+        if let Some(password) = &files.redis_sentinel_password {
+            settings = settings.set_password(password.reveal());
+        }
+        let mut server = Server::new(info.clone().set_redis_settings(settings), files);
+        server.password_file =
+            files.redis_sentinel_password_file.clone().map(|file| PasswordFile {
+                setting: "--redis-sentinel-password-file (FANTAIL_REDIS_SENTINEL_PASSWORD_FILE)",
+                file,
+            });
+        server
+    }
+
+    /// Another one, to which the same is shown.
+    pub(super) fn at(&self, place: &Place, told: String) -> Server {
+        let (host, port) = (place.host.clone(), place.port);
+        let addr = match self.info.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        Server {
+            info: self.info.clone().set_addr(addr),
+            files: self.files.clone(),
+            password_file: self.password_file.clone(),
+            place: told,
+        }
     }
 
     /// Host and port.
@@ -67,8 +116,8 @@ impl Server {
     /// One sentence that names the setting whose file cannot be used, and says why. It has nothing
     /// of what stands in the file.
     pub(super) fn shown(&self) -> Result<Shown, String> {
-        let RedisFiles { redis_password_file, redis_ca, redis_cert, redis_key } = &self.files;
-        let password = redis_password_file.as_deref().map(password).transpose()?;
+        let RedisFiles { redis_ca, redis_cert, redis_key, .. } = &self.files;
+        let password = self.password_file.as_ref().map(password).transpose()?;
         let ca = redis_ca.as_deref().map(ca).transpose()?;
         let identity = match (redis_cert, redis_key) {
             (Some(certificate), Some(key)) => Some(identity(certificate, key)?),
@@ -111,13 +160,19 @@ pub(super) fn unusable(sentence: String) -> RedisError {
 /// # Errors
 /// One sentence that names the setting whose file cannot be used, and says why.
 pub fn check_files(url: &str, files: &RedisFiles) -> Result<(), String> {
-    let server = Server::new(url, files)?;
-    if files.redis_password_file.is_some() && server.info.redis_settings().password().is_some() {
+    let (info, has_sentinels) = match address::read(url)? {
+        Address::One(info) => (info, false),
+        Address::Sentinels(sentinels) => (sentinels.master, true),
+    };
+    if files.redis_password_file.is_some() && info.redis_settings().password().is_some() {
         return Err("--redis-password-file (FANTAIL_REDIS_PASSWORD_FILE) and --redis-url \
                     (FANTAIL_REDIS_URL) both have a password: leave it in the file"
             .to_owned());
     }
-    server.shown().map(drop)
+    if has_sentinels {
+        Server::of_sentinels(&info, files).shown()?;
+    }
+    Server::new(info, files).shown().map(drop)
 }
 
 /// What TLS computes with.
@@ -125,10 +180,9 @@ pub(super) fn crypto() -> CryptoProvider {
     rustls::crypto::ring::default_provider()
 }
 
-fn password(file: &Path) -> Result<String, String> {
-    let wrong = |what: &str| {
-        format!("--redis-password-file (FANTAIL_REDIS_PASSWORD_FILE) is {file:?}: {what}")
-    };
+fn password(from: &PasswordFile) -> Result<String, String> {
+    let PasswordFile { setting, file } = from;
+    let wrong = |what: &str| format!("{setting} is {file:?}: {what}");
     let text = String::from_utf8(read(file).map_err(|error| wrong(&error))?);
     let mut text = text.map_err(|_| wrong("it is not UTF-8"))?;
     if text.ends_with('\n') {

@@ -1,14 +1,16 @@
-//! [`Subscription`]: the node's one connection for announcements.
+//! [`Subscription`]: the node's one connection for announcements of one server.
 //!
 //! It carries the channels of all topics with local connections, and the canary's. When it breaks
 //! it is made again, everything wanted is subscribed again, and the relay is told that it may have
-//! missed something. What arrives goes into the relay's bounded inbox.
+//! missed something. What arrives goes into the relay's bounded inbox. What is wanted is the
+//! [`Listening`]'s, and outlives the server.
 
+mod listening;
 #[cfg(test)]
 mod tests;
 mod wanted;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,19 +19,18 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisE
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::commands::{CONNECT_TIMEOUT, ConnectionGeneration};
-use super::keys::Keys;
+use super::lane::{CONNECT_TIMEOUT, ConnectionGeneration};
 use super::meaning::{is_denied, is_refusal, meaning, told};
 use super::rights;
 use super::server::Server;
 use super::version;
 use crate::backoff::{Backoff, Rarely};
 use crate::frame::Frame;
-use crate::log::{Health, LogError, Notifier};
+use crate::log::{Health, LogError};
 use crate::telemetry::metric;
 use crate::topic::Topic;
 use crate::wire::sse;
-use wanted::Wanted;
+pub(super) use listening::Listening;
 
 /// How often the connection is asked whether it still lives, and how long the reply may take: a
 /// connection through which nothing passes any more is replaced after the sum of the two.
@@ -49,25 +50,17 @@ const SOUND_AFTER: Duration = Duration::from_secs(2);
 /// Channels subscribed in one command.
 const SUBSCRIBE_CHANNELS_MAX: usize = 500;
 
-/// The node's connection for announcements.
+/// The node's connection for announcements of one server.
 pub(super) struct Subscription {
     server: Arc<Server>,
-    keys: Keys,
-    canary_channel: String,
-    notifier: Notifier,
+    listening: Arc<Listening>,
     state: Mutex<State>,
     health: Mutex<Health>,
-    /// It was once connected and had subscribed everything.
-    was_up: AtomicBool,
-    /// The number of the last canary heard.
-    canary: watch::Sender<u64>,
     /// The number of the last connection that hears nothing although it seems to live.
     stale: watch::Sender<u64>,
     /// That of the connections that carry commands. Where a connection turned out to be dead
     /// although nobody had closed it, those may be dead as well.
     generation: Arc<ConnectionGeneration>,
-    /// Writes do, and the user needs the right to.
-    waits_for_replicas: bool,
 }
 
 /// Why a connection must be replaced.
@@ -78,8 +71,8 @@ enum Disconnect {
     Silent(String),
 }
 
+#[derive(Default)]
 struct State {
-    wanted: Wanted,
     current: Option<MultiplexedConnection>,
     /// Counts connections; the current one's number.
     number: u64,
@@ -90,29 +83,16 @@ struct State {
 impl Subscription {
     pub(super) fn new(
         server: Arc<Server>,
-        keys: Keys,
-        node: &str,
-        notifier: Notifier,
+        listening: Arc<Listening>,
         generation: Arc<ConnectionGeneration>,
-        waits_for_replicas: bool,
     ) -> Self {
         Subscription {
             server,
-            canary_channel: keys.canary_channel(node),
-            keys,
-            notifier,
-            state: Mutex::new(State {
-                wanted: Wanted::new(),
-                current: None,
-                number: 0,
-                is_subscribed: false,
-            }),
+            listening,
+            state: Mutex::default(),
             health: Mutex::new(Health::Down("not connected yet".to_owned())),
-            was_up: AtomicBool::new(false),
-            canary: watch::Sender::new(0),
             stale: watch::Sender::new(0),
             generation,
-            waits_for_replicas,
         }
     }
 
@@ -132,7 +112,7 @@ impl Subscription {
                     if std::mem::take(&mut is_told) {
                         tracing::info!(redis = self.server.place(), "hearing announcements");
                     }
-                    if self.was_up.swap(true, Ordering::Relaxed) {
+                    if self.listening.was_up.swap(true, Ordering::Relaxed) {
                         metric::redis_reconnected();
                     }
                     self.set_health(Health::Up);
@@ -154,7 +134,7 @@ impl Subscription {
                 Err(error) => {
                     let meaning = meaning(&error);
                     // A reason not to start. Rights that are taken away later may come back.
-                    if is_denied(&error) && !self.was_up.load(Ordering::Relaxed) {
+                    if is_denied(&error) && !self.listening.was_up.load(Ordering::Relaxed) {
                         let why = format!("{meaning} ({}): {}", self.server.place(), told(&error));
                         self.set_health(Health::Unusable(why));
                     }
@@ -185,7 +165,8 @@ impl Subscription {
         }
     }
 
-    fn forget(&self) {
+    /// Lets go of the connection.
+    pub(super) fn forget(&self) {
         let mut state = self.state();
         state.current = None;
         state.is_subscribed = false;
@@ -241,15 +222,15 @@ impl Subscription {
             state.current = Some(connection.clone());
             state.number += 1;
         }
-        connection.subscribe(&self.canary_channel).await?;
-        if !self.was_up.load(Ordering::Relaxed) {
+        connection.subscribe(&self.listening.canary_channel).await?;
+        if !self.listening.was_up.load(Ordering::Relaxed) {
             // What shows only half-way through a script cannot be answered well.
-            let (keys, waits) = (&self.keys, self.waits_for_replicas);
-            rights::check(&mut connection, keys, &self.canary_channel, waits).await?;
+            let Listening { keys, canary_channel, waits_for_replicas, .. } = &*self.listening;
+            rights::check(&mut connection, keys, canary_channel, *waits_for_replicas).await?;
         }
         self.subscribe_wanted(&mut connection).await?;
         // Everything announced before this moment may have been missed.
-        self.notifier.maybe_lost();
+        self.listening.notifier.maybe_lost();
         self.state().is_subscribed = true;
         Ok((connection, broken))
     }
@@ -267,17 +248,19 @@ impl Subscription {
     }
 
     pub(super) async fn subscribe(&self, topics: &[Topic]) -> Result<(), LogError> {
-        let current = {
-            let mut state = self.state();
-            topics.iter().for_each(|topic| state.wanted.insert(topic));
-            state.current.clone()
-        };
+        self.listening.want(topics);
+        let current = self.state().current.clone();
         let Some(mut connection) = current else {
             return Err(LogError::Unavailable("not hearing announcements".to_owned()));
         };
-        self.subscribe_on(&mut connection, topics)
-            .await
-            .map_err(|error| LogError::Unavailable(format!("cannot subscribe: {}", told(&error))))
+        tokio::select! {
+            // One that is frozen would let us wait.
+            () = self.generation.left() => {
+                Err(LogError::Unavailable("another Redis has just taken over".to_owned()))
+            }
+            subscribed = self.subscribe_on(&mut connection, topics) => subscribed
+                .map_err(|error| LogError::Unavailable(format!("cannot subscribe: {}", told(&error)))),
+        }
     }
 
     /// Subscribes everything that is wanted, part by part: there may be a great many topics.
@@ -287,7 +270,7 @@ impl Subscription {
     ) -> Result<(), RedisError> {
         let mut topics = Vec::new();
         for part in 0.. {
-            let Some(wanted) = self.state().wanted.part(part) else { break };
+            let Some(wanted) = self.listening.wanted().part(part) else { break };
             topics.extend(wanted);
             if topics.len() >= SUBSCRIBE_CHANNELS_MAX {
                 self.subscribe_copied(connection, &topics).await?;
@@ -319,8 +302,8 @@ impl Subscription {
     }
 
     fn not_wanted(&self, topics: &[Topic]) -> Vec<Topic> {
-        let state = self.state();
-        topics.iter().filter(|topic| !state.wanted.contains(topic)).cloned().collect()
+        let wanted = self.listening.wanted();
+        topics.iter().filter(|topic| !wanted.contains(topic)).cloned().collect()
     }
 
     async fn subscribe_on(
@@ -330,18 +313,15 @@ impl Subscription {
     ) -> Result<(), RedisError> {
         for batch in topics.chunks(SUBSCRIBE_CHANNELS_MAX) {
             let channels: Vec<String> =
-                batch.iter().map(|topic| self.keys.channel(topic)).collect();
+                batch.iter().map(|topic| self.listening.keys.channel(topic)).collect();
             connection.subscribe(channels).await?;
         }
         Ok(())
     }
 
     pub(super) async fn unsubscribe(&self, topics: &[Topic]) {
-        let current = {
-            let mut state = self.state();
-            topics.iter().for_each(|topic| state.wanted.remove(topic));
-            state.current.clone()
-        };
+        self.listening.leave(topics);
+        let current = self.state().current.clone();
         let Some(mut connection) = current else { return };
         // If it fails the connection is broken, and the next one subscribes what is wanted.
         let _ = self.unsubscribe_on(&mut connection, topics).await;
@@ -354,20 +334,10 @@ impl Subscription {
     ) -> Result<(), RedisError> {
         for batch in topics.chunks(SUBSCRIBE_CHANNELS_MAX) {
             let channels: Vec<String> =
-                batch.iter().map(|topic| self.keys.channel(topic)).collect();
+                batch.iter().map(|topic| self.listening.keys.channel(topic)).collect();
             connection.unsubscribe(channels).await?;
         }
         Ok(())
-    }
-
-    /// The channel on which canaries are heard.
-    pub(super) fn canary_channel(&self) -> &str {
-        &self.canary_channel
-    }
-
-    /// Waits until the canary with this number, or a later one, was heard.
-    pub(super) async fn canary_heard(&self, number: u64) {
-        let _ = self.canary.subscribe().wait_for(|&heard| heard >= number).await;
     }
 
     /// The number of the connection that hears everything that is wanted, if there is one.
@@ -384,6 +354,11 @@ impl Subscription {
 
     /// Takes one message: channel and payload.
     pub(super) fn on_message(&self, data: Vec<Value>) {
+        // What a server says that was left is not heard.
+        if self.generation.is_left() {
+            return;
+        }
+        let Listening { keys, canary_channel, canary, notifier, .. } = &*self.listening;
         let mut data = data.into_iter();
         let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
             (data.next(), data.next())
@@ -391,16 +366,16 @@ impl Subscription {
             return;
         };
         let Ok(channel) = String::from_utf8(channel) else { return };
-        if channel == self.canary_channel {
+        if channel == *canary_channel {
             let number = std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok());
             if let Some(number) = number {
-                self.canary.send_replace(number);
+                canary.send_replace(number);
             }
-        } else if let Some(topic) = self.keys.topic_of_channel(&channel) {
+        } else if let Some(topic) = keys.topic_of_channel(&channel) {
             match frame(&payload) {
-                Some(frame) => self.notifier.notify(topic, frame),
+                Some(frame) => notifier.notify(topic, frame),
                 // Somebody else publishes on our channels; the log decides, as always.
-                None => self.notifier.dropped(),
+                None => notifier.dropped(),
             }
         }
     }

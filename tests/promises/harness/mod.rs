@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod raw;
 pub mod reconnecting_client;
 pub mod redis_server;
+pub mod sentinels;
 pub mod server;
 pub mod tls;
 pub mod tokens;

@@ -3,7 +3,8 @@
 //! `REDIS_ACL=1` runs the same tests with the user that docs/operations.md recommends and no other:
 //! whatever a node does, that user may do. `REDIS_TLS=1` runs them over TLS, with a certificate that
 //! Redis demands, except where a network that understands RESP lies between. A test that
-//! administers Redis itself is another user.
+//! administers Redis itself is another user. `TOPOLOGY=sentinel` runs them with nodes that are told of
+//! a sentinel which watches the test's Redis, except where a network lies between.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use rustix::process::Signal;
 
 use super::certificates::Authority;
 use super::process::{Process, TempDir, free_port};
+use super::sentinels::{self, Doors, Sentinel};
 
 /// The password of the user that tests administer Redis with, where there is more than one.
 const ADMINISTRATORS_PASSWORD: &str = "of-the-tests-alone";
@@ -99,6 +101,11 @@ pub fn url_of(address: impl std::fmt::Display) -> String {
     }
 }
 
+/// With which password sentinels ask, where there is one.
+pub fn sentinels_password() -> Option<&'static str> {
+    DOCUMENTED.as_ref().map(|_| ADMINISTRATORS_PASSWORD)
+}
+
 /// A redis-server of the test's own.
 pub struct Redis {
     process: Option<Process>,
@@ -108,6 +115,8 @@ pub struct Redis {
     arguments: Vec<String>,
     /// Asked too early, it has said so.
     refused_loading: bool,
+    /// Who tells nodes where it is, if they are to ask.
+    sentinel: Option<Sentinel>,
 }
 
 impl Redis {
@@ -116,6 +125,19 @@ impl Redis {
     }
 
     pub async fn start_with(arguments: &[&str]) -> Redis {
+        let mut redis = Redis::start_unwatched(arguments).await;
+        let is_watched = std::env::var("TOPOLOGY").is_ok_and(|topology| topology == "sentinel");
+        if is_watched {
+            // Whatever a test does to it, no sentinel makes another master by itself.
+            let never = Duration::from_secs(3_600);
+            let sentinel = Sentinel::start(redis.port, 1, never, &Doors::default()).await;
+            redis.sentinel = Some(sentinel);
+        }
+        redis
+    }
+
+    /// One that nodes find by its own address, whatever is wanted of the others.
+    pub async fn start_unwatched(arguments: &[&str]) -> Redis {
         let arguments = arguments.iter().map(|&a| a.to_owned()).collect();
         let mut redis = Redis {
             process: None,
@@ -124,6 +146,7 @@ impl Redis {
             dir: TempDir::new(),
             arguments,
             refused_loading: false,
+            sentinel: None,
         };
         for _ in 0..10 {
             redis.port = free_port();
@@ -137,6 +160,9 @@ impl Redis {
 
     /// Where it is for nodes, or will be again.
     pub fn url(&self) -> String {
+        if let Some(sentinel) = &self.sentinel {
+            return sentinels::url(&[sentinel.port()]);
+        }
         let plain = self.plain_url();
         match self.tls_port {
             Some(port) => {

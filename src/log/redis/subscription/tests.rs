@@ -1,11 +1,13 @@
 use std::collections::HashSet;
 
+use redis::IntoConnectionInfo;
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::config::RedisFiles;
+use crate::log::redis::keys::Keys;
 use crate::log::redis::scripted_server::{Reply, ScriptedServer};
-use crate::log::{Notification, Notifications};
+use crate::log::{Notification, Notifications, Notifier};
 
 /// Beyond this time a test has failed, however slow the machine is.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -19,12 +21,12 @@ struct Running {
 
 impl Running {
     fn start(server: &ScriptedServer) -> Running {
-        let server = Arc::new(Server::new(&server.url(), &RedisFiles::default()).unwrap());
+        let info = server.url().into_connection_info().unwrap();
+        let server = Arc::new(Server::new(info, &RedisFiles::default()));
         let (notifier, notifications) = Notifier::new();
         let generation = ConnectionGeneration::new();
-        let keys = Keys::new("fantail");
-        let subscription =
-            Subscription::new(server, keys, "n", notifier, generation.clone(), false);
+        let listening = Arc::new(Listening::new(Keys::new("fantail"), "n", notifier, false));
+        let subscription = Subscription::new(server, listening, generation.clone());
         let subscription = Arc::new(subscription);
         let task = tokio::spawn(subscription.clone().run());
         Running { subscription, generation, notifications, task }
@@ -104,12 +106,13 @@ async fn a_canary_is_heard_with_all_that_went_before_it() {
     let server = ScriptedServer::start(healthy).await;
     let running = Running::start(&server);
     running.subscribed(1).await;
-    assert_eq!(running.subscription.canary_channel(), CANARY);
+    assert_eq!(running.subscription.listening.canary_channel(), CANARY);
     server.push(0, CANARY, "nonsense");
     server.push(0, CANARY, "5");
-    let heard = running.subscription.canary_heard(4);
+    let heard = running.subscription.listening.canary_heard(4);
     tokio::time::timeout(TEST_TIMEOUT, heard).await.expect("it is not heard");
-    let later = tokio::time::timeout(Duration::ZERO, running.subscription.canary_heard(6)).await;
+    let later =
+        tokio::time::timeout(Duration::ZERO, running.subscription.listening.canary_heard(6)).await;
     assert!(later.is_err(), "nobody has published it");
 }
 

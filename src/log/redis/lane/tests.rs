@@ -1,4 +1,5 @@
 use futures_util::future::join_all;
+use redis::IntoConnectionInfo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -6,13 +7,14 @@ use crate::config::RedisFiles;
 use crate::log::redis::scripted_server::{Reply, ScriptedServer};
 
 /// Over connections to `url`.
-fn commands_to(url: &str, connections: usize, slow_replies_expected: bool) -> Commands {
-    let server = Arc::new(Server::new(url, &RedisFiles::default()).unwrap());
-    Commands::new(server, connections, ConnectionGeneration::new(), slow_replies_expected)
+fn commands_to(url: &str, connections: usize, slow_replies_expected: bool) -> Lane {
+    let info = url.into_connection_info().unwrap();
+    let server = Arc::new(Server::new(info, &RedisFiles::default()));
+    Lane::new(server, connections, ConnectionGeneration::new(), slow_replies_expected)
 }
 
 /// What became of a command that a script answers with a line.
-async fn get(commands: &Commands, what: &str) -> Result<String, LogError> {
+async fn get(commands: &Lane, what: &str) -> Result<String, LogError> {
     let mut pipe = redis::pipe();
     pipe.get(what);
     let answer: Result<(String,), LogError> = commands.pipe("get", &pipe).await;
@@ -244,6 +246,29 @@ async fn who_waits_on_a_silent_connection_is_told_when_it_is_given_up() {
     assert!(began_at.elapsed() < REPLY_TIMEOUT, "{:?}", began_at.elapsed());
     assert_eq!(get(&commands, "a").await.unwrap(), "yes");
     assert_eq!(sent(&server), [["GET nothing"], ["GET a"]]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_left_is_not_believed_and_not_asked() {
+    let server = ScriptedServer::start(|command| match command {
+        "GET nothing" => Reply::Silence,
+        _ => Reply::line("yes"),
+    })
+    .await;
+    let commands = commands_to(&server.url(), 1, false);
+    let began_at = Instant::now();
+    let leave = async {
+        server.until(|commands| commands.iter().flatten().any(|c| c == "GET nothing")).await;
+        commands.generation.leave();
+    };
+    // It was sent, and nobody knows whether it is done.
+    let (result, ()) = tokio::join!(get(&commands, "nothing"), leave);
+    assert!(matches!(result, Err(LogError::OutcomeUnknown(_))), "{result:?}");
+    assert!(began_at.elapsed() < REPLY_TIMEOUT, "{:?}", began_at.elapsed());
+    // What comes later is not sent.
+    let result = get(&commands, "a").await;
+    assert!(matches!(result, Err(LogError::Unavailable(_))), "{result:?}");
+    assert_eq!(sent(&server), [["GET nothing"]]);
 }
 
 #[tokio::test]
