@@ -1,16 +1,19 @@
 # What one types. Everything here is a thin name for a command that can be run by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo load bench bench-peers bench-reactors bench-keyed bench-compare bench-results deps test test-all clients mutations soak sanitize fuzz
+.PHONY: help run demo demo-sentinel load bench bench-peers bench-reactors bench-keyed bench-compare bench-results deps test test-all clients mutations soak sanitize fuzz
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## One gateway on http://127.0.0.1:3000, without Redis (or with FANTAIL_REDIS_URL=redis://…)
 	cargo run --release
 
 demo: ## Redis, three gateways and nginx (HTTP, HTTPS with HTTP/2) as processes on this machine
 	deploy/demo.sh
+
+demo-sentinel: ## The same with two replicas of Redis, and three sentinels that watch it
+	deploy/demo.sh --sentinel
 
 load: ## The demo, thousands of streams, and what the gateways deliver to them (uses oha)
 	deploy/load/run.sh

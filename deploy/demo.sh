@@ -4,6 +4,7 @@
 # directory and ends with this script.
 #
 #   deploy/demo.sh            start, print where everything is, run until Ctrl-C
+#   deploy/demo.sh --sentinel the same with two replicas of Redis and three sentinels that watch it
 #   deploy/demo.sh --check    only test nginx's configuration, as it would be used
 #
 #   FANTAIL_BINARY=path       use this binary; otherwise cargo builds one
@@ -20,7 +21,8 @@
 # is still draining then starts when it has ended.
 #
 # Standard output begins, when everything is ready, with one line for programs:
-#   ready http://… https://… nodes=http://…,… pids=…,… redis=port:pid nginx=pid directory=…
+#   ready http://… https://… nodes=http://…,… pids=…,… redis=port:pid,… nginx=pid directory=…
+# with sentinels=port:pid,… at its end where there are any.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -35,9 +37,12 @@ for number in "$node_count" "${seconds:-1}" "$restart"; do
 done
 
 directory=''
-redis_pid='' nginx_pid=''
-redis_port='' http_port='' https_port=''
+nginx_pid=''
+http_port='' https_port=''
 node_pids=() node_ports=()
+# The first Redis is the master at first; sentinels may make another one of the others.
+redis_count=1 sentinel_count=0
+redis_pids=() redis_ports=() sentinel_pids=() sentinel_ports=()
 
 say() { echo "demo: $*" >&2; }
 
@@ -53,7 +58,7 @@ finish() {
     local pids=("${node_pids[@]}") pid round
     [[ -n $nginx_pid ]] && pids+=("$nginx_pid")
     # Redis last, so that the gateways can say goodbye to it.
-    [[ -n $redis_pid ]] && pids+=("$redis_pid")
+    pids+=("${sentinel_pids[@]}" "${redis_pids[@]}")
     # The first signal begins a gateway's drain, the second cuts it short (if it comes a second later or
     # more): nobody waits for a demo.
     for round in TERM TERM KILL; do
@@ -134,16 +139,42 @@ status_of() {
     [[ $line == *" 200 "* ]]
 }
 
-# One answer of Redis, the same way.
+# Whether the Redis or the sentinel at a port answers, the same way.
 redis_answers() {
     local line=
     {
-        exec 3<>"/dev/tcp/127.0.0.1/$redis_port" || return 1
+        exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
         printf 'PING\r\n' >&3 || return 1
         IFS= read -r -t 1 line <&3 || true
         exec 3>&-
     } 2>/dev/null
     [[ $line == *PONG* ]]
+}
+
+# Whether all replicas follow the master at a port.
+replicas_follow() {
+    local line='' count=0
+    {
+        exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
+        printf 'INFO replication\r\nQUIT\r\n' >&3 || return 1
+        while IFS= read -r -t 1 line <&3; do
+            [[ $line == slave*state=online* ]] && count=$((count + 1))
+        done
+        exec 3>&-
+    } 2>/dev/null
+    [[ $count -eq $((redis_count - 1)) ]]
+}
+
+# Whether a sentinel knows all the others and all replicas, and so can do what it is there for.
+sentinel_knows() {
+    local line='' text=''
+    {
+        exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
+        printf 'INFO sentinel\r\nQUIT\r\n' >&3 || return 1
+        while IFS= read -r -t 1 line <&3; do text+=$line; done
+        exec 3>&-
+    } 2>/dev/null
+    [[ $text == *"slaves=$((redis_count - 1)),sentinels=$sentinel_count"* ]]
 }
 
 # A gateway takes a free port by itself the first time, and says which; later the same one.
@@ -152,7 +183,7 @@ launch_node() {
     # Other settings of the caller's shell reach the nodes (FANTAIL_DRAIN=1m make demo), but a quiet
     # log would not say where a node listens.
     env -u FANTAIL_LOG \
-        "$binary" serve --listen "127.0.0.1:$port" --redis-url "redis://127.0.0.1:$redis_port" \
+        "$binary" serve --listen "127.0.0.1:$port" --redis-url "$(redis_url)" \
         --node-id "node-$((index + 1))" 2>>"$directory/node-$((index + 1)).log" &
     node_pids[index]=$!
     disown "$!"
@@ -169,16 +200,53 @@ start_node() {
         fail "$name does not become ready: $(tail -n 3 "$log")"
 }
 
+# Where the gateways find Redis.
+redis_url() {
+    if [[ $sentinel_count -gt 0 ]]; then
+        echo "redis-sentinel://$(join "${sentinel_ports[@]/#/127.0.0.1:}")/0#demo"
+    else
+        echo "redis://127.0.0.1:${redis_ports[0]}"
+    fi
+}
+
+# What it is started with is in a file: sentinels write there whose replica it is.
 launch_redis() {
-    redis-server --port "$redis_port" --bind 127.0.0.1 --dir "$directory/redis" \
-        --appendonly yes --save '' --logfile "$directory/redis.log" >/dev/null 2>&1 &
-    redis_pid=$!
-    disown "$redis_pid"
+    redis-server "$directory/redis-$(($1 + 1)).conf" >/dev/null 2>&1 &
+    redis_pids[$1]=$!
+    disown "$!"
 }
 
 start_redis() {
-    launch_redis
-    until_ok "$redis_pid" redis_answers
+    local index=$1 name="redis-$(($1 + 1))" port
+    port=$(free_port)
+    mkdir -p "$directory/$name"
+    {
+        printf '%s\n' "port $port" 'bind 127.0.0.1' "dir $directory/$name" 'appendonly yes' \
+            'save ""' "logfile $directory/$name.log" 'repl-diskless-sync-delay 0'
+        [[ $index -gt 0 ]] && printf 'replicaof 127.0.0.1 %s\n' "${redis_ports[0]}"
+    } >"$directory/$name.conf"
+    redis_ports[index]=$port
+    launch_redis "$index"
+    until_ok "${redis_pids[index]}" redis_answers "$port"
+}
+
+launch_sentinel() {
+    redis-server "$directory/sentinel-$(($1 + 1)).conf" --sentinel >/dev/null 2>&1 &
+    sentinel_pids[$1]=$!
+    disown "$!"
+}
+
+start_sentinel() {
+    local index=$1 name="sentinel-$(($1 + 1))" port
+    port=$(free_port)
+    mkdir -p "$directory/$name"
+    printf '%s\n' "port $port" 'bind 127.0.0.1' "dir $directory/$name" \
+        "logfile $directory/$name.log" "sentinel monitor demo 127.0.0.1 ${redis_ports[0]} 2" \
+        'sentinel down-after-milliseconds demo 2000' 'sentinel failover-timeout demo 10000' \
+        >"$directory/$name.conf"
+    sentinel_ports[index]=$port
+    launch_sentinel "$index"
+    until_ok "${sentinel_pids[index]}" redis_answers "$port"
 }
 
 # Fills in nginx's configuration. A worker needs two connections a stream, and may have no more
@@ -217,36 +285,54 @@ start_nginx() {
     until_ok "$nginx_pid" status_of "$http_port" /healthz
 }
 
-# What is watched over, by number: the gateways, then Redis, then nginx. For each: the pause before
-# its next start, when that is due (empty while it runs), when it was started last, and whether
-# somebody waits to hear that it is back.
+# What is watched over, by number: the gateways, then each Redis, then the sentinels, then nginx. For
+# each: the pause before its next start, when that is due (empty while it runs), when it was started
+# last, and whether somebody waits to hear that it is back.
 pauses=() due_at=() started_at=() returning=()
 restart_seconds_max=$((restart > 30 ? restart : 30))
 
+# What number means what: sets kind and its own number among those.
+whats() {
+    kind=node of_kind=$1
+    [[ $of_kind -lt $node_count ]] && return
+    kind=redis of_kind=$((of_kind - node_count))
+    [[ $of_kind -lt $redis_count ]] && return
+    kind=sentinel of_kind=$((of_kind - redis_count))
+    [[ $of_kind -lt $sentinel_count ]] && return
+    kind=nginx of_kind=0
+}
+
 name_of() {
-    case $(($1 - node_count)) in
-    0) echo redis ;;
-    1) echo nginx ;;
-    *) echo "node-$(($1 + 1))" ;;
+    local kind of_kind
+    whats "$1"
+    case $kind-$redis_count in
+    nginx-* | redis-1) echo "$kind" ;;
+    *) echo "$kind-$((of_kind + 1))" ;;
     esac
 }
 
-processes() { pids=("${node_pids[@]}" "$redis_pid" "$nginx_pid"); }
+processes() {
+    pids=("${node_pids[@]}" "${redis_pids[@]}" "${sentinel_pids[@]}" "$nginx_pid")
+}
 
 answers() {
-    case $(($1 - node_count)) in
-    0) redis_answers ;;
+    local kind of_kind
+    whats "$1"
+    case $kind in
+    redis) redis_answers "${redis_ports[of_kind]}" ;;
+    sentinel) redis_answers "${sentinel_ports[of_kind]}" ;;
     # Whatever it answers comes from a node, which may be the one that is away.
-    1) ! is_free "$http_port" ;;
-    *) status_of "${node_ports[$1]}" /readyz ;;
+    nginx) ! is_free "$http_port" ;;
+    node) status_of "${node_ports[of_kind]}" /readyz ;;
     esac
 }
 
 launch() {
-    case $(($1 - node_count)) in
-    0) launch_redis ;;
-    1) launch_nginx ;;
-    *) launch_node "$1" ;;
+    local kind of_kind
+    whats "$1"
+    case $kind in
+    nginx) launch_nginx ;;
+    *) "launch_$kind" "$of_kind" ;;
     esac
     due_at[$1]='' started_at[$1]=$SECONDS returning[$1]=yes
 }
@@ -295,7 +381,11 @@ PATH="$PATH:/usr/sbin:/sbin"
 directory=$(mktemp -d "${TMPDIR:-/tmp}/fantail-demo.XXXXXX")
 # nginx's workers may run as another user and write large bodies to files here.
 chmod 711 "$directory"
-mkdir "$directory/redis"
+
+join() {
+    local IFS=,
+    echo "$*"
+}
 
 if [[ ${1:-} == --check ]]; then
     require nginx openssl
@@ -305,8 +395,10 @@ if [[ ${1:-} == --check ]]; then
     write_nginx_configuration
     nginx -p "$directory" -e "$directory/nginx.error.log" -c "$directory/nginx.conf" -t
     exit
+elif [[ ${1:-} == --sentinel ]]; then
+    redis_count=3 sentinel_count=3
 elif [[ $# -gt 0 ]]; then
-    fail "unknown argument: $1 (there is only --check)"
+    fail "unknown argument: $1 (there are --sentinel and --check)"
 fi
 
 # Debian's package for each program has the program's name.
@@ -325,11 +417,25 @@ fi
 make_certificate
 
 # Between looking for a free port and listening on it, somebody else may take it: then once more.
-for attempt in {1..5}; do
-    redis_port=$(free_port)
-    start_redis && break
-    [[ $attempt == 5 ]] && fail "redis does not start: $(tail -n 3 "$directory/redis.log")"
-done
+start_all() {
+    local kind=$1 count=$2 index attempt
+    for ((index = 0; index < count; index++)); do
+        for attempt in {1..5}; do
+            "start_$kind" "$index" && break
+            [[ $attempt == 5 ]] &&
+                fail "$kind does not start: $(tail -n 3 "$directory/$kind-$((index + 1)).log")"
+        done
+    done
+}
+start_all redis "$redis_count"
+if [[ $sentinel_count -gt 0 ]]; then
+    until_ok "${redis_pids[0]}" replicas_follow "${redis_ports[0]}" || fail "replicas do not follow"
+    start_all sentinel "$sentinel_count"
+    for ((index = 0; index < sentinel_count; index++)); do
+        until_ok "${sentinel_pids[index]}" sentinel_knows "${sentinel_ports[index]}" ||
+            fail "sentinel-$((index + 1)) does not get to know the others"
+    done
+fi
 
 for ((index = 0; index < node_count; index++)); do
     start_node "$index"
@@ -344,19 +450,23 @@ for attempt in {1..5}; do
     [[ $attempt == 5 ]] && fail "nginx does not start: $(tail -n 3 "$directory/nginx.error.log")"
 done
 
-for ((index = 0; index < node_count + 2; index++)); do
+for ((index = 0; index < node_count + redis_count + sentinel_count + 1; index++)); do
     pauses[index]=$restart due_at[index]='' started_at[index]=$SECONDS returning[index]=''
 done
 trap 'start_again' USR1
 
-join() {
-    local IFS=,
-    echo "$*"
+# Port and process of each.
+places() {
+    local -n ports=$1_ports pids=$1_pids
+    local index all=()
+    for index in "${!ports[@]}"; do all+=("${ports[index]}:${pids[index]}"); done
+    join "${all[@]}"
 }
 node_urls=("${node_ports[@]/#/http://127.0.0.1:}")
 echo "ready http://127.0.0.1:$http_port https://127.0.0.1:$https_port" \
     "nodes=$(join "${node_urls[@]}") pids=$(join "${node_pids[@]}")" \
-    "redis=$redis_port:$redis_pid nginx=$nginx_pid directory=$directory"
+    "redis=$(places redis) nginx=$nginx_pid directory=$directory" \
+    ${sentinel_ports[0]:+"sentinels=$(places sentinel)"}
 
 second=$((node_count > 1 ? 2 : 1))
 cat <<HINTS
@@ -366,7 +476,13 @@ cat <<HINTS
 $(for index in "${!node_ports[@]}"; do
     echo "  node-$((index + 1))              ${node_urls[index]}/  pid ${node_pids[index]}"
 done)
-  Redis               127.0.0.1:$redis_port  pid $redis_pid
+$(for kind in redis sentinel; do
+    declare -n ports=${kind}_ports pids=${kind}_pids
+    for index in "${!ports[@]}"; do
+        name=$([[ $redis_count -gt 1 ]] && echo "$kind-$((index + 1))" || echo Redis)
+        printf '  %-19s 127.0.0.1:%s  pid %s\n' "$name" "${ports[index]}" "${pids[index]}"
+    done
+done)
   Logs                $directory
 
   Watch a board       curl -N http://127.0.0.1:$http_port/boards/board-1/events
@@ -377,6 +493,12 @@ done)
   Lose a node         kill -9 ${node_pids[second - 1]}
   It comes back after $restart s, or at once by
                       kill -USR1 $$
+$([[ $sentinel_count -eq 0 ]] || cat <<SENTINEL
+  Lose the master     kill -9 ${redis_pids[0]}
+  Freeze it           kill -STOP ${redis_pids[0]}; sleep 8; kill -CONT ${redis_pids[0]}
+  Who is the master   redis-cli -p ${sentinel_ports[0]} sentinel get-master-addr-by-name demo
+SENTINEL
+)
 
   Ctrl-C ends everything.
 

@@ -85,7 +85,7 @@ async fn the_demo_delivers_through_nginx_and_tells_streams_to_come_back_while_no
     let status = demo.ended_within(Duration::from_secs(10)).expect("the demo ends when told to");
     assert_eq!(status.code(), Some(143));
     assert!(!demo.directory.exists());
-    assert!(!exists(demo.nginx) && !exists(demo.redis), "the demo left processes behind");
+    assert!(!exists(demo.nginx) && !exists(demo.redis[0]), "the demo left processes behind");
 }
 
 #[tokio::test]
@@ -112,10 +112,10 @@ async fn a_node_of_the_demo_comes_back_however_it_ended() {
 async fn what_ends_in_the_demo_is_started_again_by_itself() {
     need(&["redis-server", "nginx", "openssl"]);
     let demo = Demo::start(&[("FANTAIL_DEMO_RESTART", "1"), ("FANTAIL_DEMO_NODES", "1")]);
-    for pid in [demo.nodes[0], demo.nginx, demo.redis] {
+    for pid in [demo.nodes[0], demo.nginx, demo.redis[0]] {
         signal(pid, Signal::KILL);
     }
-    let gone = [demo.nodes[0], demo.nginx, demo.redis];
+    let gone = [demo.nodes[0], demo.nginx, demo.redis[0]];
     until("they are gone", async || !gone.iter().any(|&pid| exists(pid))).await;
     let url = format!("{}/readyz", demo.http);
     until("they are back", async || {
@@ -155,4 +155,28 @@ async fn what_the_demo_says_that_one_can_try_works_as_it_is_printed() {
     until("the node has ended", async || !exists(demo.nodes[1])).await;
     assert_eq!(sh(format!("kill -USR1 {}", said("kill -USR1"))).0, Some(0));
     until("the node is back", is_ready).await;
+}
+
+#[tokio::test]
+async fn the_demo_with_sentinels_goes_on_when_it_loses_its_master_and_one_comes_back() {
+    need(&["redis-server", "nginx", "openssl"]);
+    let settings = [("FANTAIL_DEMO_RESTART", "1"), ("FANTAIL_DEMO_NODES", "2")];
+    let mut demo = Demo::start_with(&["--sentinel"], &settings);
+    assert_eq!((demo.redis.len(), demo.sentinels.len()), (3, 3));
+    let mut stream = reqwest::get(format!("{}/topics/t/events", demo.http)).await.unwrap();
+    read_until(&mut stream, "connected").await;
+    assert_eq!(post(&demo.http, "/topics/t/events", r#"{"data":"before"}"#).await, 201);
+    read_until(&mut stream, "before").await;
+    signal(demo.redis[0], Signal::KILL);
+    until("another master takes writes", async || {
+        post(&demo.http, "/topics/t/events", r#"{"data":"after"}"#).await == 201
+    })
+    .await;
+    let heard = read_until(&mut stream, "after").await;
+    assert!(!heard.contains("event: reset"), "{heard}");
+    signal(demo.child.id(), Signal::TERM);
+    demo.ended_within(Duration::from_secs(10)).expect("the demo ends when told to");
+    let left: Vec<_> =
+        demo.redis.iter().chain(&demo.sentinels).filter(|&&pid| exists(pid)).collect();
+    assert!(left.is_empty(), "the demo left processes behind: {left:?}");
 }

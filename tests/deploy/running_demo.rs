@@ -18,7 +18,9 @@ pub struct Demo {
     pub nodes: Vec<u32>,
     pub urls: Vec<String>,
     pub nginx: u32,
-    pub redis: u32,
+    /// Each Redis, the first one the master at first; and the sentinels, if there are any.
+    pub redis: Vec<u32>,
+    pub sentinels: Vec<u32>,
     pub directory: PathBuf,
     /// What it says that one can try, line by line.
     pub hints: Vec<String>,
@@ -27,7 +29,13 @@ pub struct Demo {
 impl Demo {
     /// Starts one with these variables, on free ports.
     pub fn start(settings: &[(&str, &str)]) -> Demo {
+        Demo::start_with(&[], settings)
+    }
+
+    /// The same with arguments.
+    pub fn start_with(arguments: &[&str], settings: &[(&str, &str)]) -> Demo {
         let mut child = Command::new(top().join("deploy/demo.sh"))
+            .args(arguments)
             .env("FANTAIL_BINARY", env!("CARGO_BIN_EXE_fantail"))
             // Even if this process is killed, the demo ends some time.
             .env("FANTAIL_DEMO_SECONDS", "120")
@@ -51,7 +59,11 @@ impl Demo {
             nodes: word("pids=").split(',').map(id).collect(),
             urls: word("nodes=").split(',').map(str::to_owned).collect(),
             nginx: id(word("nginx=")),
-            redis: id(word("redis=")),
+            redis: word("redis=").split(',').map(id).collect(),
+            sentinels: words
+                .iter()
+                .find_map(|word| word.strip_prefix("sentinels="))
+                .map_or_else(Vec::new, |all| all.split(',').map(id).collect()),
             directory: word("directory=").into(),
             hints,
             child,
@@ -78,7 +90,8 @@ impl Drop for Demo {
         signal(self.child.id(), Signal::TERM);
         if self.ended_within(Duration::from_secs(10)).is_none() {
             // It hangs, so it cannot do this itself.
-            for &pid in self.nodes.iter().chain([&self.nginx, &self.redis]) {
+            let redis = self.sentinels.iter().chain(&self.redis);
+            for &pid in self.nodes.iter().chain([&self.nginx]).chain(redis) {
                 signal(pid, Signal::KILL);
             }
             let _ = self.child.kill();

@@ -13,10 +13,11 @@ use page::{Page, Step, pages, text, top};
 use session::Session;
 
 /// Commands that this test does not run, and why.
-const LEFT_OUT: [(&str, &str); 9] = [
+const LEFT_OUT: [(&str, &str); 10] = [
     ("cargo run --release", "the test starts the program that is tested, on a free port"),
     ("make test", "is what runs this test"),
     ("make demo", "the test starts deploy/demo.sh on free ports where a page speaks of it"),
+    ("make demo-sentinel", "the tests of deploy/ start it on free ports, and take its master away"),
     ("make load", "installs a load generator and takes minutes"),
     ("make soak", "takes more than half an hour"),
     ("make bench", "takes most of an hour"),
@@ -258,8 +259,7 @@ fn the_figures_are_those_that_were_measured() {
     let results = text("bench/RESULTS.md").replace('\u{a0}', " ");
     let mut figures = 0;
     let page = Page::read("docs/benchmarks.md");
-    let tables =
-        ["Benchmarks", "How many reactors", "Compression", "With a token for each stream"];
+    let tables = ["Benchmarks", "How many reactors", "Compression", "With a token for each stream"];
     for row in tables.iter().flat_map(|heading| page.table(heading)) {
         for figure in row[1..].iter().filter(|figure| !figure.is_empty()) {
             let measured = results.contains(&format!("**{figure}**"));
