@@ -24,7 +24,7 @@ use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::RedisLog;
 use crate::log::{
-    Health, Log, Notifications, Probe, Registry, Retention, RevocationStore, TicketStore,
+    Catalogue, Health, Log, Notifications, Probe, Registry, Retention, RevocationStore, TicketStore,
 };
 use crate::net::fetch::KeysAt;
 use crate::net::listener::Listener;
@@ -71,6 +71,7 @@ pub struct Gateway {
 struct Backend {
     log: Arc<dyn Log>,
     boards: Arc<dyn Boards>,
+    catalogue: Arc<dyn Catalogue>,
     registry: Arc<dyn Registry>,
     revocations: Arc<dyn RevocationStore>,
     tickets: Arc<dyn TicketStore>,
@@ -79,13 +80,14 @@ struct Backend {
 }
 
 impl Backend {
-    fn of<B: Log + Boards + Registry + RevocationStore + TicketStore + Probe>(
+    fn of<B: Log + Boards + Catalogue + Registry + RevocationStore + TicketStore + Probe>(
         backend: Arc<B>,
         notifications: Notifications,
     ) -> Backend {
         Backend {
             log: backend.clone(),
             boards: backend.clone(),
+            catalogue: backend.clone(),
             registry: backend.clone(),
             revocations: backend.clone(),
             tickets: backend.clone(),
@@ -161,7 +163,16 @@ impl Gateway {
                 Backend::of(backend, notifications)
             }
         };
-        let Backend { log, boards, registry, revocations, tickets, probe, notifications } = backend;
+        let Backend {
+            log,
+            boards,
+            catalogue,
+            registry,
+            revocations,
+            tickets,
+            probe,
+            notifications,
+        } = backend;
         // The first request must find the first board; Redis gets it when it can be reached.
         if config.redis_url.is_none() {
             let _ = boards.ensure_first_board().await;
@@ -227,6 +238,7 @@ impl Gateway {
             tickets: Arc::new(Tickets::new(tickets, config.ticket_ttl)),
             cookies: Arc::new(Cookies::new(&config.jwt_cookie)),
             node: node.clone(),
+            catalogue,
             compression,
             background: background.clone(),
             stats: stats.clone(),

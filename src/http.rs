@@ -27,7 +27,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
@@ -41,6 +41,7 @@ use crate::background::Background;
 use crate::board::Boards;
 use crate::canary::Canary;
 use crate::config::{CorsOrigins, Hosts};
+use crate::log::Catalogue;
 use crate::net::Answer;
 use crate::position::Position;
 use crate::stats::ClusterStats;
@@ -71,6 +72,7 @@ pub(crate) struct Shared {
     pub(crate) tickets: Arc<Tickets>,
     pub(crate) cookies: Arc<Cookies>,
     pub(crate) node: Arc<Node>,
+    pub(crate) catalogue: Arc<dyn Catalogue>,
     /// What streams can be encoded in beside identity, what is preferred first.
     pub(crate) compression: Arc<[Encoding]>,
     pub(crate) stats: Arc<ClusterStats>,
@@ -107,6 +109,8 @@ fn routes(app: &App, boards: Arc<dyn Boards>) -> Vec<Route> {
             .without_parameters(&[Method::POST]),
         // Topics
         Route::new("/topics/{topic}/history", get(topics::history)),
+        Route::new("/topics", get(topics::all)),
+        Route::new("/topics/{topic}", delete(topics::delete)).without_parameters(&[Method::DELETE]),
         // Tokens
         Route::new("/tickets", post(tickets::issue)).without_parameters(&[Method::POST]),
         // Operations

@@ -10,10 +10,12 @@
 //!
 //! A backend is more than a log, and each part is a promise of its own, known to those alone who
 //! need it: [`Snapshots`] of topics that have a state, which an application keeps (the task board's
-//! own promise is [`board::Boards`](crate::board::Boards)), the [`Registry`] of nodes, the
+//! own promise is [`board::Boards`](crate::board::Boards)), the [`Catalogue`] of all topics, the
+//! [`Registry`] of nodes, the
 //! [`RevocationStore`] and the [`TicketStore`] for those who control access, and the [`Probe`] for
 //! those who watch over it.
 
+mod catalogue;
 mod conditions;
 pub mod memory;
 mod notifier;
@@ -33,6 +35,7 @@ use crate::frame::pieces::Pieces;
 use crate::position::{Epoch, LogHistory, Position};
 use crate::topic::Topic;
 
+pub use catalogue::{CATALOGUE_PAGE_MAX, Catalogue, CataloguePage, Deleted, TopicSummary};
 pub use conditions::{Conditions, IdempotencyKey, IdempotencyKeyError};
 pub(crate) use notifier::Notifier;
 pub use notifier::{INBOX_BYTES_MAX, INBOX_ENTRIES_MAX, Notification, Notifications};
@@ -125,6 +128,8 @@ pub enum LogError {
     OutcomeUnknown(String),
     /// Not done: events of this type come from changes of the topic's state alone.
     ReservedEventType,
+    /// Not done: the topic has a state, and this would leave that without its past.
+    HasState,
     /// Not done: the head is here, and not where [`Conditions::if_match`] wants it.
     PreconditionFailed(Position),
     /// Not done: the idempotency key belongs to another request.
@@ -137,6 +142,7 @@ impl fmt::Display for LogError {
             LogError::Unavailable(reason) => write!(f, "the log is unavailable: {reason}"),
             LogError::OutcomeUnknown(reason) => write!(f, "the log did not answer: {reason}"),
             LogError::ReservedEventType => f.write_str("the event type is reserved"),
+            LogError::HasState => f.write_str("the topic has a state"),
             LogError::PreconditionFailed(head) => write!(f, "the head of the log is {head}"),
             LogError::KeyReused => f.write_str("the idempotency key is of another request"),
         }

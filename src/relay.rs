@@ -128,6 +128,11 @@ impl Relay {
                     self.on_announced(&topic, frame, asleep);
                 }
             }
+            Notification::Look(topic) => {
+                if let Some(topic) = self.hub.get(&topic) {
+                    self.request_repair(&topic);
+                }
+            }
             Notification::Dropped => self.audit_now.notify_one(),
             Notification::MaybeLost => {
                 self.audit_now.notify_one();

@@ -141,6 +141,8 @@ impl EndReason {
 pub enum ResetReason {
     /// Entries after the client's position are no longer retained.
     Trimmed,
+    /// Somebody deleted everything that there was.
+    Deleted,
     /// What the client has seen was lost, or belongs to another incarnation of the log.
     Lost,
     /// The client's id is no position.
@@ -152,6 +154,7 @@ impl ResetReason {
     pub fn as_str(self) -> &'static str {
         match self {
             ResetReason::Trimmed => "trimmed",
+            ResetReason::Deleted => "deleted",
             ResetReason::Lost => "lost",
             ResetReason::Unreadable => "unreadable",
         }
@@ -162,6 +165,7 @@ impl ResetReason {
         match verdict {
             Verdict::Continues => None,
             Verdict::Trimmed => Some(ResetReason::Trimmed),
+            Verdict::Deleted => Some(ResetReason::Deleted),
             Verdict::Lost => Some(ResetReason::Lost),
         }
     }

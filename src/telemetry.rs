@@ -325,7 +325,9 @@ pub mod metric {
         for counter in [&OPENED, &DELIVERIES, &BYTES, &PUBLISHED] {
             counter.increment(0);
         }
-        for reason in [ResetReason::Trimmed, ResetReason::Lost, ResetReason::Unreadable] {
+        for reason in
+            [ResetReason::Trimmed, ResetReason::Deleted, ResetReason::Lost, ResetReason::Unreadable]
+        {
             counter!("fantail_resets_total", "reason" => reason.as_str()).increment(0);
         }
         for source in ["tail", "log"] {

@@ -4,6 +4,7 @@
 //! hash tag), inside cursors (`board-1:42-k3f9,board-2:…`) and inside channel names. Whatever
 //! would be ambiguous in one of these is refused here, once.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -50,6 +51,12 @@ impl Topic {
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Topic {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

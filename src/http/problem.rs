@@ -144,6 +144,12 @@ impl From<LogError> for Problem {
                  board alone"
                     .to_owned(),
             ),
+            LogError::HasState => Problem::new(
+                StatusCode::CONFLICT,
+                "topic-of-board",
+                "Topic of a board",
+                "this topic belongs to a board: its history goes with the board".to_owned(),
+            ),
             LogError::PreconditionFailed(head) => {
                 let mut problem = Problem::new(
                     StatusCode::PRECONDITION_FAILED,

@@ -1,4 +1,5 @@
-//! `POST /topics/{topic}/events`, `GET /topics/{topic}/history`.
+//! `GET /topics`, `DELETE /topics/{topic}`, `POST /topics/{topic}/events`,
+//! `GET /topics/{topic}/history`.
 
 use axum::Json;
 use axum::extract::State;
@@ -8,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::access::{Caller, PublishableTopic};
+use super::access::{Administrator, Caller, PublishableTopic};
 use super::problem::Problem;
 use super::request::body::{AtMost, Object};
 use super::request::query::Query;
@@ -17,7 +18,7 @@ use super::{App, set_last_event_id, set_replayed};
 use crate::access::Action;
 use crate::entry::{Data, Entry, Event, EventType};
 use crate::json;
-use crate::log::{Appended, READ_ENTRIES_MAX};
+use crate::log::{Appended, CATALOGUE_PAGE_MAX, Deleted, READ_ENTRIES_MAX, TopicSummary};
 use crate::net;
 use crate::position::{Cursor, LogHistory, Position, ResumePoint};
 use crate::said::{Reset, ResetReason};
@@ -262,6 +263,85 @@ fn shown(entry: &Entry) -> Result<HistoryEntry, Problem> {
         data,
         milliseconds: entry.milliseconds,
     })
+}
+
+#[derive(Deserialize)]
+pub(super) struct CatalogueOptions {
+    prefix: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+impl Query for CatalogueOptions {}
+
+/// What a topic takes in a page of them, about, in bytes.
+const TOPIC_VIEW_BYTES: usize = 128;
+
+/// Some of the topics that somebody has written to.
+#[derive(Serialize)]
+struct CatalogueView {
+    topics: Vec<TopicView>,
+    /// Pass it as `after` for the next page; null after the last one.
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TopicView {
+    topic: String,
+    /// Where its newest event is.
+    head: String,
+    /// Events that can still be read.
+    entries: u64,
+    /// Whether it is a board's.
+    board: bool,
+}
+
+/// Page by page. For those who administer alone: a name may be all that keeps strangers from a topic.
+pub(super) async fn all(
+    _: Administrator,
+    State(app): State<App>,
+    Parameters(options): Parameters<CatalogueOptions>,
+) -> Result<Response, Problem> {
+    let limit = options.limit.unwrap_or(100);
+    if !(1..=CATALOGUE_PAGE_MAX).contains(&limit) {
+        return Err(Problem::bad_request(format!(
+            "limit must be a whole number from 1 to {CATALOGUE_PAGE_MAX}"
+        )));
+    }
+    let prefix = options.prefix.unwrap_or_default();
+    let after = options.after.as_deref().filter(|after| !after.is_empty());
+    let budget = app.node.replays.budget();
+    // Nobody waits with something in his hands.
+    let reserved = budget.reserve(limit * TOPIC_VIEW_BYTES).await;
+    let page = app.catalogue.topics(&prefix, after, limit).await?;
+    let Some(page) = page else {
+        return Err(Problem::bad_request("after must be what `next` of a page was"));
+    };
+    let view = |TopicSummary { topic, head, entries, has_state }: TopicSummary| TopicView {
+        topic: topic.to_string(),
+        head: head.to_string(),
+        entries,
+        board: has_state,
+    };
+    let topics = page.topics.into_iter().map(view).collect();
+    let json = json::to_text(&CatalogueView { topics, next: page.next });
+    let body = net::body_of_held(reserved.hold(json.into_bytes()), budget);
+    let content_type = HeaderValue::from_static("application/json");
+    Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
+}
+
+/// Deletes a topic's history. To delete twice is to delete once: the second finds nothing.
+pub(super) async fn delete(
+    _: Administrator,
+    State(app): State<App>,
+    TopicPath(topic): TopicPath,
+    Preconditions(conditions): Preconditions,
+) -> Result<Response, Problem> {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if let Deleted::At(position) = app.catalogue.delete(&topic, &conditions).await? {
+        set_last_event_id(&mut response, position);
+    }
+    Ok(response)
 }
 
 #[cfg(test)]

@@ -255,7 +255,15 @@ mod tests {
             }
             let (epoch, _) = self.epochs[self.epochs.len() - 1];
             let oldest = self.trimmed + 1;
-            LogHistory { epoch, past_epochs, head, oldest, unwritten_since: 0, begun_at: 0 }
+            LogHistory {
+                epoch,
+                past_epochs,
+                head,
+                oldest,
+                deleted_through: 0,
+                unwritten_since: 0,
+                begun_at: 0,
+            }
         }
 
         fn read(&self, after: u64, count: usize) -> Vec<Frame> {

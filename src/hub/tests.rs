@@ -52,6 +52,7 @@ fn history(head: u64) -> LogHistory {
         oldest: 1,
         unwritten_since: 0,
         begun_at: 0,
+        deleted_through: 0,
     }
 }
 

@@ -5,6 +5,7 @@
 //! lock, which makes each step as atomic as a Redis script.
 
 mod boards;
+mod catalogue;
 mod forgotten;
 mod idempotency;
 mod revocations;

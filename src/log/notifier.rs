@@ -24,6 +24,8 @@ const LOSSES_MAX: usize = 2;
 pub enum Notification {
     /// An entry was appended to a topic. May come twice, late, or not at all.
     Entry(Topic, Frame),
+    /// Something else than an entry happened to a topic's log: look what.
+    Look(Topic),
     /// Announcements that came while this waited, or just before, were dropped: compare all heads.
     Dropped,
     /// The log is heard again, and announcements may have been lost before: compare all heads, and
@@ -35,7 +37,7 @@ impl Notification {
     fn bytes(&self) -> usize {
         match self {
             Notification::Entry(_, frame) => frame.chunk().len(),
-            Notification::Dropped | Notification::MaybeLost => 0,
+            Notification::Look(_) | Notification::Dropped | Notification::MaybeLost => 0,
         }
     }
 }
@@ -83,7 +85,7 @@ impl Notifications {
 
     fn taken(&self, notification: &Notification) {
         match notification {
-            Notification::Entry(..) => {
+            Notification::Entry(..) | Notification::Look(_) => {
                 // Wraps around where nobody has counted.
                 self.waiting.entries.fetch_sub(1, Ordering::Relaxed);
                 self.waiting.bytes.fetch_sub(notification.bytes(), Ordering::Relaxed);
@@ -109,10 +111,18 @@ impl Notifier {
         (Notifier { inbox: sender, waiting }, notifications)
     }
 
-    /// Passes on what was heard, or that it could not be.
+    /// Passes on an entry that was heard, or that it could not be.
     pub(crate) fn notify(&self, topic: Topic, frame: Frame) {
+        self.pass_on(Notification::Entry(topic, frame));
+    }
+
+    /// Passes on that something else happened to a topic's log.
+    pub(crate) fn look(&self, topic: Topic) {
+        self.pass_on(Notification::Look(topic));
+    }
+
+    fn pass_on(&self, notification: Notification) {
         let Waiting { entries: waiting_entries, bytes: waiting_bytes, .. } = &*self.waiting;
-        let notification = Notification::Entry(topic, frame);
         let bytes = notification.bytes();
         // Counted before it can be taken out again.
         let entries = waiting_entries.fetch_add(1, Ordering::Relaxed);
@@ -163,7 +173,7 @@ mod tests {
             let next = futures_util::FutureExt::now_or_never(notifications.recv());
             waiting.push(match next.unwrap().unwrap() {
                 Notification::Entry(_, frame) => Some(frame.position.seq),
-                Notification::Dropped | Notification::MaybeLost => None,
+                Notification::Look(_) | Notification::Dropped | Notification::MaybeLost => None,
             });
         }
         waiting

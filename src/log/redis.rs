@@ -10,6 +10,7 @@
 
 mod address;
 mod boards;
+mod catalogue;
 mod commands;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;

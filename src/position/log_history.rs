@@ -17,6 +17,9 @@ pub struct LogHistory {
     pub head: u64,
     /// Seq of the oldest entry that can still be read; `head + 1` when none can.
     pub oldest: u64,
+    /// The number that the last deletion of everything before took, 0 if there was none; less than
+    /// `oldest`.
+    pub deleted_through: u64,
     /// Milliseconds since 1970, by the log's clock. Whoever found no log of this name between then and
     /// the beginning of this one has missed none.
     pub unwritten_since: u64,
@@ -32,6 +35,8 @@ pub enum Verdict {
     Continues,
     /// It belongs to this log's past, but entries after it are gone.
     Trimmed,
+    /// It belongs to this log's past, and everything up to then was deleted on purpose.
+    Deleted,
     /// What its holder has seen was lost, or belongs to another incarnation of the log.
     Lost,
 }
@@ -56,6 +61,7 @@ impl LogHistory {
         match self.last_seq_of(position.epoch) {
             Some(end) if position.seq > end => Verdict::Lost,
             None => Verdict::Lost,
+            Some(_) if position.seq < self.deleted_through => Verdict::Deleted,
             Some(_) if position.seq + 1 < self.oldest => Verdict::Trimmed,
             Some(_) => Verdict::Continues,
         }
@@ -65,7 +71,15 @@ impl LogHistory {
     pub fn unwritten(now: u64, unwritten_since: u64) -> LogHistory {
         let epoch = Epoch::unwritten_at(now);
         let past_epochs = Vec::new();
-        LogHistory { epoch, past_epochs, head: 0, oldest: 1, unwritten_since, begun_at: now }
+        LogHistory {
+            epoch,
+            past_epochs,
+            head: 0,
+            oldest: 1,
+            deleted_through: 0,
+            unwritten_since,
+            begun_at: now,
+        }
     }
 
     /// Whether there is a log: somebody has written to it.
@@ -102,6 +116,7 @@ mod tests {
             // Epochs as (entries that survived, entries lost at their end), oldest first.
             ended_epochs in proptest::collection::vec((0..20_u64, 0..5_u64), 1..10),
             trimmed in 0..30_u64,
+            deleted in 0..30_u64,
             unwritten_since in 0..1_000_u64,
             before_the_log in 0..1_000_u64,
             begun_at in 0..1_000_u64,
@@ -114,17 +129,21 @@ mod tests {
                 head += kept;
                 ends.push((name(n), head, if last { 0 } else { lost }));
             }
-            let oldest = trimmed.min(head) + 1;
+            let deleted_through = deleted.min(head);
+            let oldest = trimmed.min(head).max(deleted_through) + 1;
             let past_epochs = ends.iter().rev().skip(1).map(|&(epoch, end, _)| (epoch, end)).collect();
             let epoch_now = ends[ends.len() - 1].0;
             let history =
                 LogHistory {
-                    epoch: epoch_now, past_epochs, head, oldest, unwritten_since, begun_at,
+                    epoch: epoch_now, past_epochs, head, oldest, deleted_through, unwritten_since,
+                    begun_at,
                 };
             for (epoch, end, lost) in ends {
                 for seq in 0..=end + lost {
                     let expected = if seq > end {
                         Verdict::Lost
+                    } else if seq < deleted_through {
+                        Verdict::Deleted
                     } else if seq + 1 < oldest {
                         Verdict::Trimmed
                     } else {
@@ -136,6 +155,7 @@ mod tests {
             let at = Position { seq: 0, epoch: Epoch::unwritten_at(before_the_log) };
             let expected = match () {
                 () if before_the_log < unwritten_since || before_the_log > begun_at => Verdict::Lost,
+                () if deleted_through > 0 => Verdict::Deleted,
                 () if oldest > 1 => Verdict::Trimmed,
                 () => Verdict::Continues,
             };

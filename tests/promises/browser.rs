@@ -84,7 +84,7 @@ async fn a_page_whose_node_is_killed_goes_on_with_another_and_misses_nothing() {
     let id = browser.value("document.querySelector('#last-event-id').textContent").await;
     assert!(id.as_str().unwrap().contains(&last), "{id} does not show {last}");
     // It resumed: nothing was reset.
-    for reason in ["trimmed", "lost", "unreadable"] {
+    for reason in ["trimmed", "deleted", "lost", "unreadable"] {
         assert_eq!(alive.metric("fantail_resets_total", reason).await, 0.0);
     }
     browser.picture("after-a-killed-node").await;
@@ -302,7 +302,7 @@ async fn a_page_that_is_left_takes_its_stream_along_and_goes_on_when_it_is_shown
         (node.metric("fantail_connections", "").await == 1.0).then_some(())
     })
     .await;
-    for reason in ["trimmed", "lost", "unreadable"] {
+    for reason in ["trimmed", "deleted", "lost", "unreadable"] {
         assert_eq!(node.metric("fantail_resets_total", reason).await, 0.0);
     }
     browser.close().await;

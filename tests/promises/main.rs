@@ -11,6 +11,7 @@ mod bad_input;
 mod board_texts;
 mod browser;
 mod browser_login;
+mod catalogue;
 mod check;
 mod client_address;
 mod clocks;

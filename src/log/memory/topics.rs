@@ -1,6 +1,7 @@
 //! [`Topics`]: the logs of all topics, within a bound of memory.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -42,9 +43,11 @@ pub(super) enum Lifetime {
 
 /// The logs of all topics.
 ///
-/// Invariant: `bytes` is what they take.
+/// Invariants: `bytes` is what they take, `names` are those of `logs`.
 pub(super) struct Topics {
     logs: HashMap<Topic, TopicLog>,
+    /// Those of all logs, for whoever reads them page by page.
+    names: BTreeSet<Topic>,
     forgotten: Forgotten,
     bytes: usize,
     bytes_max: usize,
@@ -55,11 +58,13 @@ pub(super) struct Topics {
     history_ttl: Duration,
 }
 
-/// Invariant: `entries` is contiguous and ends at `seq`.
+/// Invariant: `entries` is contiguous and ends at `seq`, or is empty.
 pub(super) struct TopicLog {
     epoch: Epoch,
     seq: u64,
     entries: VecDeque<StoredEntry>,
+    /// See [`LogHistory`].
+    deleted_through: u64,
     bytes: usize,
     used_at: Instant,
     /// See [`LogHistory`].
@@ -80,6 +85,7 @@ impl Topics {
     pub(super) fn new(history_entries_max: usize, history_ttl: Duration) -> Topics {
         Topics {
             logs: HashMap::new(),
+            names: BTreeSet::new(),
             forgotten: Forgotten::new(),
             bytes: 0,
             bytes_max: ENTRIES_BYTES_MAX,
@@ -113,10 +119,12 @@ impl Topics {
         let written_at = self.forgotten.now();
         let log = self.logs.entry(topic.clone()).or_insert_with(|| {
             self.bytes += TOPIC_OVERHEAD_BYTES;
+            self.names.insert(topic.clone());
             TopicLog {
                 epoch: Epoch::random(),
                 seq: 0,
                 entries: VecDeque::new(),
+                deleted_through: 0,
                 bytes: TOPIC_OVERHEAD_BYTES,
                 used_at: Instant::now(),
                 unwritten_since,
@@ -172,6 +180,38 @@ impl Topics {
         frame
     }
 
+    /// Deletes all entries of a log; that has a number, too. `None` if there are none.
+    pub(super) fn delete(&mut self, topic: &Topic) -> Option<Position> {
+        let written_at = self.forgotten.now();
+        let log = self.logs.get_mut(topic).filter(|log| !log.entries.is_empty())?;
+        while !log.entries.is_empty() {
+            self.bytes -= log.trim();
+        }
+        log.entries.shrink_to_fit();
+        log.seq += 1;
+        log.deleted_through = log.seq;
+        log.used_at = Instant::now();
+        log.written_at = written_at;
+        Some(log.head())
+    }
+
+    /// The names of all logs after this one that begin so, in order. Some may have expired.
+    pub(super) fn names<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a Topic>,
+    ) -> impl Iterator<Item = &'a Topic> {
+        let first = after.map(Topic::as_str).filter(|after| *after >= prefix);
+        let from = first.map_or(Bound::Included(prefix), Bound::Excluded);
+        let names = self.names.range::<str, _>((from, Bound::Unbounded));
+        names.take_while(move |name| name.as_str().starts_with(prefix))
+    }
+
+    /// A topic's log that has not expired, without a change to any.
+    pub(super) fn peek(&self, topic: &Topic, lifetime: Lifetime) -> Option<&TopicLog> {
+        self.logs.get(topic).filter(|log| !self.has_expired(log, lifetime))
+    }
+
     /// Whether they take more than they may.
     pub(super) fn are_too_large(&self) -> bool {
         self.bytes > self.make_room_at
@@ -209,12 +249,17 @@ impl Topics {
     /// Forgets the topic if it was idle for too long.
     fn expire(&mut self, topic: &Topic, lifetime: Lifetime) {
         let Some(log) = self.logs.get(topic) else { return };
-        if lifetime == Lifetime::UntilIdle && log.used_at.elapsed() > self.history_ttl {
+        if self.has_expired(log, lifetime) {
             self.forget(topic);
         }
     }
 
+    fn has_expired(&self, log: &TopicLog, lifetime: Lifetime) -> bool {
+        lifetime == Lifetime::UntilIdle && log.used_at.elapsed() > self.history_ttl
+    }
+
     fn forget(&mut self, topic: &Topic) {
+        self.names.remove(topic);
         if let Some(log) = self.logs.remove(topic) {
             self.bytes -= log.bytes;
             if log.seq > 0 {
@@ -233,9 +278,15 @@ impl TopicLog {
             past_epochs: Vec::new(),
             head: self.seq,
             oldest,
+            deleted_through: self.deleted_through,
             unwritten_since: self.unwritten_since,
             begun_at: self.begun_at,
         }
+    }
+
+    /// How many entries it has.
+    pub(super) fn count(&self) -> usize {
+        self.entries.len()
     }
 
     /// Where its newest entry is.

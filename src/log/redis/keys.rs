@@ -82,6 +82,16 @@ impl Keys {
         self.of(topic, "seq")
     }
 
+    /// A pattern (as `SCAN` takes it) of the counters of all topics whose names begin so.
+    pub(super) fn pattern_of_seq(&self, prefix: &str) -> String {
+        format!("{}:{{{}*}}:seq", literally(&self.prefix), literally(prefix))
+    }
+
+    /// The topic whose counter this key is.
+    pub(super) fn topic_of_seq(&self, key: &str) -> Option<Topic> {
+        self.topic_of_channel(key.strip_suffix(":seq")?)
+    }
+
     /// The newest entries of a topic.
     pub(super) fn log(&self, topic: &Topic) -> String {
         self.of(topic, "log")
@@ -149,6 +159,18 @@ impl Keys {
     }
 }
 
+/// A pattern that this text alone matches.
+fn literally(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +185,8 @@ mod tests {
         assert_eq!(keys.topic_of_channel("fantail:{board-1}"), Some(topic));
         assert_eq!(keys.topic_of_channel(&keys.canary_channel("n")), None);
         assert_eq!(keys.topic_of_channel("other:{board-1}"), None);
+        assert_eq!(keys.topic_of_seq("fantail:{a}:seq"), Topic::new("a").ok());
+        assert_eq!(keys.topic_of_seq("fantail:{a}:log"), None);
+        assert_eq!(keys.pattern_of_seq("a*[b]"), r"fantail:{a\*\[b\]*}:seq");
     }
 }

@@ -4,15 +4,15 @@
 --   seq    string   how many entries were ever appended
 --   log    stream   the newest entries; entry ids are <seq>-0; fields e (epoch), t (milliseconds
 --                   since 1970), j (1 for JSON data, 0 for text), f (SSE text after the id line)
---   meta   string   "<epoch> <replication id> <floor> @<since>-<began>[ <past epoch>:<its last seq>]…",
---                   newest past first
+--   meta   string   "<epoch> <replication id> <floor> @<since>-<began>[ -<deleted>]
+--                   [ <past epoch>:<its last seq>]…", newest past first
 --   once:… string   "<SHA-1 of the request> <seq> <epoch> <answer>": what a request with this
 --                   idempotency key was answered; expires after the idempotency window
 --
 -- An epoch is the time in which one Redis process (its replication id) wrote to one log. Where the
 -- stored replication id differs, a new epoch begins and the old one is noted with the last seq it
 -- reached on this server. `floor` is the seq up to which entries are known to be gone although no
--- trimming took them (the log key expired or was evicted). `began`: when this log did, in milliseconds
+-- trimming took them (the log key expired or was evicted). `deleted`: the seq of the last deletion. `began`: when this log did, in milliseconds
 -- since 1970; whoever found no log of its name between `since` and then has missed none.
 --
 -- A topic that nobody has written to has no keys. That a log of its name was lost meanwhile is known
@@ -113,6 +113,13 @@ local function epochs_of(log_key)
   return past_epochs, last >= oldest and last or 0
 end
 
+-- A meta in which the deletion of everything before it has this number.
+local function with_deletion(meta, seq)
+  local epoch, replid, before, rest = string.match(meta, '^(%w+) (%w+) %d+ (@%d+%-%d+)(.*)$')
+  rest = string.gsub(rest, ' %-%d+', '')
+  return epoch .. ' ' .. replid .. ' ' .. seq .. ' ' .. before .. ' -' .. seq .. rest
+end
+
 -- Whether anything tells of a log of this name.
 local function is_written(keys)
   return redis.call('EXISTS', keys.seq, keys.log) > 0
@@ -140,6 +147,7 @@ local function open(keys, new_epoch, ttl, lifetime)
     epoch, stored_replid, floor, past = string.match(meta, '^(%w+) (%w+) (%d+)(.*)$')
   end
   local before = past and string.match(past, '^ (@%d+%-%d+)')
+  local deleted = past and string.match(past, '^ @%d+%-%d+( %-%d+)') or ''
   if seq and epoch and stored_replid == current_replid
     and (has_log or seq <= tonumber(floor)) then
     return epoch, seq, meta
@@ -164,6 +172,7 @@ local function open(keys, new_epoch, ttl, lifetime)
     floor = 0
     local began, _, since, group = unwritten(keys, lifetime)
     before = '@' .. since .. '-' .. began
+    deleted = ''
     -- After the latest time at which anybody can have found none.
     redis.call('HSET', keys.births, group, digits(tonumber(began) + 1))
   end
@@ -190,7 +199,7 @@ local function open(keys, new_epoch, ttl, lifetime)
     past_epochs, floor = epochs_of(log_key)
   end
   meta = new_epoch .. ' ' .. current_replid .. ' ' .. digits(floor) .. ' ' .. before
-    .. past_epochs
+    .. deleted .. past_epochs
   redis.call('SET', seq_key, digits(head))
   redis.call('SET', meta_key, meta)
   if ttl > 0 then

@@ -65,6 +65,8 @@ pub(super) fn history(head: &str, meta: &str, oldest: &str) -> Result<LogHistory
         let mut words = words.peekable();
         let before = words.next_if(|word| word.starts_with('@'));
         let (unwritten_since, begun_at) = before.and_then(times).unwrap_or((1, 0));
+        let deleted = words.next_if(|word| word.starts_with('-'));
+        let deleted = deleted.and_then(|word| word[1..].parse().ok()).unwrap_or(0);
         let past_epochs = words.map(|word| {
             let (epoch, end) = word.split_once(':')?;
             // Nor can an epoch have reached beyond the head: who was told that a position there is
@@ -79,7 +81,15 @@ pub(super) fn history(head: &str, meta: &str, oldest: &str) -> Result<LogHistory
         // Whatever is stored, the oldest entry that can be read is at most the next one: whoever was
         // told to go on beyond that would be lost there, and told so again and again.
         let oldest = oldest.max(floor.saturating_add(1)).min(head + 1);
-        Some(LogHistory { epoch, past_epochs, head, oldest, unwritten_since, begun_at })
+        Some(LogHistory {
+            epoch,
+            past_epochs,
+            head,
+            oldest,
+            deleted_through: deleted.min(oldest - 1),
+            unwritten_since,
+            begun_at,
+        })
     };
     read().ok_or_else(|| unexpected("epochs"))
 }
@@ -143,12 +153,13 @@ mod tests {
         #[test]
         fn whatever_is_stored_no_place_in_the_history_is_beyond_the_head(
             head in "[0-9]{1,20}",
-            meta in "([0-9a-z]{4,8}|[ -~]{0,9}) [0-9a-f]{1,40} [0-9]{1,30}( @[0-9]{0,21}-?[0-9]{0,21})?( [0-9a-z]{4}:[0-9]{1,21}){0,3}",
+            meta in "([0-9a-z]{4,8}|[ -~]{0,9}) [0-9a-f]{1,40} [0-9]{1,30}( @[0-9]{0,21}-?[0-9]{0,21})?( -[0-9]{0,21})?( [0-9a-z]{4}:[0-9]{1,21}){0,3}",
             oldest in "|[0-9]{1,20}-0|[ -~]{0,9}",
         ) {
             if let Ok(history) = history(&head, &meta, &oldest) {
                 prop_assert!(history.head <= SEQ_MAX);
                 prop_assert!(history.oldest <= history.head + 1);
+                prop_assert!(history.deleted_through < history.oldest);
                 prop_assert!(history.past_epochs.iter().all(|&(_, end)| end <= history.head));
             }
         }

@@ -20,6 +20,7 @@ scripts! {
     APPEND = "log.lua" "append.lua";
     OPEN = "log.lua" "open.lua";
     READ = "log.lua" "read.lua";
+    DELETE = "log.lua" "delete.lua";
     TASK_CREATE = "log.lua" "boards/board.lua" "boards/task_create.lua";
     TASK_RENAME = "log.lua" "boards/board.lua" "boards/task_rename.lua";
     TASK_MOVE = "log.lua" "boards/board.lua" "boards/task_move.lua";

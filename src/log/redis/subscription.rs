@@ -373,6 +373,7 @@ impl Subscription {
             }
         } else if let Some(topic) = keys.topic_of_channel(&channel) {
             match frame(&payload) {
+                None if payload == DELETED => notifier.look(topic),
                 Some(frame) => notifier.notify(topic, frame),
                 // Somebody else publishes on our channels; the log decides, as always.
                 None => notifier.dropped(),
@@ -407,6 +408,9 @@ async fn wait_for(numbers: &mut watch::Receiver<u64>, number: u64) {
         std::future::pending().await
     }
 }
+
+/// What is announced of a deletion, which is no entry.
+const DELETED: &[u8] = b"deleted";
 
 /// Reads `<milliseconds>\n<frame>`.
 fn frame(payload: &[u8]) -> Option<Frame> {

@@ -108,7 +108,15 @@ impl FakeLog {
 
 fn history(epoch: Epoch, entries: &[Entry]) -> LogHistory {
     let head = entries.len() as u64;
-    LogHistory { epoch, past_epochs: Vec::new(), head, oldest: 1, unwritten_since: 0, begun_at: 0 }
+    LogHistory {
+        epoch,
+        past_epochs: Vec::new(),
+        head,
+        oldest: 1,
+        deleted_through: 0,
+        unwritten_since: 0,
+        begun_at: 0,
+    }
 }
 
 #[async_trait]

@@ -207,6 +207,7 @@ async fn one_that_comes_back_to_the_head_has_caught_up_although_another_epoch_be
         oldest: 1,
         unwritten_since: 0,
         begun_at: 0,
+        deleted_through: 0,
     };
     node.hub.open(&node.hub.get(&topic("t")).unwrap(), history, false);
     let mut back = follower(&node, &["t"], resume(&last.to_string(), &["t"]));

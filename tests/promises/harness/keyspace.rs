@@ -120,6 +120,7 @@ impl Keyspace {
             oldest: oldest.unwrap_or(head + 1).max(meta.floor + 1),
             unwritten_since: meta.begun.0,
             begun_at: meta.begun.1,
+            deleted_through: 0,
         })
     }
 

@@ -37,7 +37,7 @@ impl Running {
         let next = tokio::time::timeout(TEST_TIMEOUT, self.notifications.recv()).await;
         match next.expect("nothing is notified").expect("the subscription is gone") {
             Notification::Entry(topic, frame) => Some((topic.to_string(), frame.position.seq)),
-            Notification::Dropped | Notification::MaybeLost => None,
+            Notification::Look(_) | Notification::Dropped | Notification::MaybeLost => None,
         }
     }
 
