@@ -22,7 +22,7 @@ impl Commands {
 
     /// Runs a script.
     pub(super) async fn call<T: FromRedisValue>(&self, call: Call<'_>) -> Result<T, LogError> {
-        self.servers.master()?.lane(self.kind).call(call).await
+        self.servers.master().await?.lane(self.kind).call(call).await
     }
 
     /// Runs a script that writes, and waits as
@@ -33,7 +33,7 @@ impl Commands {
         replicas: usize,
         within: Duration,
     ) -> Result<(Vec<String>, usize), LogError> {
-        self.servers.master()?.lane(self.kind).call_and_wait(call, replicas, within).await
+        self.servers.master().await?.lane(self.kind).call_and_wait(call, replicas, within).await
     }
 
     /// Sends commands as one batch. Redis may refuse some of them and do the others.
@@ -42,6 +42,6 @@ impl Commands {
         name: &'static str,
         pipe: &redis::Pipeline,
     ) -> Result<T, LogError> {
-        self.servers.master()?.lane(self.kind).pipe(name, pipe).await
+        self.servers.master().await?.lane(self.kind).pipe(name, pipe).await
     }
 }

@@ -11,10 +11,13 @@ mod sentinels;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
 
 use super::address::Address;
+use super::lane::CONNECT_TIMEOUT;
 use super::server::Server;
 use super::subscription::Listening;
 use crate::background;
@@ -29,11 +32,20 @@ use sentinels::{Named, Sentinels};
 /// Which Redis takes the writes.
 pub(super) struct Servers {
     listening: Arc<Listening>,
-    /// Or why there is none.
-    master: RwLock<Result<Arc<Master>, String>>,
+    master: watch::Sender<Now>,
     clock: Arc<Clock>,
     /// How many canaries were sent.
     canaries: AtomicU64,
+}
+
+/// Who takes the writes now.
+#[derive(Clone)]
+enum Now {
+    Master(Arc<Master>),
+    /// It is about to be known, and for this reason not yet.
+    Soon(String),
+    /// Nobody, for this reason.
+    Nobody(String),
 }
 
 impl Servers {
@@ -46,7 +58,7 @@ impl Servers {
     ) -> Arc<Servers> {
         let servers = Arc::new(Servers {
             listening,
-            master: RwLock::new(Err("the sentinels were not asked yet".to_owned())),
+            master: watch::Sender::new(Now::Soon("the sentinels were not asked yet".to_owned())),
             clock: Arc::default(),
             canaries: AtomicU64::new(0),
         });
@@ -65,26 +77,38 @@ impl Servers {
         servers
     }
 
-    /// The one that takes the writes now.
+    /// The one that takes the writes now. Where it is about to be known it is waited for as long as
+    /// for a connection: between two masters, and at the beginning.
     ///
     /// # Errors
     /// There is none, as far as is known here.
-    pub(super) fn master(&self) -> Result<Arc<Master>, LogError> {
-        let master = self.master.read().unwrap_or_else(PoisonError::into_inner);
-        master.clone().map_err(LogError::Unavailable)
+    pub(super) async fn master(&self) -> Result<Arc<Master>, LogError> {
+        let mut now = self.master.borrow().clone();
+        if matches!(now, Now::Soon(_)) {
+            let mut changes = self.master.subscribe();
+            let known = changes.wait_for(|now| !matches!(now, Now::Soon(_)));
+            if let Ok(Ok(known)) = tokio::time::timeout(CONNECT_TIMEOUT, known).await {
+                now = known.clone();
+            }
+        }
+        match now {
+            Now::Master(master) => Ok(master),
+            Now::Soon(why) | Now::Nobody(why) => Err(LogError::Unavailable(why)),
+        }
     }
 
     /// From its return on, what is appended to these topics is announced to this node.
     pub(super) async fn subscribe(&self, topics: &[Topic]) -> Result<(), LogError> {
         // Before it is looked who the master is: who becomes it afterwards is asked for these, too.
         self.listening.want(topics);
-        self.master()?.subscription().subscribe(topics).await
+        self.master().await?.subscription().subscribe(topics).await
     }
 
     /// Ends the announcements for these topics.
     pub(super) async fn unsubscribe(&self, topics: &[Topic]) {
         self.listening.leave(topics);
-        if let Ok(master) = self.master() {
+        let now = self.master.borrow().clone();
+        if let Now::Master(master) = now {
             master.subscription().unsubscribe(topics).await;
         }
     }
@@ -92,14 +116,14 @@ impl Servers {
     /// Sends a canary, and waits until it is heard.
     pub(super) async fn canary(&self) -> Result<(), LogError> {
         let number = self.canaries.fetch_add(1, Ordering::Relaxed) + 1;
-        self.master()?.canary(number).await
+        self.master().await?.canary(number).await
     }
 
     /// Whether commands and announcements go through.
     pub(super) fn health(&self) -> Health {
-        match &*self.master.read().unwrap_or_else(PoisonError::into_inner) {
-            Ok(master) => master.health(),
-            Err(why) => Health::Down(why.clone()),
+        match &*self.master.borrow() {
+            Now::Master(master) => master.health(),
+            Now::Soon(why) | Now::Nobody(why) => Health::Down(why.clone()),
         }
     }
 
@@ -112,16 +136,17 @@ impl Servers {
     fn install(&self, server: Server) {
         self.replace(|| {
             let (listening, clock) = (self.listening.clone(), self.clock.clone());
-            Ok(Arc::new(Master::start(server, listening, clock)))
+            Now::Master(Arc::new(Master::start(server, listening, clock)))
         });
     }
 
-    fn replace(&self, next: impl FnOnce() -> Result<Arc<Master>, String>) {
-        let mut master = self.master.write().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(before) = &*master {
-            before.leave();
-        }
-        *master = next();
+    fn replace(&self, next: impl FnOnce() -> Now) {
+        self.master.send_modify(|now| {
+            if let Now::Master(before) = now {
+                before.leave();
+            }
+            *now = next();
+        });
     }
 
     /// Follows whoever the sentinels name.
@@ -137,12 +162,13 @@ impl Servers {
                     }
                     self.install(sentinels.server(&choice));
                 }
-                Named::Nobody(why) => self.replace(|| Err(why)),
+                Named::Soon(why) => self.replace(|| Now::Soon(why)),
+                Named::Nobody(why) => self.replace(|| Now::Nobody(why)),
             }
-            let master = self.master();
-            let troubled = async || match &master {
-                Ok(master) => master.troubled().await,
-                Err(_) => std::future::pending().await,
+            let now = self.master.borrow().clone();
+            let troubled = async || match &now {
+                Now::Master(master) => master.troubled().await,
+                Now::Soon(_) | Now::Nobody(_) => std::future::pending().await,
             };
             loop {
                 tokio::select! {

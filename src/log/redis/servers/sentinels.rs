@@ -53,6 +53,8 @@ const EVENTS: [&str; 2] = ["+switch-master", "+promoted-slave"];
 pub(super) enum Named {
     /// Nobody, as far as is known, for this reason.
     Nobody(String),
+    /// Somebody in a moment, for this reason.
+    Soon(String),
     /// This one.
     Master(Choice),
 }
@@ -93,7 +95,7 @@ impl Sentinels {
             asked: Mutex::default(),
             answered: Notify::new(),
             happenings: watch::Sender::new(0),
-            named: watch::Sender::new(Named::Nobody("no sentinel has answered yet".to_owned())),
+            named: watch::Sender::new(Named::Soon("no sentinel has answered yet".to_owned())),
         }
     }
 
@@ -169,7 +171,7 @@ impl Sentinels {
             let Choice { place, by, .. } = choice;
             tracing::info!(redis = %place, sentinel = %by, "the master, by the word of a sentinel");
             // The one before is left first of all.
-            self.name(Named::Nobody(format!("sentinel {by} has just named a master")));
+            self.name(Named::Soon(format!("sentinel {by} has just named a master")));
         }
         let mut now = before.unwrap_or_else(|| Followed::new(choice.clone()));
         if now.role != Role::Master && now.is_due() {
