@@ -88,9 +88,9 @@ pub struct Heads {
     /// Epoch and head of each, `None` for those without a log; of one of which something is missing,
     /// what no tail has.
     pub of_topics: Vec<Option<(Epoch, u64)>>,
-    /// Milliseconds since 1970: whoever found a topic without a log before may have missed one, and
-    /// opens it again.
-    pub unwritten_since: u64,
+    /// Of each, milliseconds since 1970: whoever found it without a log before may have missed one,
+    /// and opens it again. Means nothing for those with a log.
+    pub unwritten_since: Vec<u64>,
 }
 
 /// The whole state of a topic, read in one atomic step. Cheap to clone.

@@ -11,7 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use cursor::{Cursor, ResumePoint, cursor_bytes, write_cursor};
-pub use log_history::{EPOCHS_MAX, LogHistory, Verdict};
+pub use log_history::{EPOCHS_KEPT, EPOCHS_MAX, LogHistory, Verdict};
 
 /// The largest sequence number we read: what a Lua number and a JavaScript number hold exactly.
 pub const SEQ_MAX: u64 = (1 << 53) - 1;

@@ -206,7 +206,8 @@ impl Log for MemoryLog {
     async fn heads(&self, topics: &[Topic]) -> Result<Heads, LogError> {
         let state = self.state();
         let of_topics = topics.iter().map(|topic| state.topics.head(topic)).collect();
-        Ok(Heads { of_topics, unwritten_since: state.topics.unwritten_since() })
+        let unwritten_since = vec![state.topics.unwritten_since(); topics.len()];
+        Ok(Heads { of_topics, unwritten_since })
     }
 
     async fn keep(&self, topics: &[Topic]) -> Result<(), LogError> {

@@ -4,9 +4,10 @@
 //! together or not at all. [`address`] reads where Redis is, [`server`] what to show there, and
 //! [`servers`] knows who takes the writes now. [`commands`] carries [`scripts`] and reads there, over
 //! a [`lane`] for each kind of them; [`replies`] understands what comes back, [`boards`] knows which
-//! script a change of a board is, [`subscription`] hears announcements, [`registry`] knows the other nodes, [`revocations`] and
-//! [`tickets`] are what they share of access, [`keys`] names things. Keys of one topic share a hash
-//! tag.
+//! script a change of a board is, [`subscription`] hears announcements, [`registry`] knows the other
+//! nodes, [`revocations`] and [`tickets`] are what they share of access, [`keys`] names things,
+//! [`layout`] moves what an earlier version named otherwise. Keys of one topic share a hash tag, which
+//! says in which of the [`slots`] they lie; no command and no script has keys of two.
 
 mod address;
 mod boards;
@@ -16,6 +17,7 @@ mod commands;
 pub mod fuzz;
 mod keys;
 mod lane;
+mod layout;
 mod meaning;
 mod registry;
 mod replies;
@@ -26,7 +28,6 @@ mod scripted_server;
 mod scripts;
 mod server;
 mod servers;
-#[cfg_attr(not(test), allow(dead_code, reason = "keys are sorted by it from the next step on"))]
 mod slots;
 mod subscription;
 mod tickets;
@@ -37,7 +38,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::Value;
+use redis::{FromRedisValue, Value};
 
 use super::{
     Appended, Conditions, Heads, Health, Log, LogError, Notifications, Notifier, Opened, Page,
@@ -51,7 +52,8 @@ use crate::wire::sse;
 pub use address::{check_url, has_password};
 use commands::Commands;
 use keys::Keys;
-use replies::{accepted, entry, has_written, history, text, unexpected};
+use layout::Layout;
+use replies::{accepted, asks_for_keys, entry, has_written, history, text, unexpected};
 use scripts::Call;
 pub use server::check_files;
 use servers::{Kind, Servers};
@@ -72,6 +74,7 @@ pub struct RedisLog {
     replicated: Option<Replicated>,
     keys: Keys,
     retention: Retention,
+    layout: Layout,
     /// Lists never change boards, so what was once looked up stays true until Redis loses it.
     board_of_list: Mutex<HashMap<Topic, Topic>>,
 }
@@ -118,6 +121,7 @@ impl RedisLog {
             servers,
             keys,
             retention,
+            layout: Layout::default(),
             board_of_list: Mutex::default(),
         };
         Ok((Arc::new(log), notifications))
@@ -136,34 +140,35 @@ impl Log for RedisLog {
         events: &[Event],
         conditions: &Conditions,
     ) -> Result<Appended, LogError> {
-        let Conditions { idempotency_key, if_match } = conditions;
-        let mut call = Call::new(&scripts::APPEND, &self.keys.topic(topic).all())
-            .key(idempotency_key.as_ref().map(|key| self.keys.once(topic, key)))
-            .arg(self.keys.channel(topic))
-            .arg(Epoch::random().as_str())
-            .arg(self.retention.history_entries_max)
-            .arg(self.ttl_milliseconds())
-            .arg(if_match.map(|position| position.to_string()).unwrap_or_default())
-            .arg(self.retention.idempotency_window.as_millis() as u64)
-            .arg(i32::from(boards::are_of_board(events)));
-        for event in events {
-            call = call
-                .arg(i32::from(matches!(event.data, Data::Json(_))))
-                .arg(&sse::event_text(event)[..]);
+        self.settled().await?;
+        let mut answer = self.write(self.append_call(topic, events, conditions, &[])).await?;
+        if asks_for_keys(&answer) {
+            let others = self.keys.topic(topic).others();
+            answer = self.write(self.append_call(topic, events, conditions, &others)).await?;
         }
-        accepted(&self.write(call).await?)
+        accepted(&answer)
     }
 
     async fn open(&self, topic: &Topic) -> Result<Opened, LogError> {
-        let call = Call::new(&scripts::OPEN, &self.keys.topic(topic).all())
-            .arg(Epoch::random().as_str())
-            .arg(self.ttl_milliseconds());
-        let (head, meta, oldest, is_board): (String, String, String, bool) =
-            self.commands.call(call).await?;
+        self.settled().await?;
+        let open = async |others: &[String]| {
+            let call = Call::new(&scripts::OPEN, &self.keys.topic(topic).of_log())
+                .keys(others)
+                .arg(Epoch::random().as_str())
+                .arg(self.ttl_milliseconds());
+            self.commands.call::<Vec<String>>(call).await
+        };
+        let mut answer = open(&[]).await?;
+        if asks_for_keys(&answer) {
+            answer = open(&self.keys.topic(topic).others()).await?;
+        }
+        let [head, meta, oldest, is_board] = &answer[..] else {
+            return Err(unexpected("a topic"));
+        };
         // One that a new installation has may be about to come.
-        let has_state = is_board
+        let has_state = is_board == "1"
             || (boards::is_first_board(topic) && self.exist(std::slice::from_ref(topic)).await?);
-        Ok(Opened { history: history(&head, &meta, &oldest)?, has_state })
+        Ok(Opened { history: history(head, meta, oldest)?, has_state })
     }
 
     async fn read(
@@ -182,51 +187,51 @@ impl Log for RedisLog {
     }
 
     async fn heads(&self, topics: &[Topic]) -> Result<Heads, LogError> {
-        if topics.is_empty() {
-            return Ok(Heads { of_topics: Vec::new(), unwritten_since: 0 });
-        }
-        let mut pipe = redis::pipe();
+        self.settled().await?;
+        let mut of_topics = Vec::with_capacity(topics.len());
         for batch in topics.chunks(HEADS_BATCH) {
-            let keys = batch.iter().flat_map(|topic| [self.keys.seq(topic), self.keys.meta(topic)]);
-            pipe.cmd("MGET").arg(keys.collect::<Vec<String>>());
+            // One for each topic: what has keys of several slots is refused where these lie apart.
+            let mut pipe = redis::pipe();
+            for topic in batch {
+                pipe.cmd("MGET").arg(self.keys.seq(topic)).arg(self.keys.meta(topic));
+            }
+            let stored: Vec<(Option<String>, Option<String>)> =
+                self.reads.pipe("mget", &pipe).await?;
+            of_topics.extend(stored.into_iter().map(|(seq, meta)| head(seq, meta)));
         }
-        // Last: a log that was flushed away before it is one whose head is missing above.
-        pipe.cmd("HMGET").arg(self.keys.births()).arg("at");
-        pipe.cmd("TIME");
-        let mut batches: Vec<Vec<Option<String>>> = self.reads.pipe("mget", &pipe).await?;
-        let seconds = batches.pop().and_then(|mut time| time.swap_remove(0));
-        let births = batches.pop().and_then(|mut births| births.pop()).flatten();
-        // What is gone and not flushed has expired, and was not there before.
-        let expired_before = seconds
-            .and_then(|seconds| seconds.parse().ok())
-            .map(|now: u64| (now * 1000).saturating_sub(self.ttl_milliseconds()));
-        let since = births.and_then(|at| at.parse().ok()).zip(expired_before);
-        let values: Vec<Option<String>> = batches.into_iter().flatten().collect();
-        let read = |seq: &str, meta: &str| {
-            Some((meta.split(' ').next()?.parse().ok()?, seq.parse().ok()?))
-        };
-        let head = |pair: &[Option<String>]| match pair {
-            [None, None] => None,
-            [Some(seq), Some(meta)] => read(seq, meta).or(BROKEN),
-            _ => BROKEN,
-        };
-        let mut of_topics: Vec<_> = values.chunks(2).map(head).collect();
-        self.find_logs(topics, &mut of_topics).await?;
-        Ok(Heads {
-            of_topics,
-            unwritten_since: since
-                .map_or(u64::MAX, |(at, before): (u64, u64)| at.max(before).min(UNWRITTEN_AT_MAX)),
-        })
+        let mut unwritten_since = vec![0; topics.len()];
+        let without: Vec<usize> =
+            (0..of_topics.len()).filter(|&n| of_topics[n].is_none()).collect();
+        for batch in without.chunks(HEADS_BATCH) {
+            // After the heads: a log that was flushed away before this is one whose head is missing.
+            let mut pipe = redis::pipe();
+            for &n in batch {
+                pipe.exists(self.keys.log(&topics[n]));
+                pipe.cmd("EVAL").arg(EMPTY_SINCE).arg(1).arg(self.keys.births(&topics[n]));
+            }
+            let found: Vec<Value> = self.reads.pipe("mget", &pipe).await?;
+            for (&n, found) in batch.iter().zip(found.chunks(2)) {
+                let (has_log, (at, seconds)): (bool, (Option<u64>, u64)) =
+                    FromRedisValue::from_redis_value(Value::Array(found.to_vec()))
+                        .map_err(|_| unexpected("what is known of a topic without a log"))?;
+                // Both other keys may have been evicted.
+                of_topics[n] = if has_log { BROKEN } else { None };
+                // What is gone and not flushed has expired, and was not there before.
+                let expired_before = (seconds * 1000).saturating_sub(self.ttl_milliseconds());
+                unwritten_since[n] =
+                    at.map_or(u64::MAX, |at| at.max(expired_before).min(UNWRITTEN_AT_MAX));
+            }
+        }
+        Ok(Heads { of_topics, unwritten_since })
     }
 
     async fn keep(&self, topics: &[Topic]) -> Result<(), LogError> {
+        self.settled().await?;
         let mut pipe = redis::pipe();
         for topic in topics {
-            for key in self.keys.topic(topic).of_log() {
-                // Only where it expires: a board's numbering does not, and must stay so.
-                let ttl = self.ttl_milliseconds();
-                pipe.cmd("EVAL").arg(KEEP).arg(1).arg(key).arg(ttl).ignore();
-            }
+            let keys = self.keys.topic(topic).of_log();
+            pipe.cmd("EVAL").arg(KEEP).arg(3).arg(&keys[..]);
+            pipe.arg(self.ttl_milliseconds()).ignore();
         }
         self.commands.pipe("keep", &pipe).await
     }
@@ -251,7 +256,7 @@ impl Probe for RedisLog {
     }
 
     fn health(&self) -> Health {
-        self.servers.health()
+        self.layout.refusal().map_or_else(|| self.servers.health(), Health::Unusable)
     }
 
     fn now_milliseconds(&self) -> Option<u64> {
@@ -275,47 +280,53 @@ impl RedisLog {
         Ok(answer)
     }
 
-    /// Notes of those topics that have no head whether they have a log all the same: both other keys
-    /// may have been evicted.
-    async fn find_logs(
+    /// A call of the script that appends, with these keys besides those of the log.
+    fn append_call(
         &self,
-        topics: &[Topic],
-        heads: &mut [Option<(Epoch, u64)>],
-    ) -> Result<(), LogError> {
-        let without: Vec<usize> = (0..topics.len()).filter(|&n| heads[n].is_none()).collect();
-        let mut pipe = redis::pipe();
-        for batch in without.chunks(HEADS_BATCH) {
-            pipe.cmd("EXISTS");
-            for &n in batch {
-                pipe.arg(self.keys.log(&topics[n]));
-            }
+        topic: &Topic,
+        events: &[Event],
+        conditions: &Conditions,
+        others: &[String],
+    ) -> Call<'static> {
+        let Conditions { idempotency_key, if_match } = conditions;
+        let window = idempotency_key
+            .as_ref()
+            .map(|_| self.retention.idempotency_window.as_millis().to_string());
+        let mut call = Call::new(&scripts::APPEND, &self.keys.topic(topic).of_log())
+            .key(idempotency_key.as_ref().map(|key| self.keys.once(topic, key)))
+            .keys(others)
+            .arg(self.keys.channel(topic))
+            .arg(Epoch::random().as_str())
+            .arg(self.retention.history_entries_max)
+            .arg(self.ttl_milliseconds())
+            .arg(if_match.map(|position| position.to_string()).unwrap_or_default())
+            .arg(window.unwrap_or_default())
+            .arg(i32::from(boards::are_of_board(events)));
+        for event in events {
+            call = call
+                .arg(i32::from(matches!(event.data, Data::Json(_))))
+                .arg(&sse::event_text(event)[..]);
         }
-        if without.is_empty() {
-            return Ok(());
-        }
-        let counts: Vec<u64> = self.reads.pipe("exists", &pipe).await?;
-        for (batch, _) in without.chunks(HEADS_BATCH).zip(counts).filter(|(_, count)| *count > 0) {
-            let mut pipe = redis::pipe();
-            for &n in batch {
-                pipe.exists(self.keys.log(&topics[n]));
-            }
-            let exist: Vec<bool> = self.reads.pipe("exists", &pipe).await?;
-            for (&n, _) in batch.iter().zip(exist).filter(|(_, exists)| *exists) {
-                heads[n] = BROKEN;
-            }
-        }
-        Ok(())
+        call
     }
 
     /// Reads the entries with a seq in `first ..= last`.
     async fn page(&self, topic: &Topic, first: u64, last: u64) -> Result<Option<Page>, LogError> {
-        let call = Call::new(&scripts::READ, &self.keys.topic(topic).for_reading())
-            .arg(first)
-            .arg(last)
-            .arg(READ_ENTRIES_MAX)
-            .arg(READ_BYTES_MAX)
-            .arg(self.ttl_milliseconds());
-        let answer: Vec<Value> = self.reads.call(call).await?;
+        self.settled().await?;
+        let read = async |others: &[String]| {
+            let call = Call::new(&scripts::READ, &self.keys.topic(topic).of_log())
+                .keys(others)
+                .arg(first)
+                .arg(last)
+                .arg(READ_ENTRIES_MAX)
+                .arg(READ_BYTES_MAX)
+                .arg(self.ttl_milliseconds());
+            self.reads.call::<Vec<Value>>(call).await
+        };
+        let mut answer = read(&[]).await?;
+        if answer.len() == 1 {
+            answer = read(&[self.keys.births(topic)]).await?;
+        }
         let Ok([head, meta, oldest, entries]) = <[Value; 4]>::try_from(answer) else {
             return Ok(None);
         };
@@ -333,6 +344,21 @@ impl RedisLog {
 /// The head of a log of which a key is missing: what no tail has, so that the log is opened anew.
 const BROKEN: Option<(Epoch, u64)> = Some((Epoch::NONE, 0));
 
-/// Puts off the expiry of a key that has one.
-const KEEP: &str =
-    "if redis.call('PTTL', KEYS[1]) >= 0 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end";
+/// The head of a log, from its seq and meta.
+fn head(seq: Option<String>, meta: Option<String>) -> Option<(Epoch, u64)> {
+    let (seq, meta) = match (seq, meta) {
+        (None, None) => return None,
+        (Some(seq), Some(meta)) => (seq, meta),
+        _ => return BROKEN,
+    };
+    let read = || Some((meta.split(' ').next()?.parse().ok()?, seq.parse().ok()?));
+    read().or(BROKEN)
+}
+
+/// Puts off the expiry of those keys of a topic that have one: a board's numbering does not expire,
+/// and must stay so.
+const KEEP: &str = "for _, key in ipairs(KEYS) do if redis.call('PTTL', key) >= 0 then \
+                    redis.call('PEXPIRE', key, ARGV[1]) end end";
+
+/// When a slot was found empty, and what time it is there.
+const EMPTY_SINCE: &str = "return { redis.call('HGET', KEYS[1], 'at'), redis.call('TIME')[1] }";

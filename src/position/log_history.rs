@@ -2,8 +2,14 @@
 
 use super::{Epoch, Position};
 
-/// How many past epochs of one log are remembered; a position of an older one counts as unknown.
-pub const EPOCHS_MAX: usize = 64;
+/// How many past epochs of one log are remembered at most; a position of an older one counts as
+/// unknown. A log keeps these many only while entries that followed on each are still there: a hash
+/// slot that goes back and forth between two servers makes one at every turn.
+pub const EPOCHS_MAX: usize = 256;
+
+/// How many past epochs are remembered even if nobody can go on from them any more: whoever comes back
+/// to one is told that entries were trimmed, and not that they were lost.
+pub const EPOCHS_KEPT: usize = 64;
 
 /// What a log knows of itself: its current epoch, how far the earlier ones reached, and what it
 /// still holds. Every judgement about a position needs this and nothing else.

@@ -202,7 +202,8 @@ impl Relay {
         let known: Vec<Option<Position>> = topics.iter().map(|topic| topic.head()).collect();
         let names: Vec<Topic> = topics.iter().map(|topic| topic.name().clone()).collect();
         let heads = self.log.heads(&names).await?;
-        for ((topic, known), head) in topics.iter().zip(known).zip(heads.of_topics) {
+        let heads = heads.of_topics.into_iter().zip(heads.unwritten_since);
+        for ((topic, known), (head, unwritten_since)) in topics.iter().zip(known).zip(heads) {
             // What was read to open it may be older than what the log says now.
             let Some(now) = topic.head() else {
                 self.read_again(topic);
@@ -220,7 +221,7 @@ impl Relay {
             if !agrees {
                 metric::audit_found();
                 self.repair(topic, None);
-            } else if now.epoch.unwritten_time().is_some_and(|at| at < heads.unwritten_since) {
+            } else if now.epoch.unwritten_time().is_some_and(|at| at < unwritten_since) {
                 // As far as is known here. It was found so long ago that a log may be gone since.
                 self.repair(topic, None);
             }

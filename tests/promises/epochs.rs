@@ -133,7 +133,7 @@ async fn a_log_that_outlived_many_reigns_is_read_to_its_end_by_everybody() {
     let node = &cluster.nodes[0];
     let meta = "fantail:{t}:meta";
     let mut ids = Vec::new();
-    for n in 0..160 {
+    for n in 0..600 {
         ids.push(node.publish("t", n).await);
         // As if another Redis had taken over, every other time.
         let known: String = cluster.redis.ask(&["GET", meta]).await;
@@ -150,14 +150,48 @@ async fn a_log_that_outlived_many_reigns_is_read_to_its_end_by_everybody() {
         let mut earliest = Stream::open(node.address, "/topics/t/events?from=earliest").await;
         let told = earliest.until_id(newest).await;
         assert!(told.iter().all(|event| event.kind == "message"), "{told:?}");
-        assert!(told.len() >= 126, "64 epochs of two entries: {}", told.len());
+        assert!(told.len() >= 510, "256 epochs of two entries: {}", told.len());
         let mut oldest = Stream::open_from(node.address, "/topics/t/events", &ids[0]).await;
         let told = oldest.until_id(newest).await;
         let resets = told.iter().filter(|event| event.kind == "reset").count();
         assert_eq!((resets, told[0].kind.as_str()), (1, "reset"), "{told:?}");
-        for id in &ids[ids.len() - 120..ids.len() - 1] {
+        for id in ids[ids.len() - 500..ids.len() - 1].iter().step_by(7) {
             let mut resumed = Stream::open_from(node.address, "/topics/t/events", id).await;
             assert_eq!(resumed.event().await.seq(), seq(id) + 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_went_back_and_forth_two_hundred_times_resets_nobody_who_can_go_on() {
+    let cluster = Cluster::start(1, &[("FANTAIL_HISTORY_SIZE", "100")]).await;
+    let node = &cluster.nodes[0];
+    for (topic, turns) in [("twenty", 20), ("many", 200)] {
+        let meta = format!("fantail:{{{topic}}}:meta");
+        let mut ids = vec![node.publish(topic, "first").await];
+        for n in 0..turns {
+            // As if the slot had been with another master, which somebody wrote to every other time.
+            let known: String = cluster.redis.ask(&["GET", &meta]).await;
+            let mut words: Vec<&str> = known.split(' ').collect();
+            words[1] = "another";
+            cluster.redis.ask::<String>(&["SET", &meta, &words.join(" ")]).await;
+            if n % 2 == 0 {
+                ids.push(node.publish(topic, n).await);
+            } else {
+                node.get(&format!("/topics/{topic}/history")).await;
+                drop(Stream::open(node.address, &format!("/topics/{topic}/events")).await);
+            }
+        }
+        let path = format!("/topics/{topic}/events");
+        // The history has a hundred entries, so whoever has one of the last hundred and one can go on.
+        let (gone, kept) = ids.split_at(ids.len().saturating_sub(101));
+        for (id, next) in kept.iter().zip(&kept[1..]) {
+            let mut resumed = Stream::open_from(node.address, &path, id).await;
+            assert_eq!(resumed.event().await.id, *next, "after {id}");
+        }
+        for id in gone {
+            let mut resumed = Stream::open_from(node.address, &path, id).await;
+            assert_eq!(resumed.event().await.json()["reason"], "trimmed", "after {id}");
         }
     }
 }

@@ -33,6 +33,7 @@ mod hostile_pages;
 mod http2;
 mod limits;
 mod many_streams;
+mod moving;
 mod operations;
 mod operators_door;
 mod redis_identity;

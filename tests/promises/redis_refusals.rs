@@ -235,10 +235,10 @@ async fn a_floor_beyond_the_head_is_told_once_and_the_stream_goes_on() {
     let first = node.publish("news", "first").await;
     node.publish("news", "second").await;
     let meta: String = redis.ask(&["GET", "fantail:{news}:meta"]).await;
-    let [epoch, reign, _floor, began] = meta.split(' ').collect::<Vec<_>>()[..] else {
+    let [epoch, reign, _floor, sign, began] = meta.split(' ').collect::<Vec<_>>()[..] else {
         panic!("{meta}");
     };
-    let corrupt = format!("{epoch} {reign} 999999 {began}");
+    let corrupt = format!("{epoch} {reign} 999999 {sign} {began}");
     let _: String = redis.ask(&["SET", "fantail:{news}:meta", &corrupt]).await;
     let mut stream = Stream::open_from(node.address, "/topics/news/events", &first).await;
     assert_eq!(stream.event().await.kind, "reset");

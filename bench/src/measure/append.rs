@@ -18,12 +18,28 @@ pub(crate) fn load(redis: &Redis) -> Result<String, String> {
     redis.ask(&["SCRIPT", "LOAD", SCRIPT])
 }
 
+/// What a call is for.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Topic {
+    /// A topic that perhaps has no log yet: all keys are declared.
+    New,
+    /// One that has.
+    Written,
+}
+
 /// The call that appends an event with this text to a topic and announces it on this channel: KEYS
 /// and ARGV as append.lua lists them, with the gateway's defaults.
-pub(crate) fn call(script: &str, topic: &str, channel: &str, data: &str) -> Vec<String> {
-    let mut call = vec!["EVALSHA".to_owned(), script.to_owned(), "4".to_owned()];
-    call.extend(["seq", "log", "meta", "board"].map(|key| format!("fantail:{{{topic}}}:{key}")));
-    call.extend([channel, "abcdef", "1000", "86400000", "", "600000", "0", "0"].map(str::to_owned));
+pub(crate) fn call(
+    script: &str,
+    (topic, is): (&str, Topic),
+    channel: &str,
+    data: &str,
+) -> Vec<String> {
+    let keys = ["seq", "log", "meta", "births", "board"];
+    let keys = if is == Topic::New { &keys[..] } else { &keys[..3] };
+    let mut call = vec!["EVALSHA".to_owned(), script.to_owned(), keys.len().to_string()];
+    call.extend(keys.iter().map(|key| format!("fantail:{{{topic}}}:{key}")));
+    call.extend([channel, "abcdef", "1000", "86400000", "", "", "0", "0"].map(str::to_owned));
     call.push(format!("data: {data}\n\n"));
     call
 }

@@ -94,7 +94,10 @@ fn script_alone(settings: &Settings, redis: &Redis, pipeline: usize) -> Result<f
     command.args(["-c", &CLIENTS.to_string(), "-n", &calls.to_string()]);
     command.args(["-P", &pipeline.to_string(), "--csv"]);
     let data = "x".repeat(settings.bytes);
-    command.args(append::call(&script, TOPIC, &append::channel(TOPIC), &data));
+    let call = |is| append::call(&script, (TOPIC, is), &append::channel(TOPIC), &data);
+    let begin = call(append::Topic::New);
+    redis.ask(&begin.iter().map(String::as_str).collect::<Vec<_>>())?;
+    command.args(call(append::Topic::Written));
     let output = command.output().map_err(|error| format!("redis-benchmark: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().last().unwrap_or_default();

@@ -41,7 +41,7 @@ pub(crate) fn repair(settings: &Settings, kind: &Kind) -> Measured {
     let script = append::load(redis)?;
     let found = lose(settings, &server, |topic, data| {
         // Announced where nobody listens: as if pub/sub had lost it.
-        let call = append::call(&script, topic, "fantail:nobody", data);
+        let call = append::call(&script, (topic, append::Topic::New), "fantail:nobody", data);
         let words: Vec<&str> = call.iter().map(String::as_str).collect();
         redis.ask(&words).map(drop)
     })?;

@@ -49,6 +49,7 @@ impl WriteContext<'static> {
 #[async_trait]
 impl Snapshots for RedisLog {
     async fn exist(&self, topics: &[Topic]) -> Result<bool, LogError> {
+        self.settled().await?;
         if self.boards_exist(topics).await? {
             return Ok(true);
         }
@@ -62,6 +63,7 @@ impl Snapshots for RedisLog {
     }
 
     async fn snapshot(&self, board: &Topic) -> Result<Option<Snapshot>, LogError> {
+        self.settled().await?;
         let call = self.board_call(&scripts::BOARD_READ, board, &WriteContext::NONE);
         let reply: Vec<Value> = self.reads.call(call).await?;
         read::snapshot(board, &reply)
@@ -75,6 +77,7 @@ impl Boards for RedisLog {
         command: Command,
         conditions: &Conditions,
     ) -> Result<Changed, ChangeError> {
+        self.settled().await?;
         let context = WriteContext { fingerprint: command.fingerprint(), conditions };
         match command {
             Command::CreateTask { title, list } => self.create_task(&title, &list, &context).await,
@@ -126,6 +129,7 @@ impl Boards for RedisLog {
     }
 
     async fn ensure_first_board(&self) -> Result<(), LogError> {
+        self.settled().await?;
         let command = board::first_board();
         let Command::CreateBoard { id: Some(first), .. } = &command else { return Ok(()) };
         let mut pipe = redis::pipe();

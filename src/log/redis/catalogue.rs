@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 
 use super::RedisLog;
-use super::replies::{accepted, history};
+use super::replies::{accepted, asks_for_keys, history};
 use super::scripts::{self, Call};
 use crate::log::{
     CATALOGUE_PAGE_MAX, Catalogue, CataloguePage, Conditions, Deleted, LogError, TopicSummary,
@@ -26,6 +26,7 @@ impl Catalogue for RedisLog {
     ) -> Result<Option<CataloguePage>, LogError> {
         let cursor = after.map_or(Some(0), |after| after.parse::<u64>().ok());
         let Some(cursor) = cursor else { return Ok(None) };
+        self.settled().await?;
         let mut pipe = redis::pipe();
         pipe.cmd("SCAN").arg(cursor).arg("MATCH").arg(self.keys.pattern_of_seq(prefix));
         pipe.arg("COUNT").arg(limit.min(CATALOGUE_PAGE_MAX) * KEYS_PER_TOPIC);
@@ -38,13 +39,20 @@ impl Catalogue for RedisLog {
     }
 
     async fn delete(&self, topic: &Topic, conditions: &Conditions) -> Result<Deleted, LogError> {
-        let if_match = conditions.if_match.map(|position| position.to_string());
-        let call = Call::new(&scripts::DELETE, &self.keys.topic(topic).all())
-            .arg(self.keys.channel(topic))
-            .arg(Epoch::random().as_str())
-            .arg(self.ttl_milliseconds())
-            .arg(if_match.unwrap_or_default());
-        let answer = self.write(call).await?;
+        self.settled().await?;
+        let if_match = conditions.if_match.map(|position| position.to_string()).unwrap_or_default();
+        let call = |others: &[String]| {
+            Call::new(&scripts::DELETE, &self.keys.topic(topic).of_log())
+                .keys(others)
+                .arg(self.keys.channel(topic))
+                .arg(Epoch::random().as_str())
+                .arg(self.ttl_milliseconds())
+                .arg(&if_match)
+        };
+        let mut answer = self.write(call(&[])).await?;
+        if asks_for_keys(&answer) {
+            answer = self.write(call(&self.keys.topic(topic).others())).await?;
+        }
         match answer.first().map(String::as_str) {
             Some("nothing") => Ok(Deleted::Nothing),
             Some("has_state") => Err(LogError::HasState),

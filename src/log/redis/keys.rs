@@ -2,6 +2,7 @@
 //! Redis Cluster would keep them on one server; what is stored under them stands in `log.lua` and
 //! `board.lua`.
 
+use super::slots;
 use crate::log::IdempotencyKey;
 use crate::topic::Topic;
 
@@ -12,7 +13,7 @@ pub(super) struct TopicKeys {
     pub(super) log: String,
     pub(super) meta: String,
     pub(super) state: String,
-    /// Of all topics.
+    /// Of all topics of its slot.
     births: String,
 }
 
@@ -26,26 +27,21 @@ pub(super) struct BoardKeys {
 }
 
 impl TopicKeys {
-    /// KEYS of the scripts that append to a topic or open it.
-    pub(super) fn all(self) -> [String; 5] {
-        [self.seq, self.log, self.meta, self.state, self.births]
-    }
-
-    /// The keys of the log alone.
+    /// The keys of the log alone: KEYS of a script on a topic that has one.
     pub(super) fn of_log(self) -> [String; 3] {
         [self.seq, self.log, self.meta]
     }
 
-    /// KEYS of the script that reads it.
-    pub(super) fn for_reading(self) -> [String; 4] {
-        [self.seq, self.log, self.meta, self.births]
+    /// KEYS of a script on a topic that answered `which`, behind those of the log.
+    pub(super) fn others(self) -> [String; 2] {
+        [self.births, self.state]
     }
 }
 
 impl BoardKeys {
     /// KEYS of the scripts on a board.
     pub(super) fn all(self) -> [String; 8] {
-        let [seq, log, meta, state, births] = self.topic.all();
+        let TopicKeys { seq, log, meta, state, births } = self.topic;
         [seq, log, meta, state, births, self.lists, self.titles, self.tasks]
     }
 }
@@ -73,7 +69,7 @@ impl Keys {
             log: self.log(topic),
             meta: self.meta(topic),
             state: self.state(topic),
-            births: self.births(),
+            births: self.births(topic),
         }
     }
 
@@ -102,9 +98,14 @@ impl Keys {
         self.of(topic, "meta")
     }
 
-    /// When logs of topics were last begun.
-    pub(super) fn births(&self) -> String {
-        self.shared("births")
+    /// When logs of topics of this one's slot were last begun.
+    pub(super) fn births(&self, topic: &Topic) -> String {
+        self.births_of(slots::slot(topic.as_str().as_bytes()))
+    }
+
+    /// The same by the number of the slot, in which the key lies itself.
+    pub(super) fn births_of(&self, slot: u16) -> String {
+        format!("{}:{{{}}}:births", self.prefix, slots::tag_of(slot))
     }
 
     /// There if the topic has a state, which then is a board.
@@ -153,6 +154,16 @@ impl Keys {
         self.shared(&format!("canary:{node}"))
     }
 
+    /// Names of all nodes.
+    pub(super) fn nodes(&self) -> String {
+        self.shared("nodes")
+    }
+
+    /// What one node tells of itself: that it lives, its topics, their last changes.
+    pub(super) fn node(&self, node: &str) -> [String; 3] {
+        ["alive", "topics", "changes"].map(|what| format!("{}:{{node,{node}}}:{what}", self.prefix))
+    }
+
     /// A key that belongs to no topic. Its hash tag has a comma, which no topic's name has.
     pub(super) fn shared(&self, what: &str) -> String {
         format!("{}:{{index,}}:{what}", self.prefix)
@@ -182,11 +193,13 @@ mod tests {
         assert_eq!(keys.topic(&topic).seq, "fantail:{board-1}:seq");
         assert_eq!(keys.topic(&topic).log, "fantail:{board-1}:log");
         assert_eq!(keys.channel(&topic), "fantail:{board-1}");
-        assert_eq!(keys.topic_of_channel("fantail:{board-1}"), Some(topic));
+        assert_eq!(keys.topic_of_channel("fantail:{board-1}"), Some(topic.clone()));
         assert_eq!(keys.topic_of_channel(&keys.canary_channel("n")), None);
         assert_eq!(keys.topic_of_channel("other:{board-1}"), None);
         assert_eq!(keys.topic_of_seq("fantail:{a}:seq"), Topic::new("a").ok());
         assert_eq!(keys.topic_of_seq("fantail:{a}:log"), None);
         assert_eq!(keys.pattern_of_seq("a*[b]"), r"fantail:{a\*\[b\]*}:seq");
+        let slot = |key: &str| slots::slot(key.as_bytes());
+        assert_eq!(slot(&keys.births(&topic)), slot("fantail:{board-1}"));
     }
 }

@@ -4,25 +4,34 @@
 --   seq    string   how many entries were ever appended
 --   log    stream   the newest entries; entry ids are <seq>-0; fields e (epoch), t (milliseconds
 --                   since 1970), j (1 for JSON data, 0 for text), f (SSE text after the id line)
---   meta   string   "<epoch> <replication id> <floor> @<since>-<began>[ -<deleted>]
---                   [ <past epoch>:<its last seq>]…", newest past first
+--   meta   string   "<epoch> <replication id> <floor> <+|-> @<since>-<began>[ -<deleted>][ <past
+--                   epoch>:<its last seq>]…", newest past first
 --   once:… string   "<SHA-1 of the request> <seq> <epoch> <answer>": what a request with this
 --                   idempotency key was answered; expires after the idempotency window
 --
 -- An epoch is the time in which one Redis process (its replication id) wrote to one log. Where the
 -- stored replication id differs, a new epoch begins and the old one is noted with the last seq it
 -- reached on this server. `floor` is the seq up to which entries are known to be gone although no
--- trimming took them (the log key expired or was evicted). `deleted`: the seq of the last deletion. `began`: when this log did, in milliseconds
--- since 1970; whoever found no log of its name between `since` and then has missed none.
+-- trimming took them (the log key expired or was evicted). `+` says that the topic is a board's.
+-- `deleted`: the seq of the last deletion. `began`: when this log did, in milliseconds since 1970;
+-- whoever found no log of its name between `since` and then has missed none.
 --
 -- A topic that nobody has written to has no keys. That a log of its name was lost meanwhile is known
--- from one key for all topics:
---   births   hash   at: when this Redis was found empty; evicted: how many keys it had evicted when
---                   that was last looked at; for each of 65,536 groups of topics when a log of one of
---                   them was last begun. Milliseconds since 1970
+-- from one key for all topics of a hash slot, which lies in that slot:
+--   births   hash   at: when this slot was found empty; reign, evicted: the replication id of the
+--                   process that was last looked at, and how many keys it had evicted; born: when
+--                   any log may have begun of which the hash says nothing else; for each of sixteen
+--                   groups of topics when a log of one of them was last begun. Milliseconds since
+--                   1970
+--
+-- A script on a topic declares seq, log and meta, all of which exist where there is a log: as long as
+-- a slot is on its way to another server, a script that declares a key that is not there has to
+-- wait. Where there is no log, or meta does not say whether the topic is a board's, it answers
+-- {'which'}, and is called again with births and board as well.
 
--- As many as EPOCHS_MAX in position/log_history.rs.
-local EPOCHS_MAX = 64
+-- As in position/log_history.rs: how many past epochs are noted whoever may need them, and at most.
+local EPOCHS_KEPT = 64
+local EPOCHS_MAX = 256
 
 -- As SEQ_MAX in position.rs: up to it numbers are exact.
 local SEQ_MAX = 9007199254740991
@@ -32,9 +41,8 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
--- A sequence number as it is stored, or nil: what is none counts as missing.
-local function stored_seq(seq_key)
-  local stored = redis.call('GET', seq_key)
+-- A sequence number as it was stored, or nil: what is none counts as missing.
+local function exact_seq(stored)
   local seq = stored and string.match(stored, '^%d+$') and tonumber(stored)
   return seq and seq <= SEQ_MAX and seq or nil
 end
@@ -55,27 +63,38 @@ local UNWRITTEN_AT_MAX = 2821109907455
 -- expired meanwhile was begun earlier, what was flushed or evicted was so before. now: milliseconds;
 -- ttl: after which logs expire. Returns that time, and the topic's group in births.
 local function unwritten_since(births_key, seq_key, now, ttl)
-  local group = string.sub(redis.sha1hex(seq_key), 1, 4)
-  local known = redis.call('HMGET', births_key, 'at', 'evicted', group)
-  local at, evicted, born = tonumber(known[1]), tonumber(known[2]) or 0, tonumber(known[3]) or 0
+  local group = string.sub(redis.sha1hex(seq_key), 1, 1)
+  local known = redis.call('HMGET', births_key, 'at', 'reign', 'evicted', 'born', group)
+  local at, reign, evicted = tonumber(known[1]), known[2], tonumber(known[3]) or 0
+  local born = math.max(tonumber(known[4]) or 0, tonumber(known[5]) or 0)
+  local reign_now = replication_id()
   local stats = redis.call('INFO', 'stats')
   local evicted_now = tonumber(string.match(stats, 'evicted_keys:(%d+)') or 0)
-  if not at or evicted_now > evicted then
+  -- Each process counts by itself. Where another one was looked at before, only if neither has ever
+  -- evicted anything is it sure that nothing was.
+  local may_be_evicted = evicted_now > evicted or reign ~= reign_now and evicted_now + evicted > 0
+  if not at or may_be_evicted then
     -- Nobody knows which logs there were. After this millisecond, in which one may have been.
     at = now + 1
-    redis.call('HSET', births_key, 'at', digits(at), 'evicted', evicted_now)
-  elseif evicted_now < evicted then
-    redis.call('HSET', births_key, 'evicted', evicted_now)
+    redis.call('HSET', births_key, 'at', digits(at), 'reign', reign_now, 'evicted', evicted_now)
+  elseif reign ~= reign_now or evicted_now ~= evicted then
+    redis.call('HSET', births_key, 'reign', reign_now, 'evicted', evicted_now)
   end
   -- One that is gone has expired, so it was begun before the time that logs live.
   return math.min(math.max(at, math.min(born, now - ttl)), UNWRITTEN_AT_MAX), group
 end
 
--- The id of the oldest entry of a log that stands at head, or ''. Numbers have no holes, so it can be
+-- The seq of the oldest entry of a log that stands at head, or nil. Numbers have no holes, so it can be
 -- counted: to read it would cost as much as the entry is large.
-local function oldest_id(log_key, head)
+local function oldest_seq(log_key, head)
   local length = redis.call('XLEN', log_key)
-  return length > 0 and digits(math.max(head - length + 1, 1)) .. '-0' or ''
+  return length > 0 and math.max(head - length + 1, 1) or nil
+end
+
+-- Its id, or ''.
+local function oldest_id(log_key, head)
+  local oldest = oldest_seq(log_key, head)
+  return oldest and digits(oldest) .. '-0' or ''
 end
 
 -- Reads from a log's entries which epochs they belong to: what is left of the past when meta is
@@ -115,14 +134,43 @@ end
 
 -- A meta in which the deletion of everything before it has this number.
 local function with_deletion(meta, seq)
-  local epoch, replid, before, rest = string.match(meta, '^(%w+) (%w+) %d+ (@%d+%-%d+)(.*)$')
+  local epoch, replid, before, rest = string.match(meta, '^(%w+) (%w+) %d+ ([+-] @%d+%-%d+)(.*)$')
   rest = string.gsub(rest, ' %-%d+', '')
   return epoch .. ' ' .. replid .. ' ' .. seq .. ' ' .. before .. ' -' .. seq .. rest
 end
 
--- Whether anything tells of a log of this name.
-local function is_written(keys)
-  return redis.call('EXISTS', keys.seq, keys.log) > 0
+-- Looks at a topic. keys: seq, log, meta, and births and board where they are declared. Returns what
+-- is there, for `open`, or nil if those two are needed and not declared.
+local function look(keys)
+  local seq = redis.call('GET', keys.seq)
+  local topic = {
+    has_log = redis.call('EXISTS', keys.log) == 1,
+    seq = exact_seq(seq),
+    meta = redis.call('GET', keys.meta),
+  }
+  topic.is_written = topic.has_log or seq ~= false
+  local sign
+  if topic.meta then
+    topic.epoch, topic.reign, topic.floor, topic.past =
+      string.match(topic.meta, '^(%w+) (%w+) (%d+)(.*)$')
+    sign = string.match(topic.past or '', '^ ([+-])')
+  end
+  if not keys.board then
+    if not sign or not topic.seq and not topic.has_log then
+      return nil
+    end
+    topic.is_board = sign == '+'
+    return topic
+  end
+  topic.is_board = redis.call('EXISTS', keys.board) == 1
+  if topic.epoch and sign ~= (topic.is_board and '+' or '-') then
+    -- It is a board's since, or no longer, or of a version that did not note it.
+    topic.past = string.gsub(topic.past, '^ [+-]', '')
+    topic.past = (topic.is_board and ' +' or ' -') .. topic.past
+    topic.meta = topic.epoch .. ' ' .. topic.reign .. ' ' .. topic.floor .. topic.past
+    redis.call('SET', keys.meta, topic.meta, 'KEEPTTL')
+  end
+  return topic
 end
 
 -- What is told of a topic without a log instead of head, meta and the oldest entry: the time that
@@ -134,30 +182,24 @@ local function unwritten(keys, ttl)
   return digits(math.min(math.max(now, since), UNWRITTEN_AT_MAX)), '', digits(since), group
 end
 
--- Finds the topic's epoch, or begins one. ttl: milliseconds after which keys made here expire,
--- 0 for never; lifetime: after which logs of topics expire. Returns epoch, head, meta.
-local function open(keys, new_epoch, ttl, lifetime)
-  local seq_key, log_key, meta_key = keys.seq, keys.log, keys.meta
-  local seq = stored_seq(seq_key)
-  local meta = redis.call('GET', meta_key)
-  local has_log = redis.call('EXISTS', log_key) == 1
+-- Finds the epoch of a topic that was looked at, or begins one. ttl: milliseconds after which keys
+-- made here expire, 0 for never; lifetime: after which logs of topics expire. Returns epoch, head,
+-- meta.
+local function open(keys, topic, new_epoch, ttl, lifetime)
+  local seq, has_log = topic.seq, topic.has_log
+  local epoch, floor, past = topic.epoch, topic.floor, topic.past
   local current_replid = replication_id()
-  local epoch, stored_replid, floor, past
-  if meta then
-    epoch, stored_replid, floor, past = string.match(meta, '^(%w+) (%w+) (%d+)(.*)$')
-  end
-  local before = past and string.match(past, '^ (@%d+%-%d+)')
-  local deleted = past and string.match(past, '^ @%d+%-%d+( %-%d+)') or ''
-  if seq and epoch and stored_replid == current_replid
-    and (has_log or seq <= tonumber(floor)) then
-    return epoch, seq, meta
+  if seq and epoch and topic.reign == current_replid and (has_log or seq <= tonumber(floor)) then
+    return epoch, seq, topic.meta
   end
 
   -- Something is missing or another process took over: a new epoch.
+  local before = past and string.match(past, '^ [+-] (@%d+%-%d+)')
+  local deleted = past and string.match(past, '^ [+-] @%d+%-%d+( %-%d+)') or ''
   local head = seq or 0
   if not seq and has_log then
     -- The log itself knows how far it got, even if entries were trimmed.
-    local info = redis.call('XINFO', 'STREAM', log_key)
+    local info = redis.call('XINFO', 'STREAM', keys.log)
     for i = 1, #info, 2 do
       if info[i] == 'last-generated-id' then
         head = tonumber(string.match(info[i + 1], '^(%d+)'))
@@ -182,39 +224,44 @@ local function open(keys, new_epoch, ttl, lifetime)
   if epoch then
     past_epochs = ' ' .. epoch .. ':' .. digits(head)
     local count = 1
+    local oldest = has_log and oldest_seq(keys.log, head) or head + 1
     for past_epoch, last in string.gmatch(past, ' (%w+):(%d+)') do
-      if count < EPOCHS_MAX then
-        -- An epoch cannot have reached further than this server knows: what a deposed or a
-        -- restarted master had beyond it is gone.
-        past_epochs = past_epochs .. ' ' .. past_epoch .. ':'
-          .. digits(math.min(tonumber(last), head))
+      -- An epoch cannot have reached further than this server knows: what a deposed or a
+      -- restarted master had beyond it is gone.
+      last = math.min(tonumber(last), head)
+      -- Whoever stands in it can go on if nothing after its end is gone.
+      local is_needed = last + 1 >= oldest
+      if count < (is_needed and EPOCHS_MAX or EPOCHS_KEPT) then
+        past_epochs = past_epochs .. ' ' .. past_epoch .. ':' .. digits(last)
         count = count + 1
       else
         -- Nobody may be sent entries whose epoch is not known: their position would be judged as
         -- lost, again and again.
-        floor = math.max(floor, math.min(tonumber(last), head))
+        floor = math.max(floor, last)
       end
     end
   elseif has_log then
-    past_epochs, floor = epochs_of(log_key)
+    past_epochs, floor = epochs_of(keys.log)
   end
-  meta = new_epoch .. ' ' .. current_replid .. ' ' .. digits(floor) .. ' ' .. before
-    .. deleted .. past_epochs
-  redis.call('SET', seq_key, digits(head))
-  redis.call('SET', meta_key, meta)
+  topic.seq, topic.is_written, topic.epoch, topic.reign = head, true, new_epoch, current_replid
+  topic.floor = digits(floor)
+  topic.past = (topic.is_board and ' + ' or ' - ') .. before .. deleted .. past_epochs
+  topic.meta = new_epoch .. ' ' .. current_replid .. ' ' .. topic.floor .. topic.past
+  redis.call('SET', keys.seq, digits(head))
+  redis.call('SET', keys.meta, topic.meta)
   if ttl > 0 then
-    redis.call('PEXPIRE', seq_key, ttl)
-    redis.call('PEXPIRE', meta_key, ttl)
+    redis.call('PEXPIRE', keys.seq, ttl)
+    redis.call('PEXPIRE', keys.meta, ttl)
   end
-  return new_epoch, head, meta
+  return new_epoch, head, topic.meta
 end
 
--- Appends entries and announces them. entries: flat list of '1' for JSON or '0' for text, and SSE
+-- Appends entries to a topic that was looked at, and announces them. entries: flat list of '1' for JSON or '0' for text, and SSE
 -- text after the id line, from index first on. retention: {history_entries_max, ttl of the log, ttl
 -- of seq and meta}, both in milliseconds, 0 for never. Returns seq of the last, epoch.
-local function append(keys, channel, new_epoch, entries, first, retention)
+local function append(keys, topic, channel, new_epoch, entries, first, retention)
   local seq_key, log_key, meta_key = keys.seq, keys.log, keys.meta
-  local epoch = open(keys, new_epoch, retention.ttl, retention.log_ttl)
+  local epoch = open(keys, topic, new_epoch, retention.ttl, retention.log_ttl)
   local now = digits(milliseconds())
   local seq
   for i = first, #entries, 2 do
@@ -259,15 +306,15 @@ end
 -- Whether the newest entry is the one at the position if_match; '' matches always. The position may
 -- be of an earlier epoch that no entry followed, or of before the first entry. Returns nil if so, or
 -- the answer to give; its epoch is '@<milliseconds>' where there is no log, and none is made.
-local function precondition_failed(if_match, keys, new_epoch, ttl, lifetime)
+local function precondition_failed(if_match, keys, topic, new_epoch, ttl, lifetime)
   if if_match == '' then
     return nil
   end
   local seq, of = string.match(if_match, '^(%d+)-(%w+)$')
   local unwritten_at = #of == 8 and tonumber(of, 36) or -1
   local epoch, head, meta, since, began
-  if is_written(keys) then
-    epoch, head, meta = open(keys, new_epoch, ttl, lifetime)
+  if topic.is_written then
+    epoch, head, meta = open(keys, topic, new_epoch, ttl, lifetime)
     since, began = string.match(meta, ' @(%d+)%-(%d+)')
   else
     began, meta, since = unwritten(keys, lifetime)

@@ -1,18 +1,23 @@
 -- Reads a stretch of a topic's log, with what is needed to judge positions at the same moment.
 --
--- KEYS 1 seq, 2 log, 3 meta, 4 births
+-- KEYS 1 seq, 2 log, 3 meta, then births, if a call without it was answered {'which'}
 -- ARGV 1 first seq, 2 last seq, 3 entries at most, 4 bytes at most (one entry may exceed it), 5
 --      history_ttl in milliseconds
 -- returns {head, meta, id of the oldest entry or '', entries}, each entry {id, {field, value, …}};
---         {what `unwritten` says, {}} if the topic has no log; {} if something of it is missing
+--         {what `unwritten` says, {}} if the topic has no log; {} if something of it is missing; or
+--         {'which'}
 
-local head = stored_seq(KEYS[1])
+local stored = redis.call('GET', KEYS[1])
+local head = exact_seq(stored)
 local meta = redis.call('GET', KEYS[3])
 if not head or not meta then
-  local keys = { seq = KEYS[1], log = KEYS[2], births = KEYS[4] }
-  if is_written(keys) then
+  if stored or redis.call('EXISTS', KEYS[2]) == 1 then
     return {}
   end
+  if not KEYS[4] then
+    return { 'which' }
+  end
+  local keys = { seq = KEYS[1], births = KEYS[4] }
   local now, none, since = unwritten(keys, tonumber(ARGV[5]))
   return { now, none, since, {} }
 end

@@ -1,8 +1,9 @@
 //! What the nodes tell each other, in Redis.
 //!
-//! All nodes: a hash with the totals of each, its version, and when it last said so. Each node: a
-//! hash with its topics, and a stream with its last changes, so that who was there reads no more
-//! than what changed, and who was not reads the hash. All of it expires with the node.
+//! All nodes: a sorted set of their names. Each node, under a hash tag of its own: a string with its
+//! version and its totals, a hash with its topics, and a stream with its last changes, so that who
+//! was there reads no more than what changed, and who was not reads the hash. All of it expires with
+//! the node.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::log::{LogError, NodeTotals, Published, Registry, StatsUpdate, TopicSt
 use crate::topic::Topic;
 
 /// How long what a node has told counts.
-const STATS_LIFETIME: Duration = Duration::from_secs(5);
+pub(super) const STATS_LIFETIME: Duration = Duration::from_secs(5);
 
 /// How many changes are kept for nodes that read them late.
 const CHANGES_MAX: usize = 8;
@@ -24,10 +25,9 @@ const CHANGES_MAX: usize = 8;
 /// field begins with the kind of its topic.
 const VERSION_FIELD: &str = "";
 
-/// A node as the hash of all nodes has it.
+/// What a living node says first.
 struct Heartbeat {
     node: String,
-    milliseconds: u64,
     version: u64,
     totals: NodeTotals,
 }
@@ -35,10 +35,8 @@ struct Heartbeat {
 #[async_trait]
 impl Registry for RedisLog {
     async fn publish_stats(&self, node: &str, update: &StatsUpdate) -> Result<Published, LogError> {
-        let keys = [self.keys.shared("stats"), self.topics_key(node), self.changes_key(node)];
         let NodeTotals { streams, topics } = update.totals;
-        let mut call = Call::new(&scripts::PUBLISH_STATS, &keys)
-            .arg(node)
+        let mut call = Call::new(&scripts::PUBLISH_STATS, &self.keys.node(node))
             .arg(update.base.map(|base| base.to_string()).unwrap_or_default())
             .arg(update.version)
             .arg(format!("{streams} {topics}"))
@@ -48,6 +46,11 @@ impl Registry for RedisLog {
             call = call.arg(field(topic)).arg(topic.streams);
         }
         let taken: bool = self.commands.call(call).await?;
+        // After what it says: whoever finds the name asks for that.
+        let noted = Call::new(&scripts::NOTE_NODE, &[self.keys.nodes()])
+            .arg(node)
+            .arg(STATS_LIFETIME.as_millis() as u64);
+        let _: bool = self.commands.call(noted).await?;
         Ok(if taken { Published::Taken } else { Published::BaseMissing })
     }
 
@@ -57,17 +60,22 @@ impl Registry for RedisLog {
         known: &HashMap<String, u64>,
     ) -> Result<Vec<(String, StatsUpdate)>, LogError> {
         let mut pipe = redis::pipe();
-        pipe.cmd("TIME").cmd("HGETALL").arg(self.keys.shared("stats"));
-        let ((seconds, microseconds), nodes): ((u64, u64), Vec<(String, String)>) =
-            self.reads.pipe("cluster_stats", &pipe).await?;
-        let now = seconds * 1_000 + microseconds / 1_000;
-        let heartbeats = nodes.into_iter().filter_map(|(node, text)| heartbeat(node, &text));
-        let is_alive = |heartbeat: &Heartbeat| {
-            let age = now.saturating_sub(heartbeat.milliseconds);
-            heartbeat.node != node && age <= STATS_LIFETIME.as_millis() as u64
-        };
+        pipe.cmd("ZRANGE").arg(self.keys.nodes()).arg(0).arg(-1);
+        let (mut nodes,): (Vec<String>,) = self.reads.pipe("cluster_stats", &pipe).await?;
+        nodes.retain(|other| other != node);
+        if nodes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipe = redis::pipe();
+        for node in &nodes {
+            let [alive, ..] = self.keys.node(node);
+            pipe.cmd("GET").arg(alive);
+        }
+        let texts: Vec<Option<String>> = self.reads.pipe("cluster_stats", &pipe).await?;
+        let heartbeats = nodes.into_iter().zip(texts);
+        let heartbeats = heartbeats.filter_map(|(node, text)| heartbeat(node, &text?));
         let mut updates = Vec::new();
-        for heartbeat in heartbeats.filter(is_alive) {
+        for heartbeat in heartbeats {
             let known = known.get(&heartbeat.node).copied();
             // A node that is gone since has told nothing.
             if let Some(update) = self.update_of(&heartbeat, known).await? {
@@ -79,8 +87,8 @@ impl Registry for RedisLog {
 
     async fn remove_stats(&self, node: &str) {
         let mut pipe = redis::pipe();
-        pipe.cmd("HDEL").arg(self.keys.shared("stats")).arg(node).ignore();
-        pipe.cmd("DEL").arg(self.topics_key(node)).arg(self.changes_key(node)).ignore();
+        pipe.cmd("ZREM").arg(self.keys.nodes()).arg(node).ignore();
+        pipe.cmd("DEL").arg(&self.keys.node(node)[..]).ignore();
         // What stays is forgotten after STATS_LIFETIME.
         let _: Result<(), LogError> = self.commands.pipe("remove_stats", &pipe).await;
     }
@@ -102,8 +110,9 @@ impl RedisLog {
         {
             return Ok(Some(StatsUpdate { version, base: Some(known), totals, topics }));
         }
+        let [_, topics, _] = self.keys.node(node);
         let mut pipe = redis::pipe();
-        pipe.cmd("HGETALL").arg(self.topics_key(node));
+        pipe.cmd("HGETALL").arg(topics);
         let (fields,): (HashMap<String, String>,) = self.reads.pipe("cluster_stats", &pipe).await?;
         // Perhaps newer than the heartbeat.
         let version = fields.get(VERSION_FIELD).and_then(|version| version.parse().ok());
@@ -121,9 +130,10 @@ impl RedisLog {
         through: u64,
     ) -> Result<Option<Vec<TopicStreams>>, LogError> {
         type Changes = Vec<(String, Vec<(String, String)>)>;
+        let [.., changes] = self.keys.node(node);
         let mut pipe = redis::pipe();
         let range = (format!("({after}-0"), format!("{through}-0"));
-        pipe.cmd("XRANGE").arg(self.changes_key(node)).arg(range.0).arg(range.1);
+        pipe.cmd("XRANGE").arg(changes).arg(range.0).arg(range.1);
         let (changes,): (Changes,) = self.reads.pipe("cluster_stats", &pipe).await?;
         let is_next = |((id, _), expected): (&(String, _), u64)| *id == format!("{expected}-0");
         // One that comes back under the same name may have begun with any number.
@@ -135,14 +145,6 @@ impl RedisLog {
         // In order, so that the last one counts.
         let fields = changes.into_iter().flat_map(|(_, fields)| fields);
         Ok(Some(fields.filter_map(|(field, streams)| topic(&field, &streams)).collect()))
-    }
-
-    fn topics_key(&self, node: &str) -> String {
-        self.keys.shared(&format!("stats:topics:{node}"))
-    }
-
-    fn changes_key(&self, node: &str) -> String {
-        self.keys.shared(&format!("stats:changes:{node}"))
     }
 }
 
@@ -165,7 +167,7 @@ fn topic(field: &str, streams: &str) -> Option<TopicStreams> {
 fn heartbeat(node: String, text: &str) -> Option<Heartbeat> {
     let mut numbers = text.split(' ').map(str::parse::<u64>);
     let mut number = || numbers.next()?.ok();
-    let (milliseconds, version) = (number()?, number()?);
+    let version = number()?;
     let totals = NodeTotals { streams: number()? as usize, topics: number()? as usize };
-    Some(Heartbeat { node, milliseconds, version, totals })
+    Some(Heartbeat { node, version, totals })
 }

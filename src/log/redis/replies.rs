@@ -14,6 +14,11 @@ pub(super) fn has_written(answer: &[String]) -> bool {
     answer.first().is_some_and(|word| word == "ok")
 }
 
+/// Whether a script on a topic answers that it has to have more keys.
+pub(super) fn asks_for_keys(answer: &[String]) -> bool {
+    answer.len() == 1 && answer[0] == "which"
+}
+
 /// The position in the answer of a script that appends and whether it did so before, or why it did
 /// not. An answer that cannot be understood says nothing about what the script did.
 pub(super) fn accepted(answer: &[String]) -> Result<Appended, LogError> {
@@ -63,6 +68,8 @@ pub(super) fn history(head: &str, meta: &str, oldest: &str) -> Result<LogHistory
         // One with too many digits is beyond the head like others.
         let floor: u64 = words.nth(1)?.parse().unwrap_or(u64::MAX);
         let mut words = words.peekable();
+        // Whether it is a board's.
+        words.next_if(|word| ["+", "-"].contains(word));
         let before = words.next_if(|word| word.starts_with('@'));
         let (unwritten_since, begun_at) = before.and_then(times).unwrap_or((1, 0));
         let deleted = words.next_if(|word| word.starts_with('-'));
@@ -142,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_is_stored_beyond_the_head_is_cut_down_to_it() {
-        let history = history("10", "aaaa reign 999999 @17-20 bbbb:12 cccc:4", "3-0").unwrap();
+        let history = history("10", "aaaa reign 999999 - @17-20 bbbb:12 cccc:4", "3-0").unwrap();
         assert_eq!((history.unwritten_since, history.begun_at), (17, 20));
         assert_eq!((history.head, history.oldest), (10, 11));
         let ends: Vec<u64> = history.past_epochs.iter().map(|&(_, end)| end).collect();
@@ -153,7 +160,7 @@ mod tests {
         #[test]
         fn whatever_is_stored_no_place_in_the_history_is_beyond_the_head(
             head in "[0-9]{1,20}",
-            meta in "([0-9a-z]{4,8}|[ -~]{0,9}) [0-9a-f]{1,40} [0-9]{1,30}( @[0-9]{0,21}-?[0-9]{0,21})?( -[0-9]{0,21})?( [0-9a-z]{4}:[0-9]{1,21}){0,3}",
+            meta in "([0-9a-z]{4,8}|[ -~]{0,9}) [0-9a-f]{1,40} [0-9]{1,30}( [+-])?( @[0-9]{0,21}-?[0-9]{0,21})?( -[0-9]{0,21})?( [0-9a-z]{4}:[0-9]{1,21}){0,3}",
             oldest in "|[0-9]{1,20}-0|[ -~]{0,9}",
         ) {
             if let Ok(history) = history(&head, &meta, &oldest) {

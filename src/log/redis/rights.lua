@@ -22,6 +22,7 @@ local commands = {
   { 'LINDEX', key, '0' }, { 'LINSERT', key, 'BEFORE', 'a', 'b' }, { 'LLEN', key },
   { 'LPOS', key, 'a' }, { 'LRANGE', key, '0', '-1' }, { 'LREM', key, '0', 'a' },
   { 'RPUSH', key, 'a' }, { 'ZADD', key, '1', 'a' }, { 'ZCARD', key }, { 'ZREM', key, 'a' },
+  { 'ZRANGE', key, '0', '-1' },
   { 'ZRANGEBYSCORE', key, '1', '2' }, { 'ZREMRANGEBYSCORE', key, '1', '2' },
   { 'ZREMRANGEBYRANK', key, '0', '1' },
 }

@@ -23,7 +23,7 @@ pub(super) async fn check(
     let _: i64 = publish.query_async(connection).await?;
     let Ok(topic) = Topic::new("rights") else { return Ok(()) };
     // Scripts are loaded and called by their digests, as all others are.
-    let call = Call::new(&RIGHTS, &keys.topic(&topic).all())
+    let call = Call::new(&RIGHTS, &keys.topic(&topic).of_log())
         .arg(keys.channel(&topic))
         .arg(i32::from(waits_for_replicas));
     let denied: Vec<String> = call.invoke(connection).await?;

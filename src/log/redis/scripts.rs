@@ -31,6 +31,8 @@ scripts! {
     INDEX_TASK = "boards/index_task.lua";
     INDEX_BOARD = "boards/index_board.lua";
     PUBLISH_STATS = "publish_stats.lua";
+    NOTE_NODE = "note_node.lua";
+    LAYOUT = "layout.lua";
     REVOCATIONS = "revocations.lua";
     REVOKE = "revoke.lua";
     FORGET_REVOCATIONS = "forget_revocations.lua";
@@ -57,6 +59,14 @@ impl Call<'static> {
     /// One more key, if there is one.
     pub(super) fn key(mut self, key: Option<String>) -> Call<'static> {
         if let Some(key) = key {
+            self.invocation.key(key);
+        }
+        self
+    }
+
+    /// More keys.
+    pub(super) fn keys(mut self, keys: &[String]) -> Call<'static> {
+        for key in keys {
             self.invocation.key(key);
         }
         self

@@ -163,7 +163,7 @@ impl Log for FakeLog {
         if !heads_take.is_zero() {
             tokio::time::sleep(heads_take).await;
         }
-        Ok(Heads { of_topics: heads, unwritten_since: 0 })
+        Ok(Heads { of_topics: heads, unwritten_since: vec![0; topics.len()] })
     }
 
     async fn keep(&self, topics: &[Topic]) -> Result<(), LogError> {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use fantail::entry::Entry;
-use fantail::position::{EPOCHS_MAX, Epoch, LogHistory, Position};
+use fantail::position::{EPOCHS_KEPT, EPOCHS_MAX, Epoch, LogHistory, Position};
 
 /// The keys of one topic; each may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -74,11 +74,15 @@ impl Keyspace {
             && is_left
         {
             past.push((before.epoch, head));
+            let oldest = self.log.as_ref().and_then(|log| Some(log.front()?.position.seq));
             for (epoch, last) in before.past {
-                if past.len() < EPOCHS_MAX {
-                    past.push((epoch, last.min(head)));
+                let last = last.min(head);
+                // Whoever stands in it can go on if nothing after its end is gone.
+                let is_needed = last + 1 >= oldest.unwrap_or(head + 1);
+                if past.len() < if is_needed { EPOCHS_MAX } else { EPOCHS_KEPT } {
+                    past.push((epoch, last));
                 } else {
-                    floor = floor.max(last.min(head));
+                    floor = floor.max(last);
                 }
             }
         } else if let Some(log) = &self.log {

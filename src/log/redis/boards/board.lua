@@ -63,7 +63,7 @@ end
 --      change 10 the answer, and 9 and 11 what stands before and after it in the SSE text of the
 --      event, with what only the script knows left open; then the command's own
 local ORDER = ARGV[5]
-local LOG_KEYS = { seq = KEYS[1], log = KEYS[2], meta = KEYS[3], births = KEYS[5] }
+local LOG_KEYS = { seq = KEYS[1], log = KEYS[2], meta = KEYS[3], board = KEYS[4], births = KEYS[5] }
 
 -- What a change begins with. Returns the answer to give at once, or nil to go on; that is
 -- {'ok', seq, epoch, answer, 'replayed'}, {'key_reused'} or {'precondition_failed', seq, epoch}.
@@ -74,14 +74,14 @@ local function answer_at_once()
   if before or redis.call('EXISTS', KEYS[4], KEYS[7]) == 0 then
     return before
   end
-  return precondition_failed(ARGV[6], LOG_KEYS, ARGV[2], 0, tonumber(ARGV[4]))
+  return precondition_failed(ARGV[6], LOG_KEYS, look(LOG_KEYS), ARGV[2], 0, tonumber(ARGV[4]))
 end
 
 -- What a change ends with: the answer to give, and the event around it that tells of the change.
 local function tell(answer, after)
   local retention = { entries_max = ARGV[3], log_ttl = tonumber(ARGV[4]), ttl = 0 }
   local entry = { '1', ARGV[9] .. answer .. after }
-  local seq, epoch = append(LOG_KEYS, ARGV[1], ARGV[2], entry, 1, retention)
+  local seq, epoch = append(LOG_KEYS, look(LOG_KEYS), ARGV[1], ARGV[2], entry, 1, retention)
   store_result(KEYS[9], ARGV[8], ARGV[7], seq, epoch, answer)
   return { 'ok', seq, epoch, answer }
 end

@@ -16,7 +16,7 @@ for i = 10, #ARGV, 2 do
   end
 end
 -- A topic of this name may have been there before the board, with keys that expire.
-local epoch, seq = open(LOG_KEYS, ARGV[2], 0, tonumber(ARGV[4]))
+local epoch, seq = open(LOG_KEYS, look(LOG_KEYS), ARGV[2], 0, tonumber(ARGV[4]))
 redis.call('PERSIST', KEYS[1])
 redis.call('PERSIST', KEYS[3])
 return { 'ok', digits(seq), epoch }

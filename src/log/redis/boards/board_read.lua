@@ -8,7 +8,7 @@ local name = redis.call('HGET', KEYS[4], 'name')
 if not name then
   return {}
 end
-local epoch, seq = open(LOG_KEYS, ARGV[2], 0, tonumber(ARGV[4]))
+local epoch, seq = open(LOG_KEYS, look(LOG_KEYS), ARGV[2], 0, tonumber(ARGV[4]))
 local lists = {}
 for _, list in ipairs(redis.call('LRANGE', KEYS[6], 0, -1)) do
   local tasks = {}

@@ -202,9 +202,8 @@ impl Log for NodeLog {
         let heads = topics.iter().map(|topic| {
             self.log.records(topic, |topic| (topic.log.head(), topic.log.unwritten_since()))
         });
-        let (of_topics, since): (Vec<_>, Vec<u64>) = heads.unzip();
+        let (of_topics, unwritten_since) = heads.unzip();
         self.suffer_answer("heads").await?;
-        let unwritten_since = since.into_iter().max().unwrap_or(0);
         Ok(Heads { of_topics, unwritten_since })
     }
 
