@@ -9,6 +9,7 @@
 mod first;
 mod state;
 mod store;
+mod task_id;
 pub(crate) mod view;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use crate::topic::Topic;
 pub use first::{first_board, keep_first_board};
 pub use state::{Board, Change};
 pub use store::{Boards, ChangeError, Changed, OnBoard};
+pub(crate) use task_id::{number_of_board, task_id};
 
 /// Tasks on one board at most: what Redis can read in one step without holding up everybody else
 /// for long. A board of them takes some 5 MB as JSON with ordinary titles, 24 MB with the longest.

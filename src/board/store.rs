@@ -24,14 +24,18 @@ pub trait Boards: Snapshots {
         conditions: &Conditions,
     ) -> Result<Changed, ChangeError>;
 
-    /// The board that something is on. Nothing moves from one board to another.
+    /// The board that something is on, if it is there at all. Nothing moves from one board to another.
     ///
     /// # Errors
-    /// [`BoardError::NoSuchList`] or [`BoardError::NoSuchTask`] where there is none.
+    /// [`BoardError::NoSuchList`] or [`BoardError::NoSuchTask`] where it can be on none.
     async fn board_of(&self, thing: OnBoard<'_>) -> Result<Topic, ChangeError>;
 
-    /// All boards, in the order of their creation.
-    async fn list(&self) -> Result<Vec<BoardSummary>, LogError>;
+    /// Boards in the order of their creation, so many at most: all, or those after one of them.
+    async fn list(
+        &self,
+        after: Option<&Topic>,
+        limit: usize,
+    ) -> Result<Vec<BoardSummary>, LogError>;
 
     /// Makes the first board if there are none: a new installation, or one that lost everything.
     async fn ensure_first_board(&self) -> Result<(), LogError>;

@@ -16,6 +16,8 @@ use crate::json::to_text as json;
 /// What a script fills in: stands for the whole value, as the JSON string of one control character,
 /// which no name and no title has. `board.lua` knows them by their numbers.
 pub(crate) const OPEN_TITLE: &str = "\u{1}";
+/// The id of a new task.
+pub(crate) const OPEN_ID: &str = "\u{0}";
 /// The id of the task's list.
 pub(crate) const OPEN_LIST: &str = "\u{2}";
 /// When the task was made.
@@ -47,7 +49,7 @@ impl Serialize for Index {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TaskView<'a> {
-    /// `task-5`; the number comes from INCR.
+    /// `task-5`, or `task-5-12` on the board with the number 12.
     pub(crate) id: &'a str,
     /// What it says.
     pub(crate) title: Cow<'a, str>,
@@ -190,6 +192,7 @@ mod tests {
                 updated_at: "now",
             };
             let open = TaskView {
+                id: OPEN_ID,
                 index: Index::Open,
                 created_at: OPEN_CREATED_AT,
                 updated_at: OPEN_UPDATED_AT,
@@ -199,6 +202,7 @@ mod tests {
                 (OPEN_TITLE, "never"),
                 (OPEN_LIST, "never"),
                 ("\u{3}", "7"),
+                (OPEN_ID, "\"task-1\""),
                 (OPEN_CREATED_AT, "\"then\""),
                 (OPEN_UPDATED_AT, "\"now\""),
                 (OPEN_FROM_LIST, "\"from\""),
@@ -219,6 +223,7 @@ mod tests {
     #[test]
     fn what_is_left_open_has_the_form_by_which_scripts_know_it() {
         let open = [
+            OPEN_ID,
             OPEN_TITLE,
             OPEN_LIST,
             "\u{3}",
@@ -228,7 +233,7 @@ mod tests {
             OPEN_SUBJECT,
         ];
         for (n, open) in open.iter().enumerate() {
-            assert_eq!(json(open), format!("\"\\u000{}\"", n + 1));
+            assert_eq!(json(open), format!("\"\\u000{n}\""));
         }
         assert_eq!(json(&Index::Open), "\"\\u0003\"");
     }

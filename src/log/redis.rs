@@ -33,8 +33,7 @@ mod subscription;
 mod tickets;
 mod version;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -50,6 +49,7 @@ use crate::position::{Epoch, LogHistory, UNWRITTEN_AT_MAX};
 use crate::topic::Topic;
 use crate::wire::sse;
 pub use address::{check_url, has_password};
+use boards::KnownBoards;
 use commands::Commands;
 use keys::Keys;
 use layout::Layout;
@@ -75,8 +75,7 @@ pub struct RedisLog {
     keys: Keys,
     retention: Retention,
     layout: Layout,
-    /// Lists never change boards, so what was once looked up stays true until Redis loses it.
-    board_of_list: Mutex<HashMap<Topic, Topic>>,
+    known_boards: KnownBoards,
 }
 
 /// Writes that wait until some replicas have them.
@@ -122,7 +121,7 @@ impl RedisLog {
             keys,
             retention,
             layout: Layout::default(),
-            board_of_list: Mutex::default(),
+            known_boards: KnownBoards::default(),
         };
         Ok((Arc::new(log), notifications))
     }

@@ -367,10 +367,10 @@ async fn a_write_that_must_reach_a_replica_is_acknowledged_when_it_did() {
 }
 
 #[tokio::test]
-async fn a_board_whose_name_was_evicted_still_keeps_its_conditions() {
+async fn a_board_whose_order_was_evicted_still_keeps_its_conditions() {
     let redis = Redis::start().await;
     let node = Node::start("node-1", Some(&redis), &[]).await;
-    let _: u64 = redis.ask(&["DEL", "fantail:{board-1}:board"]).await;
+    let _: u64 = redis.ask(&["DEL", "fantail:{board-1}:board:order"]).await;
     let body = json!({ "title": "task", "listId": "list-todo" });
     let late = node.send_with("POST", "/tasks", &[("if-match", "99-zzzz")], Some(body)).await;
     assert_eq!(late.problem(412), "head-moved");

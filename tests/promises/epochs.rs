@@ -278,7 +278,7 @@ async fn a_task_whose_order_was_evicted_can_still_be_renamed_with_its_event() {
     let node = &cluster.nodes[0];
     node.create("a", "list-todo").await;
     let mut stream = Stream::open(node.address, "/boards/board-1/events").await;
-    let _: u64 = cluster.redis.ask(&["DEL", "fantail:{board-1}:board:order:list-todo"]).await;
+    let _: u64 = cluster.redis.ask(&["DEL", "fantail:{board-1}:board:order"]).await;
     let body = Some(json!({ "title": "b" }));
     let renamed = node.send("PATCH", "/tasks/task-1", body).await;
     assert_eq!(renamed.status, 200, "{renamed:?}");

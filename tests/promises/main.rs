@@ -8,6 +8,7 @@ mod access;
 mod anonymous;
 mod backend_equivalence;
 mod bad_input;
+mod board_index;
 mod board_texts;
 mod browser;
 mod browser_login;

@@ -13,7 +13,7 @@ use super::super::request::{Body, IdPath, Preconditions, topic};
 use super::super::set_last_event_id;
 use super::{BoardApp, title, write_response};
 use crate::access::Action;
-use crate::board::{BoardError, BoardSummary, Command, LISTS_MAX, NewList};
+use crate::board::{BOARDS_MAX, BoardError, BoardSummary, Command, LISTS_MAX, NewList};
 use crate::json;
 use crate::log::Conditions;
 use crate::net;
@@ -45,7 +45,7 @@ impl NewListBody {
 /// The boards that the caller may read.
 pub(super) async fn all(caller: Caller, State(app): State<BoardApp>) -> Result<Response, Problem> {
     let make = async || {
-        let mut boards = app.boards.list().await?;
+        let mut boards = app.boards.list(None, BOARDS_MAX).await?;
         // All of them are there for a moment, whoever may see which.
         let bytes = boards.iter().map(size_of_summary).sum();
         boards.retain(|board| {

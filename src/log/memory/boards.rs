@@ -1,6 +1,6 @@
 //! The task board in memory: every command is carried out by [`Board`] itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -18,14 +18,19 @@ use crate::topic::Topic;
 /// All boards, and where ids lead that are unique over all of them.
 #[derive(Default)]
 pub(super) struct BoardStates {
-    boards: HashMap<Topic, Board>,
-    /// Ids of boards in the order of their creation.
-    order: Vec<Topic>,
+    boards: HashMap<Topic, NumberedBoard>,
+    /// Ids of boards by their numbers, which is the order of their creation.
+    by_number: BTreeMap<u64, Topic>,
     board_of_list: HashMap<Topic, Topic>,
-    board_of_task: HashMap<Topic, Topic>,
-    tasks_made: u64,
     lists_made: u64,
     boards_made: u64,
+}
+
+/// A board, its number, and how many tasks it has numbered.
+struct NumberedBoard {
+    board: Board,
+    number: u64,
+    tasks_made: u64,
 }
 
 /// The time now; by a clock that is wrong by thousands of years, the last one that has a text.
@@ -52,7 +57,7 @@ impl Snapshots for MemoryLog {
         }
         let position = state.open(topic).head();
         let board = state.boards.boards.get(topic);
-        let json = board.map(|board| board.to_json(&position.to_string()));
+        let json = board.map(|NumberedBoard { board, .. }| board.to_json(&position.to_string()));
         Ok(json.map(|json| Snapshot { position, json: json.into(), pieces: None }))
     }
 }
@@ -91,22 +96,29 @@ impl Boards for MemoryLog {
         let boards = &self.state().boards;
         let (board, missing) = match thing {
             OnBoard::List(list) => (boards.board_of_list.get(list), BoardError::NoSuchList),
-            OnBoard::Task(task) => (boards.board_of_task.get(task), BoardError::NoSuchTask),
+            OnBoard::Task(task) => (boards.board_of_task(task), BoardError::NoSuchTask),
         };
         board.cloned().ok_or_else(|| missing.into())
     }
 
-    async fn list(&self) -> Result<Vec<BoardSummary>, LogError> {
+    async fn list(
+        &self,
+        after: Option<&Topic>,
+        limit: usize,
+    ) -> Result<Vec<BoardSummary>, LogError> {
         let boards = &self.state().boards;
+        let after =
+            after.and_then(|after| boards.boards.get(after)).map_or(0, |board| board.number);
         let summary = |id: &Topic| {
-            let name = boards.boards.get(id)?.name().as_str().to_owned();
+            let name = boards.boards.get(id)?.board.name().as_str().to_owned();
             Some(BoardSummary { id: id.to_string(), name })
         };
-        Ok(boards.order.iter().filter_map(summary).collect())
+        let ids = boards.by_number.range(after + 1..).map(|(_, id)| id);
+        Ok(ids.filter_map(summary).take(limit).collect())
     }
 
     async fn ensure_first_board(&self) -> Result<(), LogError> {
-        if !self.state().boards.order.is_empty() {
+        if !self.state().boards.boards.is_empty() {
             return Ok(());
         }
         match self.change(board::first_board(), &Conditions::NONE).await {
@@ -124,8 +136,8 @@ fn create_board(
 ) -> Result<Changed, ChangeError> {
     let id = state.boards.create(id, name, lists)?;
     let position = state.open(&id).head();
-    let board = state.boards.boards.get(&id).ok_or(BoardError::NoSuchBoard)?;
-    let answer = board.to_json(&position.to_string()).into();
+    let made = state.boards.boards.get(&id).ok_or(BoardError::NoSuchBoard)?;
+    let answer = made.board.to_json(&position.to_string()).into();
     Ok(Changed { board: id, position, events: 0, answer, replayed: false })
 }
 
@@ -141,7 +153,7 @@ impl BoardStates {
             Command::CreateTask { list, .. } => self.board_of_list.get(list).cloned(),
             Command::RenameTask { task, .. }
             | Command::MoveTask { task, .. }
-            | Command::DeleteTask { task } => self.board_of_task.get(task).cloned(),
+            | Command::DeleteTask { task } => self.board_of_task(task).cloned(),
             Command::CreateBoard { .. } => None,
             Command::CreateList { board, .. } => {
                 self.boards.contains_key(board).then(|| board.clone())
@@ -154,29 +166,32 @@ impl BoardStates {
         match command {
             Command::CreateTask { title, list } => {
                 let board = self.board_of_list.get(&list).ok_or(BoardError::NoSuchList)?.clone();
-                let id = number("task", &mut self.tasks_made, |_| true);
                 let found = self.boards.get_mut(&board).ok_or(BoardError::NoSuchList)?;
-                let change = found.create_task(id.clone(), title, list, now)?;
-                self.board_of_task.insert(id, board.clone());
+                let id = board::task_id(found.tasks_made + 1, found.number);
+                let id = Topic::new(&id).map_err(|_| BoardError::BoardFull)?;
+                let change = found.board.create_task(id, title, list, now)?;
+                found.tasks_made += 1;
                 Ok((board, change))
             }
             Command::RenameTask { task, title } => {
-                let (board, found) = self.board_of_task(&task)?;
+                let (board, found) = self.board_with(&task)?;
                 Ok((board, found.rename_task(&task, title, now)?))
             }
             Command::MoveTask { task, list, index } => {
                 let elsewhere = self.board_of_list.get(&list).cloned();
-                let (board, found) = self.board_of_task(&task)?;
-                if elsewhere.is_some_and(|elsewhere| elsewhere != board) {
-                    return Err(BoardError::ListElsewhere);
+                let (board, found) = self.board_with(&task)?;
+                match found.move_task(&task, list, index, now) {
+                    Err(BoardError::NoSuchList)
+                        if elsewhere.is_some_and(|elsewhere| elsewhere != board) =>
+                    {
+                        Err(BoardError::ListElsewhere)
+                    }
+                    moved => Ok((board, moved?)),
                 }
-                Ok((board, found.move_task(&task, list, index, now)?))
             }
             Command::DeleteTask { task } => {
-                let (board, found) = self.board_of_task(&task)?;
-                let change = found.delete_task(&task)?;
-                self.board_of_task.remove(&task);
-                Ok((board, change))
+                let (board, found) = self.board_with(&task)?;
+                Ok((board, found.delete_task(&task)?))
             }
             Command::CreateList { board, list } => {
                 if !self.contain(&board) {
@@ -184,7 +199,7 @@ impl BoardStates {
                 }
                 let id = self.list_id(&list)?;
                 let found = self.boards.get_mut(&board).ok_or(BoardError::NoSuchBoard)?;
-                let change = found.create_list(id.clone(), list.title)?;
+                let change = found.board.create_list(id.clone(), list.title)?;
                 self.board_of_list.insert(id, board.clone());
                 Ok((board, change))
             }
@@ -202,11 +217,17 @@ impl BoardStates {
         if self.boards.len() >= BOARDS_MAX {
             return Err(BoardError::TooManyBoards);
         }
+        // Its number is the next one, whatever its id, and says the id if it has none.
+        let made = &mut self.boards_made;
         let id = match id {
-            Some(id) if self.contain(&id) => return Err(BoardError::BoardExists),
-            Some(id) => id,
-            None => number("board", &mut self.boards_made, |id| !self.boards.contains_key(id)),
+            Some(id) if self.boards.contains_key(&id) => return Err(BoardError::BoardExists),
+            Some(id) => {
+                *made += 1;
+                id
+            }
+            None => number("board", made, |id| !self.boards.contains_key(id)),
         };
+        let number = self.boards_made;
         let mut board = Board::new(id.clone(), name);
         let mut list_ids = Vec::new();
         for list in lists {
@@ -215,18 +236,23 @@ impl BoardStates {
             list_ids.push(list_id);
         }
         // Nothing can fail from here on.
-        self.boards.insert(id.clone(), board);
-        self.order.push(id.clone());
+        self.boards.insert(id.clone(), NumberedBoard { board, number, tasks_made: 0 });
+        self.by_number.insert(number, id.clone());
         for list_id in list_ids {
             self.board_of_list.insert(list_id, id.clone());
         }
         Ok(id)
     }
 
-    fn board_of_task(&mut self, task: &Topic) -> Result<(Topic, &mut Board), BoardError> {
-        let board = self.board_of_task.get(task).ok_or(BoardError::NoSuchTask)?.clone();
+    /// The board that a task is on if it is there at all: its id says the board.
+    fn board_of_task(&self, task: &Topic) -> Option<&Topic> {
+        self.by_number.get(&board::number_of_board(task)?)
+    }
+
+    fn board_with(&mut self, task: &Topic) -> Result<(Topic, &mut Board), BoardError> {
+        let board = self.board_of_task(task).ok_or(BoardError::NoSuchTask)?.clone();
         let found = self.boards.get_mut(&board).ok_or(BoardError::NoSuchTask)?;
-        Ok((board, found))
+        Ok((board, &mut found.board))
     }
 
     fn list_id(&mut self, list: &NewList) -> Result<Topic, BoardError> {

@@ -1,13 +1,13 @@
 //! The task board in Redis: which script a command calls.
 //!
-//! A board's own keys change in one script together with the event. [`ids`] are handed out before;
-//! [`read`] makes a snapshot of what a board's keys hold.
+//! A board's own keys change in one script together with the event, and so does the number of a new
+//! task. The [`index`] leads from an id to its board, and what it says is [`known`] for a while; [`read`] makes a snapshot of what a board's keys
+//! hold.
 
-mod ids;
+mod index;
+mod known;
+mod making;
 mod read;
-
-use std::collections::HashMap;
-use std::sync::{MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use redis::Value;
@@ -16,7 +16,7 @@ use super::RedisLog;
 use super::replies::{accepted, unexpected};
 use super::scripts::{self, Call};
 use crate::board::view::{
-    BoardEvent, Index, ListView, OPEN_CREATED_AT, OPEN_FROM_LIST, OPEN_LIST, OPEN_TITLE,
+    BoardEvent, Index, ListView, OPEN_CREATED_AT, OPEN_FROM_LIST, OPEN_ID, OPEN_LIST, OPEN_TITLE,
     OPEN_UPDATED_AT, Subject, TaskView, around_subject,
 };
 use crate::board::{
@@ -29,9 +29,18 @@ use crate::log::{Appended, Conditions, LogError, Snapshot, Snapshots};
 use crate::position::Epoch;
 use crate::topic::Topic;
 use crate::wire::sse;
+use index::BoardClaim;
+pub(super) use known::KnownBoards;
 
-/// How many lists' boards are remembered.
-const LISTS_KNOWN_MAX: usize = 10_000;
+/// Boards that are asked for in one step.
+const PAGE_BOARDS: usize = 500;
+
+/// A board, and how this node came to know of it.
+struct Found {
+    board: Topic,
+    /// It was told before, and did not ask now.
+    is_remembered: bool,
+}
 
 /// What a request asks for, and under what conditions.
 pub(super) struct WriteContext<'a> {
@@ -82,14 +91,17 @@ impl Boards for RedisLog {
         match command {
             Command::CreateTask { title, list } => self.create_task(&title, &list, &context).await,
             Command::RenameTask { task, title } => {
-                let board = self.board_of_task(&task).await?;
-                let view = TaskView { title: title.as_str().into(), ..open_view(&task, &board) };
                 let event = BoardEvent::TaskUpdated { task: Subject::Open };
-                let call = self
-                    .telling_call(&scripts::TASK_RENAME, &board, &context, &event, &json(&view))
-                    .arg(task.as_str())
-                    .arg(json(&title));
-                self.change_board(&board, call).await
+                let call = |board: &Topic| {
+                    let view = TaskView {
+                        title: title.as_str().into(),
+                        ..open_view(task.as_str(), board)
+                    };
+                    self.telling_call(&scripts::TASK_RENAME, board, &context, &event, &json(&view))
+                        .arg(task.as_str())
+                        .arg(json(&title))
+                };
+                self.change_task(&task, call).await
             }
             Command::MoveTask { task, list, index } => {
                 self.move_task(&task, &list, index, &context).await
@@ -101,42 +113,50 @@ impl Boards for RedisLog {
     }
 
     async fn board_of(&self, thing: OnBoard<'_>) -> Result<Topic, ChangeError> {
-        match thing {
-            OnBoard::List(list) => self.board_of_list(list).await,
-            OnBoard::Task(task) => self.board_of_task(task).await,
-        }
+        self.settled().await?;
+        let found = match thing {
+            OnBoard::List(list) => self.board_of_list(list).await?,
+            OnBoard::Task(task) => self.board_of_task(task).await?,
+        };
+        Ok(found.board)
     }
 
-    async fn list(&self) -> Result<Vec<BoardSummary>, LogError> {
-        let mut pipe = redis::pipe();
-        pipe.lrange(self.keys.shared("boards"), 0, -1);
-        let (ids,): (Vec<String>,) = self.commands.pipe("lrange", &pipe).await?;
-        let boards: Vec<Topic> = ids.iter().filter_map(|id| Topic::new(id).ok()).collect();
-        if boards.is_empty() {
-            return Ok(Vec::new());
+    async fn list(
+        &self,
+        after: Option<&Topic>,
+        limit: usize,
+    ) -> Result<Vec<BoardSummary>, LogError> {
+        self.settled().await?;
+        let mut summaries = Vec::new();
+        let mut page = self.boards_from(0, after, PAGE_BOARDS).await?;
+        while let Some(&(_, last)) = page.last()
+            && summaries.len() < limit
+        {
+            let mut pipe = redis::pipe();
+            for (board, _) in &page {
+                pipe.hget(self.keys.state(board), "name");
+            }
+            let names: Vec<Option<String>> = self.commands.pipe("hget", &pipe).await?;
+            // A board that was claimed and not made has no name.
+            let summary = |((id, _), name): (&(Topic, u64), Option<String>)| {
+                let name = serde_json::from_str(&name?).ok()?;
+                Some(BoardSummary { id: id.to_string(), name })
+            };
+            summaries.extend(page.iter().zip(names).filter_map(summary));
+            page = self.boards_from(last + 1, None, PAGE_BOARDS).await?;
         }
-        let mut pipe = redis::pipe();
-        for board in &boards {
-            pipe.hget(self.keys.state(board), "name");
-        }
-        let names: Vec<Option<String>> = self.commands.pipe("hget", &pipe).await?;
-        // A board that was claimed and not made has no name.
-        let summary = |(id, name): (&Topic, Option<String>)| {
-            let name = serde_json::from_str(&name?).ok()?;
-            Some(BoardSummary { id: id.to_string(), name })
-        };
-        Ok(boards.iter().zip(names).filter_map(summary).collect())
+        summaries.truncate(limit);
+        Ok(summaries)
     }
 
     async fn ensure_first_board(&self) -> Result<(), LogError> {
         self.settled().await?;
         let command = board::first_board();
         let Command::CreateBoard { id: Some(first), .. } = &command else { return Ok(()) };
-        let mut pipe = redis::pipe();
-        pipe.exists(self.keys.state(first)).llen(self.keys.shared("boards"));
-        let (exists, boards): (bool, u64) = self.commands.pipe("exists", &pipe).await?;
+        // Also makes the index if it was lost.
+        let boards = self.boards_from(0, None, 2).await?;
         // With one board noted but not made, the node that made it was cut off in between.
-        if exists || boards > 1 {
+        if boards.len() > 1 || self.boards_exist(std::slice::from_ref(first)).await? {
             return Ok(());
         }
         match self.change(command, &Conditions::NONE).await {
@@ -148,9 +168,9 @@ impl Boards for RedisLog {
 }
 
 /// A task of which only the script knows more than where it is told of.
-fn open_view<'a>(task: &'a Topic, board: &'a Topic) -> TaskView<'a> {
+fn open_view<'a>(task: &'a str, board: &'a Topic) -> TaskView<'a> {
     TaskView {
-        id: task.as_str(),
+        id: task,
         title: OPEN_TITLE.into(),
         list_id: OPEN_LIST,
         board_id: board.as_str(),
@@ -179,13 +199,12 @@ impl RedisLog {
         context: &WriteContext<'_>,
     ) -> Call<'static> {
         let Conditions { idempotency_key, if_match } = context.conditions;
-        Call::new(script, &self.keys.board(board).all())
+        Call::new(script, &self.keys.board(board))
             .key(idempotency_key.as_ref().map(|key| self.keys.once(board, key)))
             .arg(self.keys.channel(board))
             .arg(Epoch::random().as_str())
             .arg(self.retention.history_entries_max)
             .arg(self.ttl_milliseconds())
-            .arg(self.keys.order(board))
             .arg(if_match.map(|position| position.to_string()).unwrap_or_default())
             .arg(self.retention.idempotency_window.as_millis() as u64)
             .arg(&context.fingerprint)
@@ -213,6 +232,10 @@ impl RedisLog {
         call: Call<'static>,
     ) -> Result<Changed, ChangeError> {
         let answer = self.write(call).await?;
+        if answer.first().is_some_and(|word| word == "too_late") {
+            let why = "the ids were claimed so long ago that somebody else may have them";
+            return Err(LogError::Unavailable(why.to_owned()).into());
+        }
         if let Some(refusal) = answer.first().and_then(|word| BoardError::from_word(word)) {
             return Err(refusal.into());
         }
@@ -233,57 +256,93 @@ impl RedisLog {
         list: &Topic,
         context: &WriteContext<'_>,
     ) -> Result<Changed, ChangeError> {
-        let board = self.board_of_list(list).await?;
-        let task = self.new_task_id(&board).await?;
-        let view = TaskView {
-            id: &task,
-            title: title.as_str().into(),
-            list_id: list.as_str(),
-            board_id: board.as_str(),
-            index: Index::Open,
-            created_at: OPEN_CREATED_AT,
-            updated_at: OPEN_UPDATED_AT,
+        let call = |board: &Topic| {
+            let view = TaskView {
+                title: title.as_str().into(),
+                list_id: list.as_str(),
+                ..open_view(OPEN_ID, board)
+            };
+            let event = BoardEvent::TaskCreated { task: Subject::Open };
+            self.telling_call(&scripts::TASK_CREATE, board, context, &event, &json(&view))
+                .arg(json(title))
+                .arg(list.as_str())
+                .arg(TASKS_MAX)
         };
-        let event = BoardEvent::TaskCreated { task: Subject::Open };
-        let call = self
-            .telling_call(&scripts::TASK_CREATE, &board, context, &event, &json(&view))
-            .arg(&task)
-            .arg(json(title))
-            .arg(list.as_str())
-            .arg(TASKS_MAX);
-        let result = self.change_board(&board, call).await;
-        let unused = match &result {
-            // It was made before, under another id.
-            Ok(changed) => changed.replayed,
-            Err(ChangeError::Log(LogError::OutcomeUnknown(_) | LogError::Unavailable(_))) => false,
-            Err(_) => true,
-        };
-        if unused {
-            self.forget_task(&task).await;
+        let found = self.board_of_list(list).await?;
+        let result = self.change_board(&found.board, call(&found.board)).await;
+        if !matches!(result, Err(ChangeError::Refused(BoardError::NoSuchList))) {
+            return result;
         }
-        let mut lists = self.lists();
-        match &result {
-            Ok(_) => {
-                if lists.len() >= LISTS_KNOWN_MAX {
-                    lists.clear();
-                }
-                lists.insert(list.clone(), board);
+        self.known_boards.of_list.remove(list);
+        if found.is_remembered {
+            // It may have been made anew since, on another board.
+            let again = self.board_of_list(list).await?;
+            if again.board != found.board {
+                return self.change_board(&again.board, call(&again.board)).await;
             }
-            Err(ChangeError::Refused(_)) => {
-                lists.remove(list);
-            }
-            Err(_) => {}
         }
         result
     }
 
     /// As far as this node knows; the script finds out whether it is so.
-    async fn board_of_list(&self, list: &Topic) -> Result<Topic, ChangeError> {
-        let known = self.lists().get(list).cloned();
-        match known {
-            Some(board) => Ok(board),
-            None => Ok(self.index("lists", list).await?.ok_or(BoardError::NoSuchList)?),
+    async fn board_of_list(&self, list: &Topic) -> Result<Found, ChangeError> {
+        let known = &self.known_boards.of_list;
+        if let Some(board) = known.get(list) {
+            return Ok(Found { board, is_remembered: true });
         }
+        let board = self.find_list(list).await?.ok_or(BoardError::NoSuchList)?;
+        known.insert(list.clone(), board.clone());
+        Ok(Found { board, is_remembered: false })
+    }
+
+    /// The board that a task is on if it is there at all; the script finds out whether it is.
+    async fn board_of_task(&self, task: &Topic) -> Result<Found, ChangeError> {
+        let no_such_task = BoardError::NoSuchTask;
+        if let Some(board) = self.board_of_old_task(task).await? {
+            return Ok(Found { board, is_remembered: false });
+        }
+        let number = board::number_of_board(task).ok_or(no_such_task)?;
+        let known = &self.known_boards.of_number;
+        if let Some(board) = known.get(&number) {
+            return Ok(Found { board, is_remembered: true });
+        }
+        let board = self.find_board(number).await?.ok_or(no_such_task)?;
+        known.insert(number, board.clone());
+        Ok(Found { board, is_remembered: false })
+    }
+
+    /// The board of a task that an earlier version has made on another board than the first: its id
+    /// does not say the board.
+    async fn board_of_old_task(&self, task: &Topic) -> Result<Option<Topic>, LogError> {
+        if !self.layout.has_old_tasks() || board::number_of_board(task) != Some(1) {
+            return Ok(None);
+        }
+        let mut pipe = redis::pipe();
+        pipe.hget(self.keys.shared("tasks"), task.as_str());
+        let (board,): (Option<String>,) = self.commands.pipe("hget", &pipe).await?;
+        Ok(board.and_then(|board| Topic::new(&board).ok()))
+    }
+
+    /// Changes the board that a task is on.
+    async fn change_task(
+        &self,
+        task: &Topic,
+        call: impl Fn(&Topic) -> Call<'static>,
+    ) -> Result<Changed, ChangeError> {
+        let found = self.board_of_task(task).await?;
+        let result = self.change_board(&found.board, call(&found.board)).await;
+        if found.is_remembered
+            && matches!(result, Err(ChangeError::Refused(BoardError::NoSuchTask)))
+            && let Some(number) = board::number_of_board(task)
+        {
+            // In a Redis that was flushed another board may have the number since.
+            self.known_boards.of_number.remove(&number);
+            let again = self.board_of_task(task).await?;
+            if again.board != found.board {
+                return self.change_board(&again.board, call(&again.board)).await;
+            }
+        }
+        result
     }
 
     async fn move_task(
@@ -293,19 +352,20 @@ impl RedisLog {
         index: Option<usize>,
         context: &WriteContext<'_>,
     ) -> Result<Changed, ChangeError> {
-        let board = self.board_of_task(task).await?;
-        let view = TaskView { list_id: list.as_str(), ..open_view(task, &board) };
-        let event = BoardEvent::TaskMoved { task: Subject::Open, from_list_id: OPEN_FROM_LIST };
-        let call = self
-            .telling_call(&scripts::TASK_MOVE, &board, context, &event, &json(&view))
-            .arg(task.as_str())
-            .arg(list.as_str())
-            .arg(index.map(|index| index.to_string()).unwrap_or_default());
-        let result = self.change_board(&board, call).await;
-        if matches!(result, Err(ChangeError::Refused(BoardError::NoSuchList)))
-            && self.index("lists", list).await?.is_some_and(|elsewhere| elsewhere != board)
-        {
-            return Err(BoardError::ListElsewhere.into());
+        let call = |board: &Topic| {
+            let view = TaskView { list_id: list.as_str(), ..open_view(task.as_str(), board) };
+            let event = BoardEvent::TaskMoved { task: Subject::Open, from_list_id: OPEN_FROM_LIST };
+            self.telling_call(&scripts::TASK_MOVE, board, context, &event, &json(&view))
+                .arg(task.as_str())
+                .arg(list.as_str())
+                .arg(index.map(|index| index.to_string()).unwrap_or_default())
+        };
+        let result = self.change_task(task, call).await;
+        if matches!(result, Err(ChangeError::Refused(BoardError::NoSuchList))) {
+            let board = self.board_of_task(task).await?.board;
+            if self.find_list(list).await?.is_some_and(|elsewhere| elsewhere != board) {
+                return Err(BoardError::ListElsewhere.into());
+            }
         }
         result
     }
@@ -315,13 +375,18 @@ impl RedisLog {
         task: &Topic,
         context: &WriteContext<'_>,
     ) -> Result<Changed, ChangeError> {
-        let board = self.board_of_task(task).await?;
-        let event = BoardEvent::TaskDeleted { task_id: task.as_str(), board_id: board.as_str() };
-        let call = self
-            .telling_call(&scripts::TASK_DELETE, &board, context, &event, "")
-            .arg(task.as_str());
-        let changed = self.change_board(&board, call).await?;
-        self.forget_task(task.as_str()).await;
+        let call = |board: &Topic| {
+            let event =
+                BoardEvent::TaskDeleted { task_id: task.as_str(), board_id: board.as_str() };
+            self.telling_call(&scripts::TASK_DELETE, board, context, &event, "").arg(task.as_str())
+        };
+        let changed = self.change_task(task, call).await?;
+        if self.layout.has_old_tasks() {
+            // If this fails, the note leads to a board that does not know the task: the same as none.
+            let mut pipe = redis::pipe();
+            pipe.hdel(self.keys.shared("tasks"), task.as_str()).ignore();
+            let _: Result<(), LogError> = self.commands.pipe("hdel", &pipe).await;
+        }
         Ok(changed)
     }
 
@@ -336,13 +401,36 @@ impl RedisLog {
         {
             return Err(BoardError::BoardExists.into());
         }
-        let (board, list_ids) = self.claim(id.as_ref(), true, lists).await?;
-        let mut call =
-            self.board_call(&scripts::BOARD_CREATE, &board, &WriteContext::NONE).arg(json(name));
-        for (id, list) in list_ids.iter().zip(lists) {
-            call = call.arg(id).arg(json(&list.title));
+        let BoardClaim { claim, number, was_there } = self.claim_board(id.as_ref()).await?;
+        let board = claim.id.clone();
+        let list_claims = match self.claim_lists(&board, lists).await {
+            Ok(claims) => claims,
+            Err(error) => {
+                self.end_board_claim(&claim, false).await;
+                return Err(error);
+            }
+        };
+        let used_until = list_claims.iter().map(|list| list.used_until).min();
+        let mut call = self
+            .board_call(&scripts::BOARD_CREATE, &board, &WriteContext::NONE)
+            .arg(json(name))
+            .arg(number)
+            .arg(used_until.map_or(claim.used_until, |lists| lists.min(claim.used_until)))
+            .arg(i32::from(was_there));
+        for (list_claim, list) in list_claims.iter().zip(lists) {
+            call = call.arg(list_claim.id.as_str()).arg(json(&list.title));
         }
-        let changed = self.change_board(&board, call).await?;
+        let changed = match self.change_board(&board, call).await {
+            Ok(changed) => changed,
+            Err(error) => {
+                // Perhaps it was made all the same, or by somebody else.
+                if !matches!(error, ChangeError::Log(LogError::OutcomeUnknown(_))) {
+                    self.give_back(&board, &list_claims).await;
+                }
+                return Err(error);
+            }
+        };
+        self.end_board_claim(&claim, true).await;
         // The board is made, whatever happens now.
         let made = |error| LogError::OutcomeUnknown(format!("the board was made, but: {error}"));
         let snapshot = self.snapshot(&board).await.map_err(made)?;
@@ -359,27 +447,26 @@ impl RedisLog {
         if !self.boards_exist(std::slice::from_ref(board)).await? {
             return Err(BoardError::NoSuchBoard.into());
         }
-        let lists = [list];
-        let (board, list_ids) = self.claim(Some(board), false, &lists).await?;
-        let list_id = list_ids.first().ok_or_else(|| unexpected("an id"))?;
-        let view =
-            ListView { id: list_id, title: lists[0].title.as_str(), board_id: board.as_str() };
+        let claims = self.claim_lists(board, std::slice::from_ref(&list)).await?;
+        let claim = claims.first().ok_or_else(|| unexpected("an id"))?;
+        let list_id = claim.id.as_str();
+        let view = ListView { id: list_id, title: list.title.as_str(), board_id: board.as_str() };
         let event = BoardEvent::ListCreated { list: Subject::Open };
         let call = self
-            .telling_call(&scripts::LIST_CREATE, &board, context, &event, &json(&view))
+            .telling_call(&scripts::LIST_CREATE, board, context, &event, &json(&view))
             .arg(list_id)
-            .arg(json(&lists[0].title))
-            .arg(LISTS_MAX);
-        let result = self.change_board(&board, call).await;
-        let refused = match &result {
+            .arg(json(&list.title))
+            .arg(LISTS_MAX)
+            .arg(claim.used_until);
+        let result = self.change_board(board, call).await;
+        let is_unused = match &result {
             // It was made before, and a number that was handed out for it again is free.
-            Ok(changed) => changed.replayed && lists[0].id.is_none(),
-            Err(ChangeError::Refused(refusal)) => *refusal == BoardError::BoardFull,
-            Err(ChangeError::Log(LogError::PreconditionFailed(_) | LogError::KeyReused)) => true,
-            Err(_) => false,
+            Ok(changed) => changed.replayed && list.id.is_none(),
+            Err(ChangeError::Log(LogError::OutcomeUnknown(_))) => false,
+            Err(_) => true,
         };
-        if refused {
-            self.unclaim(&board, &list_ids).await;
+        if is_unused {
+            self.give_back(board, &claims).await;
         }
         result
     }
@@ -391,9 +478,5 @@ impl RedisLog {
         }
         let exist: Vec<bool> = self.commands.pipe("exists", &pipe).await?;
         Ok(exist.into_iter().all(|exists| exists))
-    }
-
-    fn lists(&self) -> MutexGuard<'_, HashMap<Topic, Topic>> {
-        self.board_of_list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,13 +17,13 @@ pub(super) struct TopicKeys {
     births: String,
 }
 
-/// The keys of one board (see `board.lua`).
+/// The keys of one board as an earlier version had them (see `board_move.lua`).
 #[derive(Debug)]
-pub(super) struct BoardKeys {
-    topic: TopicKeys,
-    lists: String,
-    titles: String,
-    tasks: String,
+pub(super) struct OldBoardKeys {
+    pub(super) lists: String,
+    pub(super) titles: String,
+    pub(super) tasks: String,
+    orders: String,
 }
 
 impl TopicKeys {
@@ -38,11 +38,10 @@ impl TopicKeys {
     }
 }
 
-impl BoardKeys {
-    /// KEYS of the scripts on a board.
-    pub(super) fn all(self) -> [String; 8] {
-        let TopicKeys { seq, log, meta, state, births } = self.topic;
-        [seq, log, meta, state, births, self.lists, self.titles, self.tasks]
+impl OldBoardKeys {
+    /// The order of the tasks of one list.
+    pub(super) fn order(&self, list: &str) -> String {
+        format!("{}{list}", self.orders)
     }
 }
 
@@ -118,24 +117,50 @@ impl Keys {
         self.of(topic, &format!("once:{}", key.as_str()))
     }
 
-    /// All keys of one board but those of its task orders.
-    pub(super) fn board(&self, board: &Topic) -> BoardKeys {
-        BoardKeys {
-            topic: self.topic(board),
+    /// KEYS of the scripts on a board.
+    pub(super) fn board(&self, board: &Topic) -> [String; 6] {
+        let TopicKeys { seq, log, meta, state, births } = self.topic(board);
+        [seq, log, meta, births, state, self.order(board)]
+    }
+
+    /// The order of a board's tasks.
+    pub(super) fn order(&self, board: &Topic) -> String {
+        self.of(board, "board:order")
+    }
+
+    /// The keys of a board as an earlier version had them.
+    pub(super) fn old_board(&self, board: &Topic) -> OldBoardKeys {
+        OldBoardKeys {
             lists: self.of(board, "board:lists"),
-            titles: self.titles(board),
+            titles: self.of(board, "board:titles"),
             tasks: self.of(board, "board:tasks"),
+            orders: self.of(board, "board:order:"),
         }
     }
 
-    /// Titles of a board's lists.
-    pub(super) fn titles(&self, board: &Topic) -> String {
-        self.of(board, "board:titles")
+    /// What the keys of all states look like.
+    pub(super) fn all_states(&self) -> String {
+        format!("{}:{{*}}:board", self.prefix)
     }
 
-    /// What the keys of a board's task orders begin with.
-    pub(super) fn order(&self, board: &Topic) -> String {
-        self.of(board, "board:order:")
+    /// The topic whose state has this key.
+    pub(super) fn topic_of_state(&self, key: &str) -> Option<Topic> {
+        let name = key.strip_prefix(&self.prefix)?.strip_prefix(":{")?.strip_suffix("}:board")?;
+        Topic::new(name).ok()
+    }
+
+    /// Where lists with such ids lead (see `index.lua`).
+    pub(super) fn lists(&self, list: &Topic) -> String {
+        self.lists_of(slots::crc16(list.as_str().as_bytes()) as u8)
+    }
+
+    /// The same for all lists.
+    pub(super) fn all_lists(&self) -> impl Iterator<Item = String> {
+        (0..=u8::MAX).map(|part| self.lists_of(part))
+    }
+
+    fn lists_of(&self, part: u8) -> String {
+        format!("{}:{{index,{part:02x}}}:lists", self.prefix)
     }
 
     /// The channel of a topic's announcements.

@@ -69,11 +69,12 @@ mod tests {
 
     /// The commands of redis-rs' methods that are called on this, one after the other.
     fn commands_of_methods(text: &str, variable: &str) -> BTreeSet<String> {
-        const OTHER: [&str; 10] = [
+        const OTHER: [&str; 11] = [
             "cmd",
             "arg",
             "ignore",
             "len",
+            "is_empty",
             "query_async",
             "await",
             "map_err",

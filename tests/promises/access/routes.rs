@@ -149,7 +149,10 @@ async fn a_missing_grant_is_told_before_anything_that_exists_or_does_not() {
     let refused = other.send("PATCH", "/tasks/task-1", rename.clone()).await;
     assert_eq!(refused.problem(403), "forbidden");
     assert!(!refused.body["detail"].as_str().unwrap().contains("board-1"), "{refused:?}");
-    assert_eq!(other.send("PATCH", "/tasks/task-9", rename).await.problem(404), "no-such-task");
+    // Nor whether a board that is not theirs has a task.
+    let refused = other.send("PATCH", "/tasks/task-9", rename.clone()).await;
+    assert_eq!(refused.problem(403), "forbidden");
+    assert_eq!(other.send("PATCH", "/tasks/task-9-9", rename).await.problem(404), "no-such-task");
     let body = |list: &str| Some(json!({ "title": "x", "listId": list }));
     assert_eq!(other.send("POST", "/tasks", body("list-todo")).await.problem(403), "forbidden");
     assert_eq!(other.send("POST", "/tasks", body("nope")).await.problem(404), "no-such-list");

@@ -1,7 +1,7 @@
--- Adds a task at the end of a list.
+-- Adds a task at the end of a list, and numbers it.
 --
--- KEYS and ARGV 1-11 as in board.lua
--- ARGV 12 id of the task, 13 title as JSON, 14 id of the list, 15 tasks at most
+-- KEYS and ARGV 1-10 as in board.lua
+-- ARGV 11 title as JSON, 12 id of the list, 13 tasks at most
 -- returns {'ok', seq, epoch, task as JSON} or {'no_such_list' | 'board_full'}, or what
 --         answer_at_once does
 
@@ -9,14 +9,22 @@ local at_once = answer_at_once()
 if at_once then
   return at_once
 end
-if redis.call('HEXISTS', KEYS[7], ARGV[14]) == 0 then
+local number = list_number(ARGV[12])
+if not number then
   return { 'no_such_list' }
 end
-if redis.call('HLEN', KEYS[8]) >= tonumber(ARGV[15]) then
+-- '' is one of them.
+if redis.call('ZCARD', ORDER) > tonumber(ARGV[13]) then
   return { 'board_full' }
 end
+local id = 'task-' .. digits(redis.call('HINCRBY', BOARD, 'next', 1))
+local no = redis.call('HGET', BOARD, 'no')
+if no ~= '1' then
+  id = id .. '-' .. no
+end
 local now = rfc3339(milliseconds())
-local task = { id = ARGV[12], list = ARGV[14], created = now, updated = now, title = ARGV[13] }
-write_task(KEYS[8], task)
-local index = redis.call('RPUSH', ORDER .. task.list, task.id) - 1
+local task = { id = id, list = ARGV[12], created = now, updated = now, title = ARGV[11] }
+write_task(task)
+local index = list_length(number)
+put_at(id, number, index, index)
 return tell_of_task(task, index)

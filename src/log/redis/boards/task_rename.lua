@@ -1,7 +1,7 @@
 -- Gives a task another title.
 --
--- KEYS and ARGV 1-11 as in board.lua
--- ARGV 12 id of the task, 13 title as JSON
+-- KEYS and ARGV 1-10 as in board.lua
+-- ARGV 11 id of the task, 12 title as JSON
 -- returns {'ok', seq, epoch, task as JSON} or {'no_such_task'}, or what answer_at_once
 --         does
 
@@ -9,15 +9,17 @@ local at_once = answer_at_once()
 if at_once then
   return at_once
 end
-local task = read_task(KEYS[8], ARGV[12])
+local task = read_task(ARGV[11])
 if not task then
   return { 'no_such_task' }
 end
--- From the end: that is where tasks are made and mostly changed. An order that was evicted begins
--- anew with the tasks that are touched.
-local index = redis.call('LPOS', ORDER .. task.list, task.id, 'RANK', -1)
-  or redis.call('RPUSH', ORDER .. task.list, task.id) - 1
-task.title = ARGV[13]
+local number = list_number(task.list) or 1
+local index = index_of(task.id, number)
+if not index then
+  index = list_length(number)
+  put_at(task.id, number, index, index)
+end
+task.title = ARGV[12]
 task.updated = rfc3339(milliseconds())
-write_task(KEYS[8], task)
+write_task(task)
 return tell_of_task(task, index)
