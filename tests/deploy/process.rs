@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
 
-/// A process that ends when this is dropped.
+/// A process that ends when this is dropped, and with it those that it started if it leads a group.
 pub struct Ended(pub Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
+        // A master that is killed leaves its workers.
+        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

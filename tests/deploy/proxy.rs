@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -78,7 +79,8 @@ pub fn program(name: &str) -> Command {
 }
 
 fn spawned(command: &mut Command) -> Ended {
-    Ended(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    let command = command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    Ended(command.spawn().unwrap())
 }
 
 /// The text with `from` replaced, which must be there.
