@@ -104,14 +104,24 @@ impl Tickets {
         }
     }
 
+    /// The grant of a ticket that has not been used; it is still good.
+    ///
+    /// # Errors
+    /// When nobody can say.
+    pub async fn look(&self, text: &str) -> Result<Option<Grant>, LogError> {
+        if !can_be_one(text) {
+            return Ok(None);
+        }
+        let content = self.store.look_at_ticket(&digest_of(text)).await?;
+        Ok(content.and_then(|content| serde_json::from_str(&content).ok()))
+    }
+
     /// Takes a ticket. `resumes` says that whoever comes has had a stream before.
     ///
     /// # Errors
     /// When nobody can say what it is worth.
     pub async fn redeem(&self, text: &str, resumes: bool) -> Result<Redeemed, LogError> {
-        // What cannot be one is not looked for.
-        let is_lower = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        if text.len() != 2 * RANDOM_BYTES || !text.bytes().all(is_lower) {
+        if !can_be_one(text) {
             return Ok(Redeemed::Nothing);
         }
         Ok(match self.store.take_ticket(&digest_of(text), resumes).await? {
@@ -124,6 +134,12 @@ impl Tickets {
             TicketTaken::Unknown => Redeemed::Nothing,
         })
     }
+}
+
+/// What cannot be a ticket is not looked for.
+fn can_be_one(text: &str) -> bool {
+    let is_lower = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == 2 * RANDOM_BYTES && text.bytes().all(is_lower)
 }
 
 fn digest_of(text: &str) -> String {

@@ -177,16 +177,15 @@ async fn stream_of(
     let new_topics = requested.iter().filter(is_new).count();
     // Until they are followed.
     let _reserved = app.admission.reserve_topics(new_topics, || app.node.hub.count())?;
-    let caller = match caller {
-        StreamCaller::Known(caller) => caller,
-        // Good once: whoever is refused before this can use it elsewhere.
+    let resumes = said_position(&options, headers).is_some();
+    let (caller, ticket) = match caller {
+        StreamCaller::Known(caller) => (caller, None),
         StreamCaller::Ticket(ticket) => {
-            let resumes = said_position(&options, headers).is_some();
-            let Some(caller) = ticket.redeem(&app, peer.client(), resumes).await? else {
+            let Some(caller) = ticket.caller(&app, peer.client(), resumes).await? else {
                 return Ok(goodbye_of_ticket(&app));
             };
             may_follow(&caller, &requested, options.snapshot)?;
-            caller
+            (caller, Some(ticket))
         }
     };
     if let Some(Account { whose: Whose::Subject(subject), .. }) = caller.account {
@@ -201,6 +200,12 @@ async fn stream_of(
     }
     // The last that can refuse it: nothing is opened for who is refused, or paid for it.
     app.rates.watch_new(caller.account, new_topics).map_err(NotAdmitted::NewTopics)?;
+    // Good once: whoever was refused before this can use it elsewhere, or later.
+    if let Some(ticket) = ticket
+        && !ticket.redeem(&app, resumes).await?
+    {
+        return Ok(goodbye_of_ticket(&app));
+    }
     let topics: Vec<Topic> = requested.iter().map(|requested| requested.topic.clone()).collect();
     let request = Request {
         start: start(&options, headers, &topics),

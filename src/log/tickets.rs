@@ -65,6 +65,9 @@ pub trait TicketStore: Send + Sync + 'static {
         bounds: TicketBounds,
     ) -> Result<TicketPut, LogError>;
 
+    /// What a ticket stands for that waits; it still does.
+    async fn look_at_ticket(&self, digest: &str) -> Result<Option<String>, LogError>;
+
     /// Takes a ticket: of all who come with it, one gets its content. `resumes` says that whoever
     /// comes has had a stream before, and may have to be told that the ticket is used.
     async fn take_ticket(&self, digest: &str, resumes: bool) -> Result<TicketTaken, LogError>;

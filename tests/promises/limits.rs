@@ -80,12 +80,16 @@ async fn a_subject_has_as_many_streams_as_it_may_by_whatever_token_and_from_wher
     let answer = node.with_token(&again).send("GET", "/topics/t/events", None).await;
     let (kind, seconds) = refused(&answer);
     assert!(kind == "full" && (1..=5).contains(&seconds), "{answer:?}");
-    // With a ticket, too.
+    // With a ticket, too, which is not used up by that.
     let ticket = node.with_token(&alice).send("POST", "/tickets", None).await;
     let ticket = ticket.body["ticket"].as_str().unwrap().to_owned();
-    let by_ticket = node.send("GET", &format!("/topics/t/events?ticket={ticket}"), None).await;
-    assert_eq!(by_ticket.problem(503), "full");
-    assert_eq!(count_refused(&operator, "subject").await, 2.0);
+    let by_ticket = format!("/topics/t/events?ticket={ticket}");
+    for resumes in ["", "1-k3f9"] {
+        let position = [("last-event-id", resumes)];
+        let refused = node.send_with("GET", &by_ticket, &position, None).await;
+        assert_eq!(refused.problem(503), "full");
+    }
+    assert_eq!(count_refused(&operator, "subject").await, 3.0);
     // Others are not meant, and those without a name are not counted.
     let nameless = token(None, "4");
     let mut others = vec![open(&bob, "192.0.2.1").await];
@@ -97,9 +101,10 @@ async fn a_subject_has_as_many_streams_as_it_may_by_whatever_token_and_from_wher
     assert_eq!(node.with_token(&alice).send("GET", "/boards", None).await.status, 200);
     drop(first);
     until("there is a place again", async || {
-        (open(&again, "192.0.2.1").await.status == 200).then_some(())
+        (Stream::request(node.address, &by_ticket, "").await.status == 200).then_some(())
     })
     .await;
+    assert_eq!(node.send("GET", &by_ticket, None).await.problem(401), "unauthorized");
 }
 
 on_both_logs! {

@@ -43,36 +43,51 @@ impl ShownTicket {
         query::parameter(request.uri(), TICKET).map(ShownTicket)
     }
 
-    /// Uses it up. `resumes` says that a position came with it. `None` if it was used before, and
-    /// that has to be told.
+    /// Who has it, of whom everything is asked that could refuse their stream, before it is
+    /// [used](ShownTicket::redeem). `resumes` says that a position came with it. `None` if it was used
+    /// before, and that has to be told.
     ///
     /// # Errors
     /// 401 if it is worth nothing, 503 if nobody can say.
-    pub(in crate::http) async fn redeem(
-        self,
+    pub(in crate::http) async fn caller(
+        &self,
         app: &App,
         client: Client,
         resumes: bool,
     ) -> Result<Option<Caller>, Problem> {
-        let grant = match app.tickets.redeem(&self.0, resumes).await? {
-            Redeemed::Grant(grant) => Arc::new(*grant),
-            Redeemed::Used => {
-                metric::ticket("worthless");
-                return Ok(None);
-            }
-            Redeemed::Nothing => {
-                metric::ticket("worthless");
-                return Err(no_such_ticket());
-            }
+        let Some(grant) = app.tickets.look(&self.0).await?.map(Arc::new) else {
+            self.redeem(app, resumes).await?;
+            return Ok(None);
         };
         if grant.is_over(SystemTime::now()) {
             metric::ticket("worthless");
             return Err(Refused::Expired.into());
         }
         check_not_revoked(app, &grant).await.inspect_err(|_| metric::ticket("worthless"))?;
-        metric::ticket("used");
         let account = account(app, &grant, client);
         Ok(Some(Caller { grant, by: Credential::Ticket, account }))
+    }
+
+    /// Uses it up: of all who come with it, one has the stream. False if it was used before, and that
+    /// has to be told.
+    ///
+    /// # Errors
+    /// As [`ShownTicket::caller`].
+    pub(in crate::http) async fn redeem(&self, app: &App, resumes: bool) -> Result<bool, Problem> {
+        match app.tickets.redeem(&self.0, resumes).await? {
+            Redeemed::Grant(_) => {
+                metric::ticket("used");
+                Ok(true)
+            }
+            Redeemed::Used => {
+                metric::ticket("worthless");
+                Ok(false)
+            }
+            Redeemed::Nothing => {
+                metric::ticket("worthless");
+                Err(no_such_ticket())
+            }
+        }
     }
 }
 

@@ -59,6 +59,11 @@ impl Tickets {
         TicketPut::Waits
     }
 
+    fn look_at(&self, digest: &str) -> Option<String> {
+        let waiting = self.waiting.get(digest)?;
+        (waiting.over_at > Instant::now()).then(|| waiting.content.clone())
+    }
+
     fn take(&mut self, digest: &str, resumes: bool) -> TicketTaken {
         let now = Instant::now();
         if let Some(Waiting { owner, content, over_at }) = self.waiting.remove(digest) {
@@ -117,6 +122,10 @@ impl TicketStore for MemoryLog {
         Ok(self.state().tickets.put(ticket, bounds))
     }
 
+    async fn look_at_ticket(&self, digest: &str) -> Result<Option<String>, LogError> {
+        Ok(self.state().tickets.look_at(digest))
+    }
+
     async fn take_ticket(&self, digest: &str, resumes: bool) -> Result<TicketTaken, LogError> {
         Ok(self.state().tickets.take(digest, resumes))
     }
@@ -140,7 +149,9 @@ mod tests {
         let mut tickets = Tickets::default();
         assert_eq!(put(&mut tickets, "a", "o"), TicketPut::Waits);
         assert_eq!(tickets.take("b", true), TicketTaken::Unknown);
+        assert_eq!([tickets.look_at("a"), tickets.look_at("b")], [Some("a".to_owned()), None]);
         assert_eq!(tickets.take("a", true), TicketTaken::Content("a".to_owned()));
+        assert_eq!(tickets.look_at("a"), None);
         assert_eq!(tickets.take("a", false), TicketTaken::Unknown);
         assert_eq!(tickets.take("a", true), TicketTaken::Used);
         assert_eq!(tickets.take("a", true), TicketTaken::Unknown);
@@ -156,7 +167,9 @@ mod tests {
         assert_eq!(put(&mut tickets, "d", "q"), TicketPut::Full);
         assert_eq!(tickets.take("a", false), TicketTaken::Content("a".to_owned()));
         assert_eq!(put(&mut tickets, "d", "o"), TicketPut::Waits);
+        assert!(tickets.look_at("d").is_some());
         tokio::time::advance(Duration::from_secs(30)).await;
+        assert_eq!(tickets.look_at("d"), None);
         assert_eq!(tickets.take("d", true), TicketTaken::Unknown);
         for digest in ["e", "f"] {
             assert_eq!(put(&mut tickets, digest, "o"), TicketPut::Waits);

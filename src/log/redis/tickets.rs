@@ -36,6 +36,14 @@ impl TicketStore for RedisLog {
         }
     }
 
+    async fn look_at_ticket(&self, digest: &str) -> Result<Option<String>, LogError> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("GET").arg(self.ticket(digest));
+        let (waiting,): (Option<String>,) = self.commands.pipe("get", &pipe).await?;
+        // Behind its owner.
+        Ok(waiting.and_then(|waiting| Some(waiting.split_once(' ')?.1.to_owned())))
+    }
+
     async fn take_ticket(&self, digest: &str, resumes: bool) -> Result<TicketTaken, LogError> {
         let used = self.keys.shared("tickets:used");
         let keys = [self.ticket(digest), self.waiting_tickets(), used];
