@@ -19,7 +19,7 @@ use crate::board::{Boards, keep_first_board};
 use crate::budget::{BUDGET_BYTES_MAX, Budget};
 use crate::canary::Canary;
 use crate::config::{Coding, Config, WithoutToken};
-use crate::http::{Api, App, Cookies, OperatorsAnswers, Shared};
+use crate::http::{Api, App, Cookies, Histories, OperatorsAnswers, Shared};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::RedisLog;
@@ -246,6 +246,7 @@ impl Gateway {
             rates: Arc::new(rates),
             canary: canary.clone(),
             metrics: metrics.clone(),
+            histories: Histories::default(),
             operators_answers: operators_answers.clone(),
         });
         let (operators, operators_stop) = watch::channel(false);

@@ -57,6 +57,7 @@ use request::client::find_client;
 pub(crate) use request::cookie::Cookies;
 use request::query::no_parameters;
 use streams::LAST_EVENT_ID;
+pub(crate) use topics::Histories;
 
 /// On the answer to a write that was carried out before.
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -81,6 +82,7 @@ pub(crate) struct Shared {
     pub(crate) background: Background,
     pub(crate) canary: Arc<Canary>,
     pub(crate) metrics: Option<PrometheusHandle>,
+    pub(crate) histories: Histories,
     pub(crate) operators_answers: Arc<OperatorsAnswers>,
 }
 

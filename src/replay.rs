@@ -6,7 +6,7 @@
 //! [budget](crate::budget) until the last reader has taken it.
 
 pub mod page;
-mod shared;
+pub(crate) mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -142,12 +142,15 @@ impl Grant {
         match action {
             Action::Subscribe(topic) => self.subscribe.contain(topic),
             Action::Publish(topic) => self.publish.contain(topic),
-            Action::ReadBoard(board) => {
-                self.read_boards.as_ref().unwrap_or(&self.subscribe).contain(board)
-            }
+            Action::ReadBoard(board) => self.readable_boards().contain(board),
             Action::ChangeBoard(board) => self.changeable_boards().contain(board),
             Action::Administer => self.admin,
         }
+    }
+
+    /// Which boards its holder may read.
+    pub fn readable_boards(&self) -> &Names {
+        self.read_boards.as_ref().unwrap_or(&self.subscribe)
     }
 
     /// Whether there can be a board that its holder may change: who may change none needs no answer

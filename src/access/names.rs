@@ -14,7 +14,7 @@ const ANY: char = '*';
 ///
 /// Both lists are sorted and have nothing twice, and no beginning begins with another one. So one
 /// comparison in each finds out whether a name is meant, however many there are.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Names {
     exact: Vec<Topic>,
     beginnings: Vec<Box<str>>,

@@ -139,15 +139,16 @@ pub(super) async fn connections(
     State(app): State<App>,
     Parameters(options): Parameters<ConnectionsOptions>,
 ) -> Result<Response, Problem> {
-    let own = match &options.topic {
-        Some(topic) => Some(app.stats.own_streams(&request::topic(topic)?)),
-        None => None,
-    };
+    let topic = options.topic.as_deref().map(request::topic).transpose()?;
     let limit = options.limit.unwrap_or(LIMIT).min(TOLD_TOPICS_MAX);
-    let shown = own.as_ref().map_or(Shown::Largest(limit), Shown::One);
-    let make = async || Ok(connections_text(&app, shown).into());
+    let make = async || {
+        let own = topic.as_ref().map(|topic| app.stats.own_streams(topic));
+        let shown = own.as_ref().map_or(Shown::Largest(limit), Shown::One);
+        Ok(connections_text(&app, shown).into())
+    };
     let OperatorsAnswers { budget, connections, .. } = &*app.operators_answers;
-    connections.answer(budget, "application/json", make).await
+    let question = (limit, topic.clone());
+    connections.answer(budget, question, "application/json", make).await
 }
 
 fn connections_text(app: &App, shown: Shown<'_>) -> String {
@@ -184,7 +185,7 @@ pub(super) async fn metrics(_: Administrator, State(app): State<App>) -> Result<
         Ok(app.metrics.as_ref().map(|metrics| metrics.render()).unwrap_or_default().into())
     };
     let OperatorsAnswers { budget, metrics, .. } = &*app.operators_answers;
-    metrics.answer(budget, "text/plain; version=0.0.4; charset=utf-8", make).await
+    metrics.answer(budget, (), "text/plain; version=0.0.4; charset=utf-8", make).await
 }
 
 /// The process is alive and answers: 200 as long as none of its parts has ended, else 503. Why is for

@@ -18,6 +18,7 @@ use super::access::Caller;
 use super::held::HeldAnswers;
 use super::problem::Problem;
 use super::{READS, Route, set_last_event_id, set_replayed};
+use crate::access::names::Names;
 use crate::admission::client_rates::ClientRates;
 use crate::board::{BoardError, Boards, ChangeError, Changed, Command, Title};
 use crate::log::{Conditions, NoState};
@@ -31,7 +32,8 @@ struct BoardApp {
     /// Whose reads of whole boards are shared with its streams.
     node: Arc<Node>,
     rates: Arc<ClientRates>,
-    lists_of_boards: Arc<HeldAnswers>,
+    /// By which boards the caller may read.
+    lists_of_boards: Arc<HeldAnswers<Names>>,
 }
 
 impl BoardApp {

@@ -1,6 +1,7 @@
 //! [`Problem`]: every error the API answers with, as RFC 9457 `application/problem+json`. The
 //! place that maps errors to statuses; an application maps its own beside its routes.
 
+use std::ops::RangeInclusive;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -15,8 +16,11 @@ use crate::position::Position;
 use crate::telemetry::metric;
 use crate::wire::Encoding;
 
+/// When those come again who may. Spread, so that they do not come together.
+const RETRY_SECONDS: RangeInclusive<u32> = 1..=5;
+
 /// An error as a client sees it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Problem {
     status: StatusCode,
     /// The last part of the `type` URN.
@@ -101,14 +105,14 @@ impl Problem {
     /// 503 with a jittered `Retry-After`: another node, or a later moment, will do.
     pub(super) fn try_later(kind: &'static str, title: &'static str, detail: String) -> Problem {
         let mut problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, detail);
-        problem.retry_after_seconds = Some(fastrand::u32(1..=5));
+        problem.retry_after_seconds = Some(fastrand::u32(RETRY_SECONDS));
         problem
     }
 
     /// 429 with a jittered `Retry-After`: whoever asks has as much as they may for now.
     pub(super) fn too_many(kind: &'static str, title: &'static str, detail: String) -> Problem {
         let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, kind, title, detail);
-        problem.retry_after_seconds = Some(fastrand::u32(1..=5));
+        problem.retry_after_seconds = Some(fastrand::u32(RETRY_SECONDS));
         problem
     }
 
@@ -119,6 +123,15 @@ impl Problem {
         let detail = too_fast_in_words(doing, why);
         let status = StatusCode::TOO_MANY_REQUESTS;
         Problem::new(status, "too-fast", "Too fast", detail).with_limit(of, why)
+    }
+
+    /// The same for somebody else who asked together with others: they come again at other moments.
+    pub(super) fn for_another(mut self) -> Problem {
+        if self.limit.is_none() {
+            self.retry_after_seconds =
+                self.retry_after_seconds.map(|_| fastrand::u32(RETRY_SECONDS));
+        }
+        self
     }
 
     fn with_limit(mut self, of: &'static str, why: TooFast) -> Problem {

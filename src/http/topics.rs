@@ -5,11 +5,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::access::{Administrator, Caller, PublishableTopic};
+use super::held::SharedAnswers;
 use super::problem::Problem;
 use super::request::body::{AtMost, Object};
 use super::request::query::Query;
@@ -21,8 +23,10 @@ use crate::json;
 use crate::log::{Appended, CATALOGUE_PAGE_MAX, Deleted, READ_ENTRIES_MAX, TopicSummary};
 use crate::net;
 use crate::position::{Cursor, LogHistory, Position, ResumePoint};
+use crate::replay::Replays;
 use crate::said::{Reset, ResetReason};
 use crate::telemetry::metric;
+use crate::topic::Topic;
 use crate::wire::sse::read_event_text;
 
 /// Events that one request may publish. Redis does nothing else meanwhile.
@@ -128,6 +132,9 @@ pub(super) struct HistoryOptions {
 
 impl Query for HistoryOptions {}
 
+/// By topic, after which position, and how many entries.
+pub(crate) type Histories = SharedAnswers<(Topic, Option<String>, usize)>;
+
 /// A page of a topic's history.
 #[derive(Serialize)]
 struct History {
@@ -180,8 +187,22 @@ pub(super) async fn history(
         None => 0,
     };
     let replays = &app.node.replays;
-    let (page, mut reserved) =
-        replays.read(&topic, from, from.saturating_add(limit as u64)).await?;
+    let question = (topic.clone(), options.after.clone(), limit);
+    let make = async || {
+        let range = (from, from.saturating_add(limit as u64));
+        page_of_history(replays, &topic, range, resume_point).await
+    };
+    app.histories.answer(replays.budget(), question, "application/json", make).await
+}
+
+/// What is told of the entries with a seq in `from + 1 ..= to`, as JSON.
+async fn page_of_history(
+    replays: &Replays,
+    topic: &Topic,
+    (from, to): (u64, u64),
+    resume_point: Option<&ResumePoint>,
+) -> Result<Bytes, Problem> {
+    let (page, mut reserved) = replays.read(topic, from, to).await?;
     let told = |history: &LogHistory| {
         resume_point.and_then(|point| told(&topic.to_string(), point, history))
     };
@@ -198,9 +219,10 @@ pub(super) async fn history(
                 head: None,
                 reset: history.as_ref().and_then(told),
             };
-            return Ok(Json(empty).into_response());
+            return Ok(json::to_text(&empty).into());
         }
     };
+    let limit = to - from;
     let reset = told(&page.history);
     if reset.is_some() || page.entries.is_empty() {
         // Begin with the oldest: for who lost the thread, and for who did not say where to begin.
@@ -209,12 +231,12 @@ pub(super) async fn history(
         if lost {
             // Nobody waits while holding a part of the budget.
             drop(reserved);
-            let again = replays.read(&topic, oldest, oldest.saturating_add(limit as u64)).await?;
+            let again = replays.read(topic, oldest, oldest.saturating_add(limit)).await?;
             page = again.0.unwrap_or(page);
             reserved = again.1;
         }
     }
-    page.entries.truncate(limit);
+    page.entries.truncate(limit as usize);
     let log = &page.history;
     let next = match page.entries.last() {
         Some(entry) => entry.position,
@@ -229,10 +251,7 @@ pub(super) async fn history(
         entries: page.entries.iter().map(shown).collect::<Result<_, _>>()?,
         reset,
     };
-    let json = reserved.hold(json::to_text(&history).into_bytes());
-    let content_type = HeaderValue::from_static("application/json");
-    let body = net::body_of_held(json, replays.budget());
-    Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
+    Ok(reserved.hold(json::to_text(&history).into_bytes()))
 }
 
 /// What a stream would say to a client with this resume point.

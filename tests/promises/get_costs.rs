@@ -126,18 +126,6 @@ fn headers() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// How many ticks of proc(5) are a second, on every Linux.
-const TICKS: u32 = 100;
-
-/// Processor time of a process so far, in its own code and in the kernel for it.
-fn processor_time(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    // utime and stime, the 14th and the 15th of all (proc(5)).
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_secs(ticks) / TICKS
-}
-
 /// Sends a request and waits for the beginning of its answer.
 async fn ask(node: &Node, head: &str) {
     let mut socket = TcpStream::connect(node.address).await.unwrap();
@@ -156,11 +144,11 @@ async fn costs_no_more_than_its_length(node: &Node, what: &str, heads: &[String]
     let allowed = EACH_REQUEST * requests + EACH_KIB * u32::try_from(bytes >> 10).unwrap();
     let mut least = Duration::MAX;
     for _ in 0..3 {
-        let before = processor_time(node.process.pid());
+        let before = node.process.processor_time();
         for head in heads.iter().cycle().take(heads.len() * TIMES) {
             ask(node, head).await;
         }
-        least = least.min(processor_time(node.process.pid()) - before);
+        least = least.min(node.process.processor_time() - before);
         if least <= allowed {
             return;
         }

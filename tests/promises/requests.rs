@@ -349,17 +349,6 @@ async fn a_body_in_another_encoding_is_refused_in_words() {
     assert!(entries.iter().all(|entry| entry["data"] == "x"));
 }
 
-/// What Linux counts processor time in, a second.
-const TICKS: u64 = 100;
-
-/// Processor time of the node so far.
-fn processor_time(node: &Node) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", node.process.pid())).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 1000 / TICKS)
-}
-
 #[tokio::test]
 async fn no_request_costs_more_than_in_proportion_to_its_length() {
     let node = Backend::Embedded.start(&[]).await;
@@ -415,13 +404,13 @@ async fn no_request_costs_more_than_in_proportion_to_its_length() {
         ("many fields", post("/tasks", &format!("{{{fields}"))),
     ] {
         let bytes = [head.as_bytes(), b"\r\n", body.as_bytes()].concat();
-        let began = processor_time(&node);
+        let began = node.process.processor_time();
         for _ in 0..10 {
             let lines: Vec<&str> = head.trim_end().split("\r\n").collect();
             let answer = ask(node.address, &lines, body.as_bytes()).await;
             assert!((400..500).contains(&answer.status), "{what}: {answer:?}");
         }
-        let each = (processor_time(&node) - began) / 10;
+        let each = (node.process.processor_time() - began) / 10;
         // Without optimisation, and with all that is done for any request. What goes by the square of
         // a length takes seconds.
         let allowed = Duration::from_millis(20) + Duration::from_micros(bytes.len() as u64 / 4);

@@ -42,13 +42,13 @@ on_both_logs! {
             assert_eq!(eager.event().await.id, id);
         }
         let mut lazy = lazy_stream(&node, path).await;
-        let memory = node.anonymous_kib();
+        let memory = node.process.anonymous_kib();
         // 32 MiB: far more than all socket buffers, the tail and the history hold.
         for _ in WARM_UP..LAST {
             let id = node.publish("t", text.clone()).await;
             assert_eq!(eager.event().await.id, id);
         }
-        let grown = node.anonymous_kib().saturating_sub(memory);
+        let grown = node.process.anonymous_kib().saturating_sub(memory);
         // A queue for the client would hold nearly all of it.
         assert!(grown < 16 << 10, "the node grew by {grown} KiB");
 
@@ -145,17 +145,6 @@ async fn who_opens_a_socket_and_says_nothing_is_shown_out() {
     for socket in [&mut silent, &mut half, &mut preface] {
         let read = crate::harness::within("the end", socket.read_to_end(&mut end)).await;
         assert!(read.is_err() || !end.starts_with(b"HTTP/1.1 2"));
-    }
-}
-
-impl Node {
-    /// Memory that the process has for itself, in KiB: without the pages of its program, of which
-    /// more are there the more of it has run.
-    pub fn anonymous_kib(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.process.pid());
-        let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
     }
 }
 

@@ -55,7 +55,8 @@ pub(super) async fn all(caller: Caller, State(app): State<BoardApp>) -> Result<R
         Ok(Made { text: json::to_text(&boards), bytes })
     };
     let budget = app.node.replays.budget();
-    app.lists_of_boards.answer(budget, "application/json", make).await
+    let question = caller.grant.readable_boards().clone();
+    app.lists_of_boards.answer(budget, question, "application/json", make).await
 }
 
 /// What it is as JSON, roughly, in bytes.
