@@ -15,6 +15,11 @@ use crate::harness::{Backend, Cluster, Event, Single, Stream, epoch, h2c, seq};
 
 const ENCODINGS: [&str; 3] = ["zstd", "br", "gzip"];
 
+/// What a whole body says.
+fn text_of(encoding: &str, body: &[u8]) -> String {
+    String::from_utf8(decode_whole(encoding, body)).unwrap()
+}
+
 /// How streams are carried: by a reactor, or by the HTTP server, or over HTTP/2, or past the HTTP
 /// server over TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,7 +197,7 @@ on_every_road! {
             stream.end().await;
             assert!(stream.interpreter.retry.is_some(), "it was told when to come back");
             if n > 0 {
-                let text = decode_whole(ENCODINGS[n - 1], &stream.body);
+                let text = text_of(ENCODINGS[n - 1], &stream.body);
                 assert!(text.contains("item-9-11"));
             }
         }
@@ -265,7 +270,7 @@ on_every_road! {
             assert_eq!(goodbye.kind, "goodbye");
             assert_eq!(goodbye.json()["reason"], "expired");
             stream.end().await;
-            assert!(decode_whole(encoding, &stream.body).contains("goodbye"));
+            assert!(text_of(encoding, &stream.body).contains("goodbye"));
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What decodes the streams of a node that compresses, as they come: the libraries that everybody has,
-//! and nothing of ours.
+//! and nothing of ours. The unit tests of `src/wire/encoding.rs` have it, too.
 
 use std::io::{Read, Write};
 
@@ -10,6 +10,9 @@ use flate2::{Decompress, FlushDecompress};
 pub fn wanted() -> Option<String> {
     std::env::var("COMPRESSION").ok().filter(|name| !name.is_empty())
 }
+
+/// More than anything is when it is decoded: the decoder of Brotli gives no more at a time.
+const OUT_BYTES_MAX: usize = 4 << 20;
 
 /// Decodes a body as it comes.
 pub enum Decoder {
@@ -26,9 +29,10 @@ impl Decoder {
         match encoding {
             None => Decoder::Identity,
             Some("gzip") => Decoder::Gzip(10, Box::new(Decompress::new(false))),
-            Some("br") => {
-                Decoder::Brotli(Box::new(brotli::DecompressorWriter::new(Vec::new(), 4 << 20)))
-            }
+            Some("br") => Decoder::Brotli(Box::new(brotli::DecompressorWriter::new(
+                Vec::new(),
+                OUT_BYTES_MAX,
+            ))),
             Some("zstd") => Decoder::Zstd(zstd::stream::write::Decoder::new(Vec::new()).unwrap()),
             Some(other) => panic!("an encoding that nobody asked for: {other}"),
         }
@@ -73,14 +77,14 @@ fn inflate(decoder: &mut Decompress, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A whole body, by a decoder that minds how it ends.
-pub fn decode_whole(encoding: &str, body: &[u8]) -> String {
-    let mut text = String::new();
+pub fn decode_whole(encoding: &str, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
     let read = match encoding {
-        "gzip" => flate2::read::GzDecoder::new(body).read_to_string(&mut text),
-        "br" => brotli::Decompressor::new(body, 4096).read_to_string(&mut text),
-        "zstd" => zstd::stream::read::Decoder::new(body).unwrap().read_to_string(&mut text),
+        "gzip" => flate2::read::GzDecoder::new(body).read_to_end(&mut out),
+        "br" => brotli::Decompressor::new(body, 4096).read_to_end(&mut out),
+        "zstd" => zstd::stream::read::Decoder::new(body).unwrap().read_to_end(&mut out),
         other => panic!("{other}"),
     };
     read.unwrap_or_else(|error| panic!("{encoding}: {error}"));
-    text
+    out
 }
