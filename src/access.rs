@@ -18,6 +18,8 @@
 //!
 //! No error, log line or `Debug` output in this room has a token, a secret, or a word of a claim.
 
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod grant;
 mod issuer;
 pub mod jwks;

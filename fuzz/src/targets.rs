@@ -11,6 +11,7 @@ mod event_body;
 mod event_text;
 mod forwarded;
 mod host;
+mod jwks;
 mod last_event_id;
 mod proxy_header;
 mod redis_replies;
@@ -28,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     event_text::TARGET,
     forwarded::TARGET,
     host::TARGET,
+    jwks::TARGET,
     last_event_id::TARGET,
     proxy_header::TARGET,
     redis_replies::TARGET,

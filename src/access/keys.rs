@@ -162,6 +162,12 @@ impl Keys {
         if keys.is_empty() { Err(KeyError::NoUsableKey) } else { Ok(Keys(keys)) }
     }
 
+    /// All of them.
+    #[cfg(feature = "fuzz")]
+    pub(super) fn all(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter()
+    }
+
     /// How many there are; at least one.
     pub(super) fn len(&self) -> usize {
         self.0.len()
