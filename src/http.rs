@@ -48,7 +48,7 @@ use crate::stats::ClusterStats;
 use crate::stream::Node;
 use crate::telemetry::metric;
 use crate::wire::Encoding;
-use access::{Caller, account_of_nobody, identify};
+use access::{Caller, CountedAsNobody, account_of_nobody, identify};
 use door::Door;
 pub(crate) use held::OperatorsAnswers;
 use problem::Problem;
@@ -259,6 +259,7 @@ impl Api {
         mut request: Request,
         known: Option<KnownPath>,
     ) -> Result<Response, Infallible> {
+        let known_path = known.map_or("", |known| known.path);
         let identified = match (known, &self.0.identity) {
             (Some(KnownPath { path, for_everybody: false, .. }), Some(app)) => {
                 identify(app, path, &mut request).await
@@ -270,7 +271,7 @@ impl Api {
             _ => Ok(()),
         };
         if let Some(app) = &self.0.identity
-            && let Err(problem) = count_request(&app.rates, known, &request)
+            && let Err(problem) = count_request(&app.rates, known_path, &request)
         {
             return Ok(problem.into_response());
         }
@@ -287,18 +288,14 @@ impl Api {
     }
 }
 
-/// Counts a request for whoever sends it, believed or not. Who asks how the node does is answered
-/// always.
-fn count_request(
-    rates: &ClientRates,
-    known: Option<KnownPath>,
-    request: &Request,
-) -> Result<(), Problem> {
-    let path = known.map_or("", |known| known.path);
-    if HEALTH.contains(&path) {
+/// Counts a request on this path, or on none that is known, for whoever sends it, believed or not. Who
+/// asks how the node does is answered always.
+fn count_request(rates: &ClientRates, path: &str, request: &Request) -> Result<(), Problem> {
+    let caller = request.extensions().get::<Caller>();
+    let is_counted = caller.is_none() && request.extensions().get::<CountedAsNobody>().is_some();
+    if HEALTH.contains(&path) || is_counted {
         return Ok(());
     }
-    let caller = request.extensions().get::<Caller>();
     let account = caller.map_or_else(|| account_of_nobody(request), |caller| caller.account);
     rates.request(account).map_err(|why| match request.method() {
         &Method::GET if path.ends_with("/events") => NotAdmitted::Requests(why).into(),

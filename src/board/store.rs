@@ -50,6 +50,16 @@ pub enum OnBoard<'a> {
     Task(&'a Topic),
 }
 
+impl OnBoard<'_> {
+    /// What is told where there is none.
+    pub fn missing(self) -> BoardError {
+        match self {
+            OnBoard::List(_) => BoardError::NoSuchList,
+            OnBoard::Task(_) => BoardError::NoSuchTask,
+        }
+    }
+}
+
 /// Where and how a change took effect.
 #[derive(Debug, Clone)]
 pub struct Changed {

@@ -61,6 +61,10 @@ pub(crate) enum Credential {
     Ticket,
 }
 
+/// A request that was counted before it was known who sends it.
+#[derive(Clone, Copy)]
+pub(super) struct CountedAsNobody;
+
 /// Finds out who sends a request on this path, which becomes an extension of it: a [`Caller`], or on
 /// streams a [`ShownTicket`].
 ///
@@ -73,6 +77,10 @@ pub(super) async fn identify(app: &App, path: &str, request: &mut Request) -> Re
             Err(why) if why.is_for_want_of_keys() => {
                 // The request is not to be shared with whoever waits.
                 let token = token.to_owned();
+                // Before anybody waits for them: they may be nobody.
+                let counted = super::count_request(&app.rates, path, request);
+                request.extensions_mut().insert(CountedAsNobody);
+                counted?;
                 app.access.verify_when_known(&token).await?
             }
             verified => verified?,
@@ -135,11 +143,29 @@ impl Caller {
     }
 
     /// Whether they may change the board that something they named is on; which that is, is not told.
-    pub(super) fn may_change_its_board(&self, board: &Topic) -> Result<(), Problem> {
+    ///
+    /// # Errors
+    /// 403 if they may know of it, else what is `missing` where there is no such thing.
+    pub(super) fn may_change_its_board(
+        &self,
+        board: &Topic,
+        missing: impl Into<Problem>,
+    ) -> Result<(), Problem> {
         if self.grant.allows(&Action::ChangeBoard(board)) {
             return Ok(());
         }
-        Err(self.forbidden("this grant does not allow to change the board that this is on"))
+        if self.may_know_of(board) {
+            let why = "this grant does not allow to change the board that this is on";
+            return Err(self.forbidden(why));
+        }
+        metric::access_refused("forbidden");
+        Err(missing.into())
+    }
+
+    /// Whether they may be told that a board has something.
+    pub(super) fn may_know_of(&self, board: &Topic) -> bool {
+        let may = |action| self.grant.allows(&action);
+        may(Action::ChangeBoard(board)) || may(Action::ReadBoard(board))
     }
 
     /// Whether they may make a board whose id is chosen for them.

@@ -20,10 +20,11 @@ use super::problem::Problem;
 use super::{READS, Route, set_last_event_id, set_replayed};
 use crate::access::names::Names;
 use crate::admission::client_rates::ClientRates;
-use crate::board::{BoardError, Boards, ChangeError, Changed, Command, Title};
+use crate::board::{BoardError, Boards, ChangeError, Changed, Command, OnBoard, Title};
 use crate::log::{Conditions, NoState};
 use crate::stream::Node;
 use crate::telemetry::metric;
+use crate::topic::Topic;
 
 /// What the board's handlers share.
 #[derive(Clone)]
@@ -45,7 +46,27 @@ impl BoardApp {
         conditions: &Conditions,
     ) -> Result<Changed, Problem> {
         caller.may_publish_now(&self.rates, 1)?;
-        Ok(self.boards.change(command, conditions).await?)
+        let to_list = match &command {
+            Command::MoveTask { list, .. } => Some(list.clone()),
+            _ => None,
+        };
+        let changed = self.boards.change(command, conditions).await;
+        if let Err(ChangeError::Refused(BoardError::ListElsewhere)) = changed
+            && let Some(list) = to_list
+            && !self.may_know_of(caller, &list).await
+        {
+            return Err(BoardError::NoSuchList.into());
+        }
+        Ok(changed?)
+    }
+
+    /// Whether the caller may be told that there is this list.
+    async fn may_know_of(&self, caller: &Caller, list: &Topic) -> bool {
+        if caller.grant.may_change_all_boards() {
+            return true;
+        }
+        let board = self.boards.board_of(OnBoard::List(list)).await;
+        board.is_ok_and(|board| caller.may_know_of(&board))
     }
 }
 

@@ -85,13 +85,14 @@ pub(super) async fn delete(
 
 /// Whether the caller may change the board that this is on. Found out before anything else is done
 /// on their behalf: neither a condition nor the answer to an earlier request says more than they may
-/// know. A task and a list stay on the board that they were made on.
+/// know. A task and a list stay on the board that they were made on. Of boards that they may not even
+/// read they learn nothing: what is there is not found.
 async fn may_change(app: &BoardApp, caller: &Caller, thing: OnBoard<'_>) -> Result<(), Problem> {
     if caller.grant.may_change_all_boards() {
         return Ok(());
     }
     let board = app.boards.board_of(thing).await?;
-    caller.may_change_its_board(&board)
+    caller.may_change_its_board(&board, thing.missing())
 }
 
 /// The id of a list that must exist: what cannot be an id, nothing has.

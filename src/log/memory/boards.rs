@@ -94,11 +94,11 @@ impl Boards for MemoryLog {
 
     async fn board_of(&self, thing: OnBoard<'_>) -> Result<Topic, ChangeError> {
         let boards = &self.state().boards;
-        let (board, missing) = match thing {
-            OnBoard::List(list) => (boards.board_of_list.get(list), BoardError::NoSuchList),
-            OnBoard::Task(task) => (boards.board_of_task(task), BoardError::NoSuchTask),
+        let board = match thing {
+            OnBoard::List(list) => boards.board_of_list.get(list),
+            OnBoard::Task(task) => boards.board_of_task(task),
         };
-        board.cloned().ok_or_else(|| missing.into())
+        board.cloned().ok_or_else(|| thing.missing().into())
     }
 
     async fn list(

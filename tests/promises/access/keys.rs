@@ -10,7 +10,7 @@ use crate::harness::certificates::Authority;
 use crate::harness::key_server::{Answers, KeyServer};
 use crate::harness::process::TempDir;
 use crate::harness::tokens::{Signer, in_seconds};
-use crate::harness::{Node, Stream, until};
+use crate::harness::{Node, OPERATORS, Stream, until};
 
 /// A token of this signer's key of that name, that may do everything.
 fn token(signer: &Signer, algorithm: &str, id: &str) -> String {
@@ -84,6 +84,37 @@ async fn a_new_key_is_known_with_its_first_token_and_an_old_one_is_forgotten() {
     for stream in [&mut of_old, &mut of_new] {
         assert_eq!(stream.event().await.data, "after");
     }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_keys_was_counted_before() {
+    let server = KeyServer::start(Answers::Silent).await;
+    let url = server.url();
+    let settings = [
+        ("FANTAIL_JWKS", url.as_str()),
+        ("FANTAIL_TRUSTED_PROXIES", "127.0.0.1"),
+        ("FANTAIL_MAX_REQUESTS", "5/1h"),
+        OPERATORS,
+    ];
+    let node = Node::start("keyed", None, &settings).await;
+    let unknown = node.with_token(&token(&Signer::new("EdDSA"), "EdDSA", "k"));
+    let began_at = Instant::now();
+    let ask = async |client: &str| {
+        let headers = [("x-forwarded-for", client)];
+        let answer = unknown.send_with("GET", "/topics/t/history", &headers, None).await;
+        (answer.status, began_at.elapsed())
+    };
+    let (answers, other) =
+        tokio::join!(join_all((0..20).map(|_| ask("192.0.2.1"))), ask("192.0.2.2"),);
+    // Nobody can know yet whose token it is. Who may not ask is not waited with.
+    let of =
+        |status| answers.iter().filter(move |answer| answer.0 == status).map(|answer| answer.1);
+    assert_eq!((of(503).count(), of(429).count()), (5, 15), "{answers:?}");
+    assert!(of(429).max() < of(503).min(), "{answers:?}");
+    assert_eq!(other.0, 503);
+    // Once each: refusing them does not count them again.
+    let limited = node.operators().metric("fantail_requests_limited_total", "").await;
+    assert_eq!(limited, 15.0);
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::keyed;
-use crate::harness::Backend;
+use crate::harness::{Answer, Backend};
 
 /// What anybody may ask for.
 const FOR_EVERYBODY: [&str; 6] =
@@ -146,15 +146,46 @@ async fn a_missing_grant_is_told_before_anything_that_exists_or_does_not() {
     // Who may change another board learns that this one is not theirs, and not which it is.
     let other = node.with_token(&signer.grant(json!({ "publish": ["other"] })));
     let rename = Some(json!({ "title": "mine" }));
-    let refused = other.send("PATCH", "/tasks/task-1", rename.clone()).await;
+    let sees = node.with_token(&signer.grant(json!({
+        "subscribe": ["board-1"], "publish": ["other"],
+    })));
+    let refused = sees.send("PATCH", "/tasks/task-1", rename.clone()).await;
     assert_eq!(refused.problem(403), "forbidden");
     assert!(!refused.body["detail"].as_str().unwrap().contains("board-1"), "{refused:?}");
-    // Nor whether a board that is not theirs has a task.
-    let refused = other.send("PATCH", "/tasks/task-9", rename.clone()).await;
+    // Nor whether it has such a task.
+    let refused = sees.send("PATCH", "/tasks/task-9", rename.clone()).await;
     assert_eq!(refused.problem(403), "forbidden");
-    assert_eq!(other.send("PATCH", "/tasks/task-9-9", rename).await.problem(404), "no-such-task");
     let body = |list: &str| Some(json!({ "title": "x", "listId": list }));
-    assert_eq!(other.send("POST", "/tasks", body("list-todo")).await.problem(403), "forbidden");
+    assert_eq!(sees.send("POST", "/tasks", body("list-todo")).await.problem(403), "forbidden");
+    // Who may not even read it learns nothing: each answer is that of what does not exist.
+    let same = async |method: &str, [there, missing]: [&str; 2], bodies: [Option<Value>; 2]| {
+        let [there_body, missing_body] = bodies;
+        let stale = [("if-match", "\"1-zzzz\"")];
+        for headers in [&[][..], &stale] {
+            let there = other.send_with(method, there, headers, there_body.clone()).await;
+            let missing = other.send_with(method, missing, headers, missing_body.clone()).await;
+            assert!(matches!(there.status, 404 | 412), "{method} {there:?}");
+            assert_eq!((there.status, &there.body), (missing.status, &missing.body));
+            let says = |answer: &Answer| answer.header("www-authenticate").to_owned();
+            assert_eq!(says(&there), says(&missing));
+        }
+    };
+    let tasks = ["/tasks/task-1", "/tasks/task-9"];
+    same("PATCH", tasks, [rename.clone(), rename]).await;
+    same("DELETE", tasks, [None, None]).await;
+    same("POST", ["/tasks"; 2], [body("list-todo"), body("nope")]).await;
+    let made = other.send("POST", "/tasks", body("theirs")).await;
+    let own = format!("/tasks/{}/move", made.body["id"].as_str().unwrap());
+    let to = |list: &str| Some(json!({ "listId": list }));
+    let own = own.as_str();
+    same("PATCH", [own, own], [to("list-todo"), to("nope")]).await;
+    let seen = sees.send("PATCH", own, to("list-todo")).await;
+    assert_eq!(seen.problem(409), "list-elsewhere");
+    // Whoever chooses the id of a list is told that it was chosen before, and not where.
+    let list = json!({ "id": "list-todo", "title": "L" });
+    let taken = other.send("POST", "/boards/other/lists", Some(list)).await;
+    assert_eq!(taken.problem(409), "list-exists");
+    assert!(!taken.body.to_string().contains("board-1"), "{taken:?}");
     assert_eq!(other.send("POST", "/tasks", body("nope")).await.problem(404), "no-such-list");
     assert_eq!(other.send("POST", "/tasks", body("theirs")).await.status, 201);
     // The answer to somebody's earlier request is for who could have sent it.
@@ -167,9 +198,12 @@ async fn a_missing_grant_is_told_before_anything_that_exists_or_does_not() {
     let task = json!({ "title": "once", "listId": "list-todo" });
     assert_eq!(all.send_with("POST", "/tasks", &key, Some(task.clone())).await.status, 201);
     let again = other.send_with("POST", "/tasks", &key, Some(task)).await;
-    assert_eq!(again.problem(403), "forbidden");
+    assert_eq!(again.problem(404), "no-such-list");
     assert!(again.header("idempotent-replayed").is_empty() && again.position().is_empty());
     let stale = [("if-match", "\"1-zzzz\"")];
     let refused = other.send_with("DELETE", "/tasks/task-1", &stale, None).await;
-    assert_eq!((refused.problem(403).as_str(), refused.position()), ("forbidden", String::new()));
+    assert_eq!(
+        (refused.problem(404).as_str(), refused.position()),
+        ("no-such-task", String::new())
+    );
 }
