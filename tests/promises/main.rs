@@ -6,6 +6,7 @@
 
 mod access;
 mod anonymous;
+mod attacks;
 mod backend_equivalence;
 mod bad_input;
 mod board_index;
