@@ -135,7 +135,7 @@ pub struct Config {
     pub workers: Option<usize>,
 
     /// Largest request body, as bytes or with KiB or MiB, 1KiB to 64MiB
-    #[arg(long, env = "FANTAIL_MAX_BODY", default_value = "1MiB", value_parser = size)]
+    #[arg(long, env = "FANTAIL_MAX_BODY", default_value = "1MiB", value_parser = size::<{ 1 << 10 }, { 64 << 20 }>)]
     pub max_body: usize,
 
     /// How streams are compressed for clients that can read it: zstd, br and gzip in order of preference, separated by commas, or off
@@ -446,7 +446,7 @@ fn duration<const LEAST: u64, const MOST: u64>(text: &str) -> Result<Duration, S
     })
 }
 
-fn size(text: &str) -> Result<usize, String> {
+fn size<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, String> {
     let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => text.split_at(at),
         None => (text, ""),
@@ -455,11 +455,17 @@ fn size(text: &str) -> Result<usize, String> {
         "" | "b" => Some(1),
         "k" | "kb" | "kib" => Some(1 << 10),
         "m" | "mb" | "mib" => Some(1 << 20),
+        "g" | "gb" | "gib" => Some(1 << 30),
         _ => None,
     };
     let bytes = digits.parse().ok().zip(factor).and_then(|(n, f): (usize, usize)| n.checked_mul(f));
-    bytes.filter(|bytes| (1 << 10..=64 << 20).contains(bytes)).ok_or_else(|| {
-        "must be a size such as 65536, 512KiB or 1MiB, from 1KiB to 64MiB".to_owned()
+    bytes.filter(|bytes| (LEAST..=MOST).contains(bytes)).ok_or_else(|| {
+        let [least, most] = [LEAST, MOST].map(|bytes| match bytes {
+            _ if bytes % (1 << 30) == 0 => format!("{}GiB", bytes >> 30),
+            _ if bytes % (1 << 20) == 0 => format!("{}MiB", bytes >> 20),
+            _ => format!("{}KiB", bytes >> 10),
+        });
+        format!("must be a size such as 65536, 512KiB or 1MiB, from {least} to {most}")
     })
 }
 

@@ -142,6 +142,7 @@ impl Gateway {
         let admin_address = operators_listener.as_ref().map(Listener::address);
         let retention = Retention {
             history_entries_max: config.history_size,
+            history_bytes_max: config.limits.history_bytes,
             history_ttl: config.history_ttl,
             idempotency_window: config.idempotency_window,
         };

@@ -232,6 +232,10 @@ pub trait Probe: Send + Sync + 'static {
 pub struct Retention {
     /// Entries kept per topic, at least 1.
     pub history_entries_max: usize,
+    /// Bytes of text kept per topic, at least twice [`TAIL_BYTES_MAX`](crate::hub::tail::TAIL_BYTES_MAX):
+    /// also where a sixteenth more is removed than must be, a node's tail has nothing that the log
+    /// has not. The newest entry is kept however large it is.
+    pub history_bytes_max: usize,
     /// An idle topic expires after this time.
     pub history_ttl: std::time::Duration,
     /// What a request with an idempotency key was answered is kept at least this long.

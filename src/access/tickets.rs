@@ -159,6 +159,7 @@ mod tests {
     fn tickets() -> Tickets {
         let retention = Retention {
             history_entries_max: 1,
+            history_bytes_max: usize::MAX,
             history_ttl: Duration::from_secs(1),
             idempotency_window: Duration::from_secs(1),
         };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::number;
+use super::{number, size};
 
 /// Limits that are counted by subject (the claim `sub` of a token) or by client address.
 #[derive(Debug, Clone, clap::Args)]
@@ -24,6 +24,10 @@ pub struct ClientLimits {
     /// Topics that nobody watched on this node before, by subject or client address, as many within a time as 10000/100s says, 0 for no limit; loopback and trusted proxies have none
     #[arg(long, env = "FANTAIL_MAX_NEW_TOPICS", default_value = "10000/100s")]
     pub max_new_topics: Rate,
+
+    /// Bytes of text kept per topic for replay, besides entries, as bytes or with KiB, MiB or GiB, 2MiB to 1024GiB; the newest entry is kept however large it is
+    #[arg(long, env = "FANTAIL_HISTORY_BYTES", default_value = "64MiB", value_parser = size::<{ 2 << 20 }, { 1 << 40 }>)]
+    pub history_bytes: usize,
 
     /// Requests by subject or client address, such as 1000/10s, 0 for no limit; loopback and trusted proxies have none [default: 1000/10s for those who show no token where there is a key, else none]
     #[arg(long, env = "FANTAIL_MAX_REQUESTS")]

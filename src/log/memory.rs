@@ -50,7 +50,7 @@ impl MemoryLog {
     pub fn new(retention: Retention) -> (MemoryLog, Notifications) {
         let (notifier, notifications) = Notifier::new();
         let state = State {
-            topics: Topics::new(retention.history_entries_max, retention.history_ttl),
+            topics: Topics::new(&retention),
             boards: BoardStates::default(),
             subscribed: HashSet::new(),
             results: IdempotencyCache::new(retention.idempotency_window),

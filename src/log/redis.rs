@@ -126,6 +126,12 @@ impl RedisLog {
         Ok((Arc::new(log), notifications))
     }
 
+    /// Entries and bytes that are kept at most, as scripts take them.
+    fn history_sizes(&self) -> String {
+        let Retention { history_entries_max, history_bytes_max, .. } = &self.retention;
+        format!("{history_entries_max} {history_bytes_max}")
+    }
+
     fn ttl_milliseconds(&self) -> u64 {
         self.retention.history_ttl.as_millis() as u64
     }
@@ -296,7 +302,7 @@ impl RedisLog {
             .keys(others)
             .arg(self.keys.channel(topic))
             .arg(Epoch::random().as_str())
-            .arg(self.retention.history_entries_max)
+            .arg(self.history_sizes())
             .arg(self.ttl_milliseconds())
             .arg(if_match.map(|position| position.to_string()).unwrap_or_default())
             .arg(window.unwrap_or_default())

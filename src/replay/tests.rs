@@ -76,6 +76,7 @@ impl World {
     fn new() -> World {
         let retention = Retention {
             history_entries_max: 1_000,
+            history_bytes_max: usize::MAX,
             history_ttl: Duration::from_secs(3600),
             idempotency_window: Duration::from_secs(60),
         };

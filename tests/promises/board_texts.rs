@@ -28,6 +28,7 @@ const COMMANDS: usize = 600;
 
 const RETENTION: Retention = Retention {
     history_entries_max: 10,
+    history_bytes_max: usize::MAX,
     history_ttl: Duration::from_secs(3600),
     idempotency_window: Duration::from_secs(60),
 };

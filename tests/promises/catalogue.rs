@@ -78,18 +78,20 @@ on_both_logs! {
         let path = "/topics/t/events";
         // Before there was a log at all.
         let before = Stream::open(node.address, path).await.last_event_id().to_owned();
+        let mut witness = Stream::open(node.address, path).await;
         let first = node.publish("t", 1).await;
+        assert_eq!(witness.event().await.id, first);
         let deleted = delete(&node, "t").await;
+        // The node has heard of it then.
+        is_deletion(&witness.event().await, &first, &deleted);
         for id in [&before, &first] {
             let mut back = Stream::open_from(node.address, path, id).await;
             is_deletion(&back.event().await, id, &deleted);
         }
         // What was told of a deletion is a position like others, before the next one.
-        let mut witness = Stream::open(node.address, path).await;
         let second = node.publish("t", 2).await;
         assert_eq!(witness.event().await.id, second);
         let again = delete(&node, "t").await;
-        // The node has heard of it then.
         is_deletion(&witness.event().await, &second, &again);
         let mut back = Stream::open_from(node.address, path, &deleted).await;
         is_deletion(&back.event().await, &deleted, &again);

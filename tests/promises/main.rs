@@ -31,6 +31,7 @@ mod faults;
 mod get_costs;
 mod half_closed;
 mod harness;
+mod history_in_bytes;
 mod hostile_pages;
 mod http2;
 mod limits;

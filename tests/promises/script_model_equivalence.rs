@@ -16,6 +16,9 @@ use crate::harness::{Redis, until};
 
 const HISTORY_ENTRIES_MAX: usize = 5;
 
+/// Some of the entries that are written here; the largest are larger.
+const HISTORY_BYTES_MAX: usize = 128;
+
 #[tokio::test]
 async fn scripts_and_their_rules_in_rust_lead_to_the_same_logs() {
     let seed = fastrand::u64(..);
@@ -23,6 +26,7 @@ async fn scripts_and_their_rules_in_rust_lead_to_the_same_logs() {
     let redis = Redis::start().await;
     let retention = Retention {
         history_entries_max: HISTORY_ENTRIES_MAX,
+        history_bytes_max: HISTORY_BYTES_MAX,
         history_ttl: Duration::from_secs(3600),
         idempotency_window: Duration::from_secs(60),
     };
@@ -50,8 +54,11 @@ async fn scripts_and_their_rules_in_rust_lead_to_the_same_logs() {
         match random.u32(..20) {
             0..10 => {
                 open(&mut keys);
-                let event = Event { event_type: None, data: Data::Text(step.to_string()) };
-                keys.append(HISTORY_ENTRIES_MAX, 0, false, sse::event_text(&event));
+                // Some are larger than a history may be.
+                let text = step.to_string().repeat(random.usize(1..8).pow(2));
+                let event = Event { event_type: None, data: Data::Text(text) };
+                let text = sse::event_text(&event);
+                keys.append(HISTORY_ENTRIES_MAX, HISTORY_BYTES_MAX, 0, false, text);
                 let append = async || {
                     log.append(&topic, std::slice::from_ref(&event), &Conditions::NONE).await
                 };

@@ -39,7 +39,9 @@ pub(crate) fn call(
     let keys = if is == Topic::New { &keys[..] } else { &keys[..3] };
     let mut call = vec!["EVALSHA".to_owned(), script.to_owned(), keys.len().to_string()];
     call.extend(keys.iter().map(|key| format!("fantail:{{{topic}}}:{key}")));
-    call.extend([channel, "abcdef", "1000", "86400000", "", "", "0", "0"].map(str::to_owned));
+    call.extend(
+        [channel, "abcdef", "1000 67108864", "86400000", "", "", "0", "0"].map(str::to_owned),
+    );
     call.push(format!("data: {data}\n\n"));
     call
 }

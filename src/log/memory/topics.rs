@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::forgotten::{Forgotten, milliseconds};
 use crate::entry::{Data, Entry, Event};
 use crate::frame::Frame;
-use crate::log::{READ_BYTES_MAX, READ_ENTRIES_MAX};
+use crate::log::{READ_BYTES_MAX, READ_ENTRIES_MAX, Retention};
 use crate::position::{Epoch, LogHistory, Position};
 use crate::topic::Topic;
 use crate::wire::sse;
@@ -55,6 +55,7 @@ pub(super) struct Topics {
     /// watched topics alone, so that looking at all of them stays seldom.
     make_room_at: usize,
     history_entries_max: usize,
+    history_bytes_max: usize,
     history_ttl: Duration,
 }
 
@@ -66,6 +67,8 @@ pub(super) struct TopicLog {
     /// See [`LogHistory`].
     deleted_through: u64,
     bytes: usize,
+    /// What the texts of the entries take alone.
+    text_bytes: usize,
     used_at: Instant,
     /// See [`LogHistory`].
     unwritten_since: u64,
@@ -82,7 +85,7 @@ pub(super) struct StoredEntry {
 }
 
 impl Topics {
-    pub(super) fn new(history_entries_max: usize, history_ttl: Duration) -> Topics {
+    pub(super) fn new(retention: &Retention) -> Topics {
         Topics {
             logs: HashMap::new(),
             names: BTreeSet::new(),
@@ -90,8 +93,9 @@ impl Topics {
             bytes: 0,
             bytes_max: ENTRIES_BYTES_MAX,
             make_room_at: ENTRIES_BYTES_MAX,
-            history_entries_max,
-            history_ttl,
+            history_entries_max: retention.history_entries_max,
+            history_bytes_max: retention.history_bytes_max,
+            history_ttl: retention.history_ttl,
         }
     }
 
@@ -126,6 +130,7 @@ impl Topics {
                 entries: VecDeque::new(),
                 deleted_through: 0,
                 bytes: TOPIC_OVERHEAD_BYTES,
+                text_bytes: 0,
                 used_at: Instant::now(),
                 unwritten_since,
                 begun_at: written_at.max(unwritten_since),
@@ -156,7 +161,7 @@ impl Topics {
 
     /// Appends an event. Returns its frame, which shares its bytes.
     pub(super) fn append(&mut self, topic: &Topic, lifetime: Lifetime, event: &Event) -> Frame {
-        let history_entries_max = self.history_entries_max;
+        let Topics { history_entries_max, history_bytes_max, .. } = *self;
         let written_at = self.forgotten.now();
         let log = self.open(topic, lifetime);
         log.seq += 1;
@@ -171,8 +176,11 @@ impl Topics {
         let entry = StoredEntry { frame: frame.clone(), json };
         let before = log.bytes;
         log.bytes += entry.bytes();
+        log.text_bytes += entry.text_bytes();
         log.entries.push_back(entry);
-        while log.entries.len() > history_entries_max {
+        while log.entries.len() > history_entries_max
+            || (log.text_bytes > history_bytes_max && log.entries.len() > 1)
+        {
             log.trim();
         }
         let after = log.bytes;
@@ -314,9 +322,10 @@ impl TopicLog {
 
     /// Removes the oldest entry and says how many bytes that freed.
     fn trim(&mut self) -> usize {
-        let freed = self.entries.pop_front().map_or(0, |entry| entry.bytes());
-        self.bytes -= freed;
-        freed
+        let Some(oldest) = self.entries.pop_front() else { return 0 };
+        self.bytes -= oldest.bytes();
+        self.text_bytes -= oldest.text_bytes();
+        oldest.bytes()
     }
 }
 
@@ -329,6 +338,11 @@ impl StoredEntry {
 
     fn bytes(&self) -> usize {
         self.frame.chunk().len() + ENTRY_OVERHEAD_BYTES
+    }
+
+    /// What its text takes, as `text_of_frame` writes it.
+    fn text_bytes(&self) -> usize {
+        self.frame.fields().len() + 1
     }
 }
 
@@ -346,8 +360,17 @@ mod tests {
         Event { event_type: None, data: Data::Text("x".repeat(bytes)) }
     }
 
+    fn topics(history_entries_max: usize) -> Topics {
+        Topics::new(&Retention {
+            history_entries_max,
+            history_bytes_max: usize::MAX,
+            history_ttl: Duration::from_secs(60),
+            idempotency_window: Duration::from_secs(60),
+        })
+    }
+
     fn bounded(bytes_max: usize) -> Topics {
-        let topics = Topics::new(1_000, Duration::from_secs(60));
+        let topics = topics(1_000);
         Topics { bytes_max, make_room_at: bytes_max, ..topics }
     }
 
@@ -372,7 +395,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_entry_is_stored_once_and_read_as_it_was_written() {
-        let mut topics = Topics::new(10, Duration::from_secs(60));
+        let mut topics = topics(10);
         let announced = topics.append(&topic(1), Lifetime::UntilIdle, &event(KIB));
         let log = topics.get(&topic(1), Lifetime::UntilIdle).unwrap();
         let [stored] = log.entries(0, 1).try_into().unwrap();
@@ -434,9 +457,31 @@ mod tests {
         assert_eq!((fullest.head, fullest.oldest), (50, 51 - left[0] as u64));
     }
 
+    #[tokio::test]
+    async fn a_history_ends_where_its_bytes_are_too_many_and_never_without_the_newest() {
+        let text = |bytes| sse::event_text(&event(bytes)).len();
+        let bytes_max = 3 * text(1_000);
+        let mut topics = Topics { history_bytes_max: bytes_max, ..topics(5) };
+        let mut kept = VecDeque::new();
+        for n in 0..400 {
+            let bytes = [1, 10, 1_000, 1_001, 2_500, 5_000][fastrand::usize(..6)];
+            topics.append(&topic(1), Lifetime::UntilIdle, &event(bytes));
+            kept.push_back(text(bytes));
+            while kept.len() > 5 || (kept.len() > 1 && kept.iter().sum::<usize>() > bytes_max) {
+                kept.pop_front();
+            }
+            let log = topics.get(&topic(1), Lifetime::UntilIdle).unwrap();
+            let texts: Vec<usize> =
+                log.entries.iter().map(|entry| entry.entry().rest.len()).collect();
+            assert_eq!(texts, Vec::from(kept.clone()), "{n}");
+            assert_eq!(log.text_bytes, kept.iter().sum::<usize>());
+            assert_eq!(log.history().oldest, log.seq + 1 - kept.len() as u64);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_idle_topic_expires_and_comes_back_as_another_unless_it_has_a_state() {
-        let mut topics = Topics::new(10, Duration::from_secs(60));
+        let mut topics = topics(10);
         for lifetime in [Lifetime::UntilIdle, Lifetime::Forever] {
             let before = topics.append(&topic(1), lifetime, &event(1)).position;
             tokio::time::advance(Duration::from_secs(59)).await;

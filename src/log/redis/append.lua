@@ -2,7 +2,7 @@
 --
 -- KEYS 1 seq, 2 log, 3 meta, then once:… of the request's idempotency key, if it has one, then births
 --      and board, if a call without them was answered {'which'}
--- ARGV 1 channel, 2 epoch to begin if one must, 3 history_entries_max, 4 history_ttl in
+-- ARGV 1 channel, 2 epoch to begin if one must, 3 sizes of the history, 4 history_ttl in
 --      milliseconds, 5 position that the head must have or '', 6 idempotency window in
 --      milliseconds or '' without an idempotency key, 7 '1' if one of the event types is one that
 --      only a board may use; then for each event '1' for JSON data or '0' for text, SSE text after
@@ -28,8 +28,8 @@ if topic.is_board and ARGV[7] == '1' then
   return { 'reserved_event_type' }
 end
 -- A board's numbering lives as long as the board.
-local retention = { entries_max = ARGV[3], log_ttl = tonumber(ARGV[4]) }
-retention.ttl = topic.is_board and 0 or retention.log_ttl
+local log_ttl = tonumber(ARGV[4])
+local retention = retention_of(ARGV[3], log_ttl, topic.is_board and 0 or log_ttl)
 local failed =
   precondition_failed(ARGV[5], keys, topic, ARGV[2], retention.ttl, retention.log_ttl)
 if failed then

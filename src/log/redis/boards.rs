@@ -203,7 +203,7 @@ impl RedisLog {
             .key(idempotency_key.as_ref().map(|key| self.keys.once(board, key)))
             .arg(self.keys.channel(board))
             .arg(Epoch::random().as_str())
-            .arg(self.retention.history_entries_max)
+            .arg(self.history_sizes())
             .arg(self.ttl_milliseconds())
             .arg(if_match.map(|position| position.to_string()).unwrap_or_default())
             .arg(self.retention.idempotency_window.as_millis() as u64)

@@ -3,9 +3,10 @@
 -- The keys of one topic share the hash tag {<topic>}:
 --   seq    string   how many entries were ever appended
 --   log    stream   the newest entries; entry ids are <seq>-0; fields e (epoch), t (milliseconds
---                   since 1970), j (1 for JSON data, 0 for text), f (SSE text after the id line)
+--                   since 1970), j (1 for JSON data, 0 for text), f (SSE text after the id line),
+--                   perhaps b (bytes of all texts that were counted, up to this one)
 --   meta   string   "<epoch> <replication id> <floor> <+|-> @<since>-<began>[ -<deleted>][ <past
---                   epoch>:<its last seq>]…", newest past first
+--                   epoch>:<its last seq>]…[ #<counted>-<gone>]", newest past first
 --   once:… string   "<SHA-1 of the request> <seq> <epoch> <answer>": what a request with this
 --                   idempotency key was answered; expires after the idempotency window
 --
@@ -15,6 +16,11 @@
 -- trimming took them (the log key expired or was evicted). `+` says that the topic is a board's.
 -- `deleted`: the seq of the last deletion. `began`: when this log did, in milliseconds since 1970;
 -- whoever found no log of its name between `since` and then has missed none.
+--
+-- Bytes of a log are counted from its first entry on that is larger than its share: before that, as many
+-- entries as there may be are not too many bytes. `counted`: of all texts since then and of those that
+-- were there, or 0 if that is still to be found out; `gone`: how many of them at least stood before the
+-- oldest entry that is left.
 --
 -- A topic that nobody has written to has no keys. That a log of its name was lost meanwhile is known
 -- from one key for all topics of a hash slot, which lies in that slot:
@@ -41,10 +47,10 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
--- A sequence number as it was stored, or nil: what is none counts as missing.
-local function exact_seq(stored)
-  local seq = stored and string.match(stored, '^%d+$') and tonumber(stored)
-  return seq and seq <= SEQ_MAX and seq or nil
+-- A number as it was stored, or nil: what is none, or not exact, counts as missing.
+local function exact_number(stored)
+  local number = stored and string.match(stored, '^%d+$') and tonumber(stored)
+  return number and number <= SEQ_MAX and number or nil
 end
 
 local function milliseconds()
@@ -132,10 +138,10 @@ local function epochs_of(log_key)
   return past_epochs, last >= oldest and last or 0
 end
 
--- A meta in which the deletion of everything before it has this number.
+-- A meta in which the deletion of everything before it has this number. Bytes are counted anew.
 local function with_deletion(meta, seq)
   local epoch, replid, before, rest = string.match(meta, '^(%w+) (%w+) %d+ ([+-] @%d+%-%d+)(.*)$')
-  rest = string.gsub(rest, ' %-%d+', '')
+  rest = string.gsub(string.gsub(rest, ' %-%d+', ''), ' #.*$', '')
   return epoch .. ' ' .. replid .. ' ' .. seq .. ' ' .. before .. ' -' .. seq .. rest
 end
 
@@ -145,7 +151,7 @@ local function look(keys)
   local seq = redis.call('GET', keys.seq)
   local topic = {
     has_log = redis.call('EXISTS', keys.log) == 1,
-    seq = exact_seq(seq),
+    seq = exact_number(seq),
     meta = redis.call('GET', keys.meta),
   }
   topic.is_written = topic.has_log or seq ~= false
@@ -245,7 +251,9 @@ local function open(keys, topic, new_epoch, ttl, lifetime)
   end
   topic.seq, topic.is_written, topic.epoch, topic.reign = head, true, new_epoch, current_replid
   topic.floor = digits(floor)
-  topic.past = (topic.is_board and ' + ' or ' - ') .. before .. deleted .. past_epochs
+  -- Where meta is lost, nobody knows how large the entries are that are left.
+  local counts = epoch and (string.match(past, ' #%d+%-%d+') or '') or has_log and ' #0-0' or ''
+  topic.past = (topic.is_board and ' + ' or ' - ') .. before .. deleted .. past_epochs .. counts
   topic.meta = new_epoch .. ' ' .. current_replid .. ' ' .. topic.floor .. topic.past
   redis.call('SET', keys.seq, digits(head))
   redis.call('SET', keys.meta, topic.meta)
@@ -256,22 +264,117 @@ local function open(keys, topic, new_epoch, ttl, lifetime)
   return new_epoch, head, topic.meta
 end
 
--- Appends entries to a topic that was looked at, and announces them. entries: flat list of '1' for JSON or '0' for text, and SSE
--- text after the id line, from index first on. retention: {history_entries_max, ttl of the log, ttl
--- of seq and meta}, both in milliseconds, 0 for never. Returns seq of the last, epoch.
+-- Looks at all entries of a log, some at a time. Returns counted and gone as they have to be.
+local function count(log_key)
+  local counted, kept, from = 0, 0, '-'
+  while true do
+    local entries = redis.call('XRANGE', log_key, from, '+', 'COUNT', 16)
+    if #entries == 0 then
+      return counted, counted - kept
+    end
+    for _, entry in ipairs(entries) do
+      local bytes = #(entry[2][8] or '')
+      -- One that was counted before goes on where it was.
+      counted = exact_number(entry[2][10]) or counted + bytes
+      kept = kept + bytes
+    end
+    from = '(' .. entries[#entries][1]
+  end
+end
+
+-- Removes the oldest entries of a log that stands at head if it has more than bytes_max, but never the
+-- newest. Returns how many bytes stood before the oldest that is left, or at least so many.
+--
+-- Each entry that is looked at costs as much as it is large. So none is while there cannot be too many
+-- bytes; then those are that go and say nothing of what came before them, and of the others a few, by
+-- halving. A sixteenth more goes than must, so that it is not soon again.
+local function trim_bytes(log_key, head, counted, gone, bytes_max)
+  if counted - gone <= bytes_max then
+    return gone
+  end
+  -- Bytes that came before this entry, or nil, and its own.
+  local function at(seq)
+    local fields = redis.call('XRANGE', log_key, digits(seq) .. '-0', '+', 'COUNT', 1)[1][2]
+    local through, bytes = exact_number(fields[10]), #(fields[8] or '')
+    return through and through - bytes, bytes
+  end
+  local low = math.max(head - redis.call('XLEN', log_key) + 1, 1)
+  local before, bytes = at(low)
+  if before then
+    gone = before
+  else
+    counted, gone = count(log_key)
+  end
+  if low == head or counted - gone <= bytes_max then
+    return gone
+  end
+  local enough = bytes_max - math.floor(bytes_max / 16)
+  while not before and low < head and counted - gone > enough do
+    gone, low = gone + bytes, low + 1
+    before, bytes = at(low)
+    gone = before or gone
+  end
+  local high = before and head or low
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    before = at(middle)
+    if before and counted - before <= enough then
+      high = middle
+    else
+      low = middle + 1
+    end
+  end
+  redis.call('XTRIM', log_key, 'MINID', '=', digits(high) .. '-0')
+  return at(high) or gone
+end
+
+-- What is kept of a log. sizes: "<entries at most> <bytes of their texts at most>"; log_ttl, ttl: of the
+-- log, and of seq and meta, both in milliseconds, ttl 0 for never.
+local function retention_of(sizes, log_ttl, ttl)
+  local entries_max, bytes_max = string.match(sizes, '^(%d+) (%d+)$')
+  return { entries_max = entries_max, bytes_max = tonumber(bytes_max), log_ttl = log_ttl, ttl = ttl }
+end
+
+-- Appends entries to a topic that was looked at, and announces them. entries: flat list of '1' for
+-- JSON or '0' for text, and SSE text after the id line, from index first on. retention: see
+-- retention_of. Returns seq of the last, epoch.
 local function append(keys, topic, channel, new_epoch, entries, first, retention)
   local seq_key, log_key, meta_key = keys.seq, keys.log, keys.meta
-  local epoch = open(keys, topic, new_epoch, retention.ttl, retention.log_ttl)
+  local epoch, _, meta = open(keys, topic, new_epoch, retention.ttl, retention.log_ttl)
   local now = digits(milliseconds())
+  -- Whether there is one that is larger than its share, or was.
+  local counts = string.find(meta, ' #', 1, true)
+  local share = retention.bytes_max / retention.entries_max
+  for i = first + 1, #entries, 2 do
+    counts = counts or #entries[i] > share
+  end
+  local counted, gone
+  if counts then
+    counted, gone = string.match(meta, ' #(%d+)%-(%d+)$')
+    counted, gone = exact_number(counted), exact_number(gone)
+    if not counted or not gone or counted == 0 then
+      counted, gone = count(log_key)
+    end
+  end
   local seq
   for i = first, #entries, 2 do
     local rest = entries[i + 1]
     seq = digits(redis.call('INCR', seq_key))
+    local so_far = {}
+    if counts then
+      counted = counted + #rest
+      so_far = { 'b', digits(counted) }
+    end
     redis.call('XADD', log_key, 'MAXLEN', '=', retention.entries_max, seq .. '-0',
-      'e', epoch, 't', now, 'j', entries[i], 'f', rest)
+      'e', epoch, 't', now, 'j', entries[i], 'f', rest, unpack(so_far))
     redis.call('PUBLISH', channel, now .. '\nid: ' .. seq .. '-' .. epoch .. '\n' .. rest)
   end
   redis.call('PEXPIRE', log_key, retention.log_ttl)
+  if counts then
+    gone = trim_bytes(log_key, tonumber(seq), counted, gone, retention.bytes_max)
+    meta = string.gsub(meta, ' #.*$', '') .. ' #' .. digits(counted) .. '-' .. digits(gone)
+    redis.call('SET', meta_key, meta)
+  end
   if retention.ttl > 0 then
     redis.call('PEXPIRE', seq_key, retention.ttl)
     redis.call('PEXPIRE', meta_key, retention.ttl)

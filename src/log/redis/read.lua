@@ -8,7 +8,7 @@
 --         {'which'}
 
 local stored = redis.call('GET', KEYS[1])
-local head = exact_seq(stored)
+local head = exact_number(stored)
 local meta = redis.call('GET', KEYS[3])
 if not head or not meta then
   if stored or redis.call('EXISTS', KEYS[2]) == 1 then

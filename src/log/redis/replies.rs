@@ -74,7 +74,8 @@ pub(super) fn history(head: &str, meta: &str, oldest: &str) -> Result<LogHistory
         let (unwritten_since, begun_at) = before.and_then(times).unwrap_or((1, 0));
         let deleted = words.next_if(|word| word.starts_with('-'));
         let deleted = deleted.and_then(|word| word[1..].parse().ok()).unwrap_or(0);
-        let past_epochs = words.map(|word| {
+        // How many bytes were appended is the scripts' alone.
+        let past_epochs = words.filter(|word| !word.starts_with('#')).map(|word| {
             let (epoch, end) = word.split_once(':')?;
             // Nor can an epoch have reached beyond the head: who was told that a position there is
             // right would wait for a tail that knows it.
@@ -160,7 +161,7 @@ mod tests {
         #[test]
         fn whatever_is_stored_no_place_in_the_history_is_beyond_the_head(
             head in "[0-9]{1,20}",
-            meta in "([0-9a-z]{4,8}|[ -~]{0,9}) [0-9a-f]{1,40} [0-9]{1,30}( [+-])?( @[0-9]{0,21}-?[0-9]{0,21})?( -[0-9]{0,21})?( [0-9a-z]{4}:[0-9]{1,21}){0,3}",
+            meta in "([0-9a-z]{4,8}|[ -~]{0,9}) [0-9a-f]{1,40} [0-9]{1,30}( [+-])?( @[0-9]{0,21}-?[0-9]{0,21})?( -[0-9]{0,21})?( [0-9a-z]{4}:[0-9]{1,21}){0,3}( #[0-9-]{0,21})?",
             oldest in "|[0-9]{1,20}-0|[ -~]{0,9}",
         ) {
             if let Ok(history) = history(&head, &meta, &oldest) {

@@ -16,7 +16,7 @@ local commands = {
   { 'DEL', key }, { 'EXISTS', key }, { 'GET', key }, { 'MGET', key }, { 'SET', key, '' }, { 'SETEX', key, '1', '' },
   { 'INCR', key }, { 'PEXPIRE', key, '1' }, { 'PTTL', key }, { 'PERSIST', key },
   { 'XADD', key, '*', 'e', '' }, { 'XRANGE', key, '-', '+' }, { 'XREVRANGE', key, '+', '-' },
-  { 'XINFO', 'STREAM', key }, { 'XLEN', key },
+  { 'XINFO', 'STREAM', key }, { 'XLEN', key }, { 'XTRIM', key, 'MINID', '=', '0' },
   { 'HGET', key, 'f' }, { 'HGETALL', key }, { 'HEXISTS', key, 'f' }, { 'HKEYS', key },
   { 'HLEN', key },
   { 'HSET', key, 'f', '' }, { 'HSETNX', key, 'f', '' }, { 'HDEL', key, 'f' },

@@ -94,6 +94,7 @@ fn node() -> Arc<Node> {
 fn node_and_log() -> (Arc<Node>, Arc<SickLog>) {
     let retention = Retention {
         history_entries_max: HISTORY,
+        history_bytes_max: usize::MAX,
         history_ttl: Duration::from_secs(3600),
         idempotency_window: Duration::from_secs(60),
     };

@@ -97,6 +97,7 @@ impl Keyspace {
     pub fn append(
         &mut self,
         entries_max: usize,
+        bytes_max: usize,
         milliseconds: u64,
         json: bool,
         rest: Bytes,
@@ -109,6 +110,12 @@ impl Keyspace {
         log.push_back(entry.clone());
         while log.len() > entries_max {
             log.pop_front();
+        }
+        let bytes = |log: &VecDeque<Entry>| log.iter().map(|entry| entry.rest.len()).sum::<usize>();
+        if bytes(log) > bytes_max {
+            while log.len() > 1 && bytes(log) > bytes_max - bytes_max / 16 {
+                log.pop_front();
+            }
         }
         entry
     }

@@ -45,7 +45,7 @@ end
 
 -- KEYS 1 seq, 2 log, 3 meta, 4 births, 5 board, 6 board:order, 7 once:… of the request's idempotency
 --      key, if it has one
--- ARGV 1 channel, 2 epoch to begin if one must, 3 history_entries_max, 4 history_ttl in
+-- ARGV 1 channel, 2 epoch to begin if one must, 3 sizes of the history, 4 history_ttl in
 --      milliseconds, 5 position that the head must have or '', 6 idempotency window in
 --      milliseconds, 7 the request's fingerprint; where a script tells of a change 9 the answer, and
 --      8 and 10 what stands before and after it in the SSE text of the event, with what only the
@@ -209,7 +209,7 @@ end
 
 -- What a change ends with: the answer to give, and the event around it that tells of the change.
 local function tell(answer, after)
-  local retention = { entries_max = ARGV[3], log_ttl = tonumber(ARGV[4]), ttl = 0 }
+  local retention = retention_of(ARGV[3], tonumber(ARGV[4]), 0)
   local entry = { '1', ARGV[8] .. answer .. after }
   local seq, epoch = append(LOG_KEYS, look(LOG_KEYS), ARGV[1], ARGV[2], entry, 1, retention)
   store_result(KEYS[7], ARGV[7], ARGV[6], seq, epoch, answer)
