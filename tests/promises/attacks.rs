@@ -156,6 +156,10 @@ const ATTACKS: &[(&str, &[&str])] = &[
         &["attacks.rs::very_deep_json_is_relayed_as_it_was_sent_or_refused"],
     ),
     (
+        "histories of large events: so many bytes a topic",
+        &["history_in_bytes.rs::a_history_has_no_more_bytes_than_it_may_and_what_is_gone_is_told"],
+    ),
+    (
         "a stream of requests, events or waiting tokens by one client: rates",
         &[
             "limits.rs::a_client_asks_as_often_as_it_may_and_health_answers_always",
