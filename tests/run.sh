@@ -109,9 +109,11 @@ fi
 
 # --- All -------------------------------------------------------------------------------------
 
-# What has no sockets is not run again for them, nor what looks at every carriage by itself.
+# What has no sockets, or is about servers of Redis, is not run again for them, nor what looks at every
+# carriage by itself.
 not_about_sockets=(
     --skip simulation --skip script_model_equivalence --skip backend_equivalence --skip compression
+    --skip sentinel --skip moving --skip board_index --skip attacks
 )
 # HTTP/2 is spoken by a proxy of the test's own between client and node, which hides the client's
 # socket; a connection of HTTP/2 that sends no more is over. The nginx that ships takes HTTP/2 over TLS

@@ -119,13 +119,20 @@ fn seed() -> u64 {
     std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap())
 }
 
+/// What is lost is lost. How long something takes has three tries, as in
+/// [`takes_less_than`](crate::harness::takes_less_than).
 async fn assert_survived(fault: Fault) {
-    let suffered = suffer(fault, Duration::ZERO).await;
-    println!("{HEAD}\n{suffered}");
-    let Suffered { verdict, times, .. } = suffered;
-    assert!(verdict.is_kept(), "{verdict}");
-    assert_eq!(verdict.never_opened, 0, "{verdict}");
-    assert!(times.iter().all(|time| *time < CONTINUES_WITHIN), "{times:?}\n{verdict}");
+    for is_last in [false, false, true] {
+        let suffered = suffer(fault, Duration::ZERO).await;
+        println!("{HEAD}\n{suffered}");
+        let Suffered { verdict, times, .. } = suffered;
+        assert!(verdict.is_kept(), "{verdict}");
+        let is_in_time = times.iter().all(|time| *time < CONTINUES_WITHIN);
+        if verdict.never_opened == 0 && is_in_time {
+            return;
+        }
+        assert!(!is_last, "{times:?}\n{verdict}");
+    }
 }
 
 macro_rules! survived {

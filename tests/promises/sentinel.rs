@@ -149,6 +149,14 @@ async fn what_is_acknowledged_after_a_frozen_master_came_back_is_in_the_log_of_i
     let first = publish(&node, "t", "before").await;
     assert_eq!(stream.event().await.id, first);
     let before = watched.master().await;
+    // What no replica has would be lost with the master, and told.
+    for redis in &watched.redis {
+        until("it is everywhere", async || {
+            let there: u64 = redis.ask(&["EXISTS", "fantail:{t}:log"]).await;
+            (there == 1).then_some(())
+        })
+        .await;
+    }
     watched.redis[before].freeze();
     let (after, _) = watched.until_failed_over(before).await;
     watched.redis[before].thaw();
