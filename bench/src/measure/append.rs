@@ -4,6 +4,8 @@ use crate::redis::Redis;
 
 /// The script.
 const SCRIPT: &str = concat!(
+    include_str!("../../../src/log/redis/server.lua"),
+    "\n",
     include_str!("../../../src/log/redis/log.lua"),
     "\n",
     include_str!("../../../src/log/redis/append.lua"),

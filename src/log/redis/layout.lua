@@ -21,8 +21,7 @@ if not is_old then
   end
   return { 'settled', tostring(redis.call('EXISTS', KEYS[7])) }
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = milliseconds()
 local alive = { 'alive' }
 local nodes = redis.call('HGETALL', KEYS[3])
 for i = 1, #nodes, 2 do
@@ -41,8 +40,7 @@ if at and evicted > (tonumber(known[2]) or 0) then
   -- Nobody knows which logs there were.
   at = now + 1
 end
-local reign = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or 'unknown'
 return {
-  'old', at and string.format('%.0f', at) or '', string.format('%.0f', now), reign,
-  tostring(evicted), redis.call('GET', KEYS[6]) or '0',
+  'old', at and digits(at) or '', digits(now), replication_id(), tostring(evicted),
+  redis.call('GET', KEYS[6]) or '0',
 }

@@ -42,24 +42,10 @@ local EPOCHS_MAX = 256
 -- As SEQ_MAX in position.rs: up to it numbers are exact.
 local SEQ_MAX = 9007199254740991
 
--- Sequence numbers are exact, but Lua's own conversion rounds at 14 digits.
-local function digits(number)
-  return string.format('%.0f', number)
-end
-
 -- A number as it was stored, or nil: what is none, or not exact, counts as missing.
 local function exact_number(stored)
   local number = stored and string.match(stored, '^%d+$') and tonumber(stored)
   return number and number <= SEQ_MAX and number or nil
-end
-
-local function milliseconds()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
-local function replication_id()
-  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or 'unknown'
 end
 
 -- As in position.rs: clocks that are wrong tell later times, which count as this one.

@@ -4,9 +4,8 @@
 -- ARGV 1 node, 2 milliseconds after which one is forgotten
 -- returns 1
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now - ARGV[2]))
-redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
+local now = milliseconds()
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. digits(now - ARGV[2]))
+redis.call('ZADD', KEYS[1], digits(now), ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1

@@ -17,37 +17,37 @@ macro_rules! scripts {
 }
 
 scripts! {
-    APPEND = "log.lua" "append.lua";
-    OPEN = "log.lua" "open.lua";
-    READ = "log.lua" "read.lua";
-    DELETE = "log.lua" "delete.lua";
-    TASK_CREATE = "log.lua" "boards/board.lua" "boards/task_create.lua";
-    TASK_RENAME = "log.lua" "boards/board.lua" "boards/task_rename.lua";
-    TASK_MOVE = "log.lua" "boards/board.lua" "boards/task_move.lua";
-    TASK_DELETE = "log.lua" "boards/board.lua" "boards/task_delete.lua";
-    LIST_CREATE = "log.lua" "boards/board.lua" "boards/list_create.lua";
-    BOARD_CREATE = "log.lua" "boards/board.lua" "boards/board_create.lua";
-    BOARD_READ = "log.lua" "boards/board.lua" "boards/board_read.lua";
-    BOARD_MOVE = "boards/board_move.lua";
-    INDEX_BEGIN = "boards/index.lua" "boards/index_begin.lua";
-    INDEX_BOARD = "boards/index.lua" "boards/index_board.lua";
-    INDEX_END = "boards/index.lua" "boards/index_end.lua";
-    BOARD_CLAIM = "boards/index.lua" "boards/board_claim.lua";
-    BOARD_FIND = "boards/index.lua" "boards/board_find.lua";
+    APPEND = "server.lua" "log.lua" "append.lua";
+    OPEN = "server.lua" "log.lua" "open.lua";
+    READ = "server.lua" "log.lua" "read.lua";
+    DELETE = "server.lua" "log.lua" "delete.lua";
+    TASK_CREATE = "server.lua" "log.lua" "boards/board.lua" "boards/task_create.lua";
+    TASK_RENAME = "server.lua" "log.lua" "boards/board.lua" "boards/task_rename.lua";
+    TASK_MOVE = "server.lua" "log.lua" "boards/board.lua" "boards/task_move.lua";
+    TASK_DELETE = "server.lua" "log.lua" "boards/board.lua" "boards/task_delete.lua";
+    LIST_CREATE = "server.lua" "log.lua" "boards/board.lua" "boards/list_create.lua";
+    BOARD_CREATE = "server.lua" "log.lua" "boards/board.lua" "boards/board_create.lua";
+    BOARD_READ = "server.lua" "log.lua" "boards/board.lua" "boards/board_read.lua";
+    BOARD_MOVE = "server.lua" "boards/board_move.lua";
+    INDEX_BEGIN = "server.lua" "boards/index.lua" "boards/index_begin.lua";
+    INDEX_BOARD = "server.lua" "boards/index.lua" "boards/index_board.lua";
+    INDEX_END = "server.lua" "boards/index.lua" "boards/index_end.lua";
+    BOARD_CLAIM = "server.lua" "boards/index.lua" "boards/board_claim.lua";
+    BOARD_FIND = "server.lua" "boards/index.lua" "boards/board_find.lua";
     BOARD_RELEASE = "boards/board_release.lua";
-    LIST_NUMBER = "boards/index.lua" "boards/list_number.lua";
-    LIST_CLAIM = "boards/index.lua" "boards/list_claim.lua";
-    LIST_FIND = "boards/index.lua" "boards/list_find.lua";
+    LIST_NUMBER = "server.lua" "boards/index.lua" "boards/list_number.lua";
+    LIST_CLAIM = "server.lua" "boards/index.lua" "boards/list_claim.lua";
+    LIST_FIND = "server.lua" "boards/index.lua" "boards/list_find.lua";
     LIST_RELEASE = "boards/list_release.lua";
     PUBLISH_STATS = "publish_stats.lua";
-    NOTE_NODE = "note_node.lua";
-    LAYOUT = "layout.lua";
+    NOTE_NODE = "server.lua" "note_node.lua";
+    LAYOUT = "server.lua" "layout.lua";
     LAYOUT_END = "layout_end.lua";
     REVOCATIONS = "revocations.lua";
     REVOKE = "revoke.lua";
     FORGET_REVOCATIONS = "forget_revocations.lua";
-    TICKET_PUT = "ticket_put.lua";
-    TICKET_TAKE = "ticket_take.lua";
+    TICKET_PUT = "server.lua" "ticket_put.lua";
+    TICKET_TAKE = "server.lua" "ticket_take.lua";
     RIGHTS = "rights.lua";
 }
 

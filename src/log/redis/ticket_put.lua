@@ -5,11 +5,10 @@
 -- ARGV 1 digest, 2 owner, 3 content, 4 milliseconds that it waits, 5 of one owner at most, 6 of all
 -- returns "ok", or "owner" or "all" if as many of them wait as may: then it does not
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local over_at = string.format('%.0f', now + ARGV[4])
+local now = milliseconds()
+local over_at = digits(now + ARGV[4])
 for i = 2, 3 do
-  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', string.format('%.0f', now))
+  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', digits(now))
 end
 if redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[5]) then
   return 'owner'

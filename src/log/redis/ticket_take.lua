@@ -6,8 +6,7 @@
 --      that it is used, 4 milliseconds for which that is known, 5 of how many tickets
 -- returns "content" and the content, "used" (once), or "unknown"
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = milliseconds()
 local waiting = redis.call('GET', KEYS[1])
 if waiting then
   local owner, content = string.match(waiting, '^(%S+) (.*)$')
@@ -17,8 +16,8 @@ if waiting then
     return { 'unknown' }
   end
   redis.call('ZREM', ARGV[2] .. owner, ARGV[1])
-  redis.call('ZADD', KEYS[3], string.format('%.0f', now + ARGV[4]), ARGV[1])
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('%.0f', now))
+  redis.call('ZADD', KEYS[3], digits(now + ARGV[4]), ARGV[1])
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', digits(now))
   redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - ARGV[5])
   redis.call('PEXPIRE', KEYS[3], ARGV[4])
   return { 'content', content }

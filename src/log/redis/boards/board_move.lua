@@ -7,9 +7,6 @@
 -- returns 'moved', 'done' if it was before, 'none' if there is no board, or 'lists' if there are
 --         others than those
 
-local function digits(number)
-  return string.format('%.0f', number)
-end
 local META, BOARD, ORDER, LISTS, TITLES, TASKS = unpack(KEYS, 1, 6)
 if redis.call('HEXISTS', BOARD, 'no') == 1 then
   return 'done'

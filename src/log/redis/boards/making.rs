@@ -202,10 +202,10 @@ const END_MAKING: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
 
 /// The replication id where a key lies.
-const REIGN: &str =
-    "return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or 'unknown'";
+const REIGN: &str = concat!(include_str!("../server.lua"), "return replication_id()");
 
 /// Notes that a part of the lists is complete, unless another process took over meanwhile.
-const IS_COMPLETE: &str = "if (string.match(redis.call('INFO', 'replication'), \
-                           'master_replid:(%w+)') or 'unknown') == ARGV[1] then \
-                           redis.call('HSET', KEYS[1], '', ARGV[1]) end";
+const IS_COMPLETE: &str = concat!(
+    include_str!("../server.lua"),
+    "if replication_id() == ARGV[1] then redis.call('HSET', KEYS[1], '', ARGV[1]) end"
+);
