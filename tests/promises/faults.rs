@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use fantail_check::{Check, Kind, Plan, Verdict};
 
-use crate::harness::Api;
 use crate::harness::fault::{Cost, Fault};
 use crate::harness::fault_cluster::FaultCluster;
 use crate::harness::proxy::{Channels, PubsubFaults};
+use crate::harness::{Api, plan_of_check};
 
 /// After a fault, or during one that must be bridged, everybody is delivered something new within
 /// this time. Closer bounds are asserted in [`crate::dead_connections`]; this
@@ -37,19 +37,7 @@ struct Suffered {
 }
 
 fn plan(cluster: &FaultCluster, cost: Cost, time: Duration) -> Plan {
-    Plan {
-        urls: cluster.nodes.iter().map(|node| node.base.parse().unwrap()).collect(),
-        topics: 4,
-        publishers: 6,
-        subscribers: 20,
-        rate: 120.0,
-        roam: Some(Duration::from_secs(3)),
-        retry_max: Duration::from_millis(500),
-        answer_timeout: Duration::from_secs(3),
-        loss_expected: cost == Cost::Loss,
-        duration: time.max(Duration::from_secs(2)),
-        ..Plan::default()
-    }
+    plan_of_check(&cluster.nodes, cost == Cost::Loss, time.max(Duration::from_secs(2)))
 }
 
 /// Lets a fault inject the cluster once; how long after it, or its end, everybody is served.

@@ -6,13 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-use fantail_check::{Check, Plan};
+use fantail_check::{Check, Verdict};
 use serde_json::json;
 
 use crate::harness::certificates::Authority;
 use crate::harness::process::{TempDir, free_port};
 use crate::harness::sentinels::{Doors, NAME, Sentinel, Watched, url};
-use crate::harness::{Node, OPERATORS, Redis, Stream, until};
+use crate::harness::{Node, OPERATORS, Redis, Stream, plan_of_check, until};
 
 /// From the moment at which a sentinel names another master to a delivery to everybody.
 const CONTINUES_WITHIN: Duration = Duration::from_secs(3);
@@ -77,23 +77,25 @@ async fn assert_goes_on(what: &str, fault: impl AsyncFn(&mut Watched, usize) -> 
     assert!(runs < 3 || median < CONTINUES_USUALLY_WITHIN, "{times:?}");
 }
 
+/// How long it took. That streams are open in time has three tries, as in
+/// [`takes_less_than`](crate::harness::takes_less_than).
 async fn went_on_after(fault: &impl AsyncFn(&mut Watched, usize) -> Instant) -> Duration {
+    for is_last in [false, false, true] {
+        let (after, verdict) = suffered(fault).await;
+        assert!(verdict.is_kept(), "{verdict}");
+        if verdict.never_opened == 0 {
+            return after;
+        }
+        assert!(!is_last, "{verdict}");
+    }
+    unreachable!("the last one has returned or failed")
+}
+
+async fn suffered(fault: &impl AsyncFn(&mut Watched, usize) -> Instant) -> (Duration, Verdict) {
     let mut watched = Watched::start().await;
     let nodes = [node("node-1", &watched.url()).await, node("node-2", &watched.url()).await];
-    let plan = Plan {
-        urls: nodes.iter().map(|node| node.base.parse().unwrap()).collect(),
-        topics: 4,
-        publishers: 6,
-        subscribers: 20,
-        rate: 120.0,
-        roam: Some(Duration::from_secs(3)),
-        retry_max: Duration::from_millis(500),
-        answer_timeout: Duration::from_secs(3),
-        // What replicas did not have yet, and what a deposed master took before anybody knew.
-        loss_expected: true,
-        duration: Duration::from_secs(2),
-        ..Plan::default()
-    };
+    // What replicas did not have yet, and what a deposed master took before anybody knew, may be lost.
+    let plan = plan_of_check(&nodes, true, Duration::from_secs(2));
     let check = Check::start(plan).await.unwrap();
     let before = watched.master().await;
     tokio::time::sleep(Duration::from_millis(fastrand::u64(300..1_000))).await;
@@ -106,10 +108,7 @@ async fn went_on_after(fault: &impl AsyncFn(&mut Watched, usize) -> Instant) -> 
     }
     // Streams that were held are open by then.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let verdict = check.finish().await;
-    assert!(verdict.is_kept(), "{verdict}");
-    assert_eq!(verdict.never_opened, 0, "{verdict}");
-    after
+    (after, check.finish().await)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,6 +32,7 @@ pub mod tokens;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use fantail_check::Plan;
 use serde_json::{Value, json};
 
 pub use client::{Event, Stream};
@@ -152,6 +153,23 @@ pub async fn takes_less_than(bound: Duration, mut measured: impl AsyncFnMut() ->
         }
     }
     panic!("{times:?} of {bound:?}");
+}
+
+/// What a check does while something happens to these nodes, or to what they need.
+pub fn plan_of_check(nodes: &[Node], loss_expected: bool, duration: Duration) -> Plan {
+    Plan {
+        urls: nodes.iter().map(|node| node.base.parse().unwrap()).collect(),
+        topics: 4,
+        publishers: 6,
+        subscribers: 20,
+        rate: 120.0,
+        roam: Some(Duration::from_secs(3)),
+        retry_max: Duration::from_millis(500),
+        answer_timeout: Duration::from_secs(3),
+        loss_expected,
+        duration,
+        ..Plan::default()
+    }
 }
 
 /// An answer of the API.
